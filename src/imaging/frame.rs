@@ -1,0 +1,30 @@
+use image::RgbImage;
+use jiff::Timestamp;
+
+/// One picture on its way through the agent.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Unique within its source: a file name, or a running number.
+    pub id: String,
+    /// Counts every frame that the source gave, from 0; a gap means that frames were dropped.
+    pub sequence: u64,
+    pub captured_at: Timestamp,
+    /// `[H,W,3] u8` RGB.
+    pub image: RgbImage,
+    /// What the source knows of the part; only replayed and synthetic frames have it. Never read by `inspect`.
+    pub truth: Option<Truth>,
+}
+
+/// What is known of a part beforehand, to measure alerts against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Truth {
+    Good,
+    /// The kind of defect: a folder's name, or the synthetic line's.
+    Defective(String),
+}
+
+impl Truth {
+    pub fn is_defective(&self) -> bool {
+        matches!(self, Truth::Defective(_))
+    }
+}

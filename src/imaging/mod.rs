@@ -1,0 +1,14 @@
+//! Pixels: frames, decoding with bounds, fitting an image to the network's input, colour maps and heatmaps.
+//!
+//! Not here: where frames come from (`capture`) and what they mean (`inspect`).
+
+mod decode;
+mod fit;
+mod frame;
+mod heatmap;
+
+pub use decode::{DecodeError, MAX_PIXELS, decode, load};
+pub use fit::{Filter, Fit, Placement, fit};
+pub use frame::{Frame, Truth};
+pub use heatmap::{encode_jpeg, encode_png, overlay, turbo};
+pub use image::RgbImage;
