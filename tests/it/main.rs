@@ -1,0 +1,3 @@
+//! Integration tests, one file a promise, one binary to link.
+
+mod synthetic;
