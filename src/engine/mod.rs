@@ -1,1 +1,153 @@
-//! (being written)
+//! ONNX → runnable plan on tract: u8 image in, anomaly map out.
+//!
+//! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
+//! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
+//! belong to `inspect`.
+
+use std::sync::Arc;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::prelude::*;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the model is not an ONNX graph that this engine can run: {0}")]
+    Unsupported(String),
+    #[error("the model breaks the contract: {0}")]
+    Contract(String),
+    #[error("the image has {actual} bytes; the model takes {expected} ({width}x{height} RGB)")]
+    ImageSize { actual: usize, expected: usize, width: usize, height: usize },
+    #[error("the model stopped while running: {0}")]
+    Run(String),
+}
+
+/// An optimised graph, ready to run. Running does not change it; clones share the weights.
+#[derive(Clone)]
+pub struct Plan {
+    runnable: Arc<TypedRunnableModel>,
+    executor: Executor,
+    width: usize,
+    height: usize,
+    /// Channels, height and width of each output.
+    outputs: Vec<[usize; 3]>,
+}
+
+impl Plan {
+    /// `threads` is used inside matrix products; 1 stays on the caller's thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
+    /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
+    pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
+        let unsupported = |e: TractError| EngineError::Unsupported(format!("{e:#}"));
+        let model = tract_onnx::onnx()
+            .model_for_read(&mut &onnx[..])
+            .and_then(|m| m.into_typed())
+            .and_then(|m| m.into_decluttered())
+            .map_err(unsupported)?;
+        let (width, height) = input_size(&model)?;
+        let outputs = output_shapes(&model)?;
+        let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
+        let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
+        Ok(Plan { runnable, executor, width, height, outputs })
+    }
+
+    /// Width and height of the input.
+    pub fn input_size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// Channels, height and width of each output.
+    pub fn outputs(&self) -> &[[usize; 3]] {
+        &self.outputs
+    }
+
+    /// `image` is `[H,W,3]`; the results are `[C,h,w]`, row by row, in the order of [`Plan::outputs`].
+    ///
+    /// # Errors
+    /// [`EngineError::ImageSize`] or [`EngineError::Run`].
+    pub fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let (width, height) = (self.width, self.height);
+        let expected = width * height * 3;
+        if image.len() != expected {
+            return Err(EngineError::ImageSize { actual: image.len(), expected, width, height });
+        }
+        let run = |e: TractError| EngineError::Run(format!("{e:#}"));
+        let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
+        let outputs = multithread_tract_scope(self.executor.clone(), || self.runnable.run(tvec!(input.into_tvalue())));
+        let outputs = outputs.map_err(run)?;
+        outputs.iter().map(|o| Ok(o.to_plain_array_view::<f32>().map_err(run)?.iter().copied().collect())).collect()
+    }
+}
+
+/// A model that holds the whole contract.
+pub struct Engine {
+    plan: Plan,
+}
+
+/// The network's answer: `values[y * width + x]`, the larger the more anomalous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnomalyMap {
+    pub width: usize,
+    pub height: usize,
+    pub values: Vec<f32>,
+}
+
+impl Engine {
+    /// # Errors
+    /// As [`Plan::load`]; also [`EngineError::Contract`] when there is not exactly one output of one channel.
+    pub fn load(onnx: &[u8], threads: usize) -> Result<Engine, EngineError> {
+        let plan = Plan::load(onnx, threads)?;
+        match plan.outputs() {
+            [[1, _, _]] => Ok(Engine { plan }),
+            other => Err(EngineError::Contract(format!(
+                "one output anomaly_map [1,1,h,w] expected, found {} of channels, height, width {other:?}",
+                other.len()
+            ))),
+        }
+    }
+
+    /// Width and height of the input.
+    pub fn input_size(&self) -> (usize, usize) {
+        self.plan.input_size()
+    }
+
+    /// `image` is `[H,W,3]`.
+    ///
+    /// # Errors
+    /// As [`Plan::run`]; [`EngineError::Run`] also when the map holds a value that is not finite.
+    pub fn run(&self, image: &[u8]) -> Result<AnomalyMap, EngineError> {
+        let [_, height, width] = self.plan.outputs()[0];
+        let values = self.plan.run(image)?.swap_remove(0);
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(EngineError::Run("the anomaly map holds a value that is not finite".into()));
+        }
+        Ok(AnomalyMap { width, height, values })
+    }
+}
+
+fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
+    let contract = |found: String| EngineError::Contract(format!("input u8 [1,H,W,3] expected, found {found}"));
+    let inputs = model.input_outlets().map_err(|e| contract(e.to_string()))?;
+    if inputs.len() != 1 {
+        return Err(contract(format!("{} inputs", inputs.len())));
+    }
+    let fact = model.input_fact(0).map_err(|e| contract(e.to_string()))?;
+    match (fact.datum_type, fact.shape.as_concrete()) {
+        (DatumType::U8, Some(&[1, height, width, 3])) => Ok((width, height)),
+        _ => Err(contract(format!("{fact:?}"))),
+    }
+}
+
+fn output_shapes(model: &TypedModel) -> Result<Vec<[usize; 3]>, EngineError> {
+    let contract = |found: String| EngineError::Contract(format!("outputs f32 [1,C,h,w] expected, found {found}"));
+    let count = model.output_outlets().map_err(|e| contract(e.to_string()))?.len();
+    (0..count)
+        .map(|i| {
+            let fact = model.output_fact(i).map_err(|e| contract(e.to_string()))?;
+            match (fact.datum_type, fact.shape.as_concrete()) {
+                (DatumType::F32, Some(&[1, c, h, w])) => Ok([c, h, w]),
+                _ => Err(contract(format!("{fact:?}"))),
+            }
+        })
+        .collect()
+}

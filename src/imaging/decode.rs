@@ -32,9 +32,8 @@ pub fn load(path: &Path) -> Result<RgbImage, DecodeError> {
 /// As [`load`], from memory; `name` is only for the error's sentence.
 pub fn decode(bytes: &[u8], name: &Path) -> Result<RgbImage, DecodeError> {
     let malformed = |reason: String| DecodeError::Malformed { path: name.to_owned(), reason };
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| malformed(e.to_string()))?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| malformed(e.to_string()))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);

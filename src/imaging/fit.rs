@@ -43,10 +43,7 @@ pub fn fit(image: &RgbImage, width: u32, height: u32, fit: Fit, filter: Filter) 
     let (iw, ih) = (image.width() as f32, image.height() as f32);
     let (sx, sy) = (iw / width as f32, ih / height as f32);
     match fit {
-        Fit::Stretch => (
-            resize(image, None, width, height, filter),
-            Placement { scale: (sx, sy), origin: (0.0, 0.0) },
-        ),
+        Fit::Stretch => (resize(image, None, width, height, filter), Placement { scale: (sx, sy), origin: (0.0, 0.0) }),
         Fit::Crop => {
             let s = sx.min(sy);
             let (cw, ch) = (s * width as f32, s * height as f32);

@@ -34,9 +34,7 @@ pub fn overlay(image: &RgbImage, map: &[f32], map_width: usize, low: f32, high: 
         let alpha = 0.65 * t.sqrt();
         let colour = turbo(0.25 + 0.75 * t);
         let pixel = image.get_pixel(x, y).0;
-        Rgb(std::array::from_fn(|c| {
-            (f32::from(pixel[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8
-        }))
+        Rgb(std::array::from_fn(|c| (f32::from(pixel[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8))
     })
 }
 
@@ -69,4 +67,18 @@ pub fn encode_jpeg(image: &RgbImage, quality: u8) -> image::ImageResult<Vec<u8>>
         ExtendedColorType::Rgb8,
     )?;
     Ok(out)
+}
+
+/// Draws the outline of `[left, top, width, height]`, two pixels thick; what lies outside the picture is left out.
+pub fn draw_box(image: &mut RgbImage, [left, top, width, height]: [i64; 4], colour: [u8; 3]) {
+    let (right, bottom) = (left + width - 1, top + height - 1);
+    let (image_width, image_height) = image.dimensions();
+    for y in top.max(0)..=bottom.min(i64::from(image_height) - 1) {
+        for x in left.max(0)..=right.min(i64::from(image_width) - 1) {
+            let inside = (x - left).min(right - x) >= 2 && (y - top).min(bottom - y) >= 2;
+            if !inside {
+                image.put_pixel(x as u32, y as u32, Rgb(colour));
+            }
+        }
+    }
 }

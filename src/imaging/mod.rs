@@ -10,5 +10,5 @@ mod heatmap;
 pub use decode::{DecodeError, MAX_PIXELS, decode, load};
 pub use fit::{Filter, Fit, Placement, fit};
 pub use frame::{Frame, Truth};
-pub use heatmap::{encode_jpeg, encode_png, overlay, turbo};
+pub use heatmap::{draw_box, encode_jpeg, encode_png, overlay, turbo};
 pub use image::RgbImage;

@@ -1,1 +1,25 @@
-//! (being written)
+//! The trainer: data set → run → bundle → evaluation.
+//!
+//! | stage | module |
+//! |---|---|
+//! | list images, read labels and masks | [`datasets`] |
+//! | frozen features, once an image, on disk | [`backbones`], [`features`] |
+//! | train, validate, checkpoint | [`methods`], [`fit`], [`run`] |
+//! | fold, write ONNX, quantise, calibrate, pack | [`export`] |
+//! | judge a test set *through the bundle* | [`evaluate`], [`metrics`], [`report`] |
+//!
+//! burn appears in [`methods`], [`device`] and nowhere else.
+
+pub mod backbones;
+pub mod config;
+pub mod datasets;
+pub mod device;
+pub mod evaluate;
+pub mod export;
+pub mod features;
+pub mod fit;
+pub mod methods;
+pub mod metrics;
+mod progress;
+pub mod report;
+pub mod run;

@@ -1,0 +1,103 @@
+use super::verdict::Region;
+use crate::imaging::Placement;
+use image::{GrayImage, Luma};
+use imageproc::region_labelling::{Connectivity, connected_components};
+
+/// More than these are not told apart by a person, and would only lengthen the event.
+const MAX_REGIONS: usize = 16;
+
+/// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing reaches the
+/// threshold (a score over many pixels can), the map's largest pixel stands for the region.
+pub fn find(map: &[f32], width: usize, threshold: f32, placement: &Placement, frame: (u32, u32)) -> Vec<Region> {
+    let height = map.len() / width;
+    let largest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let threshold = threshold.min(largest);
+    let binary = GrayImage::from_fn(width as u32, height as u32, |x, y| {
+        Luma([if map[y as usize * width + x as usize] >= threshold { 255 } else { 0 }])
+    });
+    let labels = connected_components(&binary, Connectivity::Eight, Luma([0]));
+    let mut found: Vec<Cells> = vec![];
+    for (x, y, Luma([label])) in labels.enumerate_pixels() {
+        if *label == 0 {
+            continue;
+        }
+        let index = *label as usize - 1;
+        if found.len() <= index {
+            found.resize(index + 1, Cells::EMPTY);
+        }
+        found[index].add(x, y, map[y as usize * width + x as usize]);
+    }
+    let mut regions: Vec<Region> = found.iter().map(|cells| cells.region(placement, frame)).collect();
+    regions.sort_by(|a, b| b.peak.total_cmp(&a.peak));
+    regions.truncate(MAX_REGIONS);
+    regions
+}
+
+/// Bounds of one label, in map cells, both ends included.
+#[derive(Clone, Copy)]
+struct Cells {
+    left: u32,
+    top: u32,
+    right: u32,
+    bottom: u32,
+    count: u32,
+    peak: f32,
+}
+
+impl Cells {
+    const EMPTY: Cells =
+        Cells { left: u32::MAX, top: u32::MAX, right: 0, bottom: 0, count: 0, peak: f32::NEG_INFINITY };
+
+    fn add(&mut self, x: u32, y: u32, value: f32) {
+        self.left = self.left.min(x);
+        self.top = self.top.min(y);
+        self.right = self.right.max(x);
+        self.bottom = self.bottom.max(y);
+        self.count += 1;
+        self.peak = self.peak.max(value);
+    }
+
+    fn region(&self, placement: &Placement, (frame_width, frame_height): (u32, u32)) -> Region {
+        let (x0, y0) = placement.to_frame(self.left as f32, self.top as f32);
+        let (x1, y1) = placement.to_frame((self.right + 1) as f32, (self.bottom + 1) as f32);
+        let clamp = |v: f32, limit: u32| v.round().clamp(0.0, limit as f32) as u32;
+        let x = clamp(x0, frame_width.saturating_sub(1));
+        let y = clamp(y0, frame_height.saturating_sub(1));
+        Region {
+            x,
+            y,
+            width: clamp(x1, frame_width).saturating_sub(x).max(1),
+            height: clamp(y1, frame_height).saturating_sub(y).max(1),
+            area_px: self.count as f32 * placement.scale.0 * placement.scale.1,
+            peak: self.peak,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_areas_become_two_boxes_in_frame_pixels() {
+        let mut map = vec![0.0; 8 * 4];
+        map[8 + 1] = 2.0;
+        map[16 + 2] = 1.0; // touches the first at a corner
+        map[6] = 5.0;
+        let placement = Placement { scale: (10.0, 20.0), origin: (0.0, 0.0) };
+        let regions = find(&map, 8, 0.5, &placement, (80, 80));
+        assert_eq!(regions.len(), 2);
+        assert_eq!((regions[0].x, regions[0].y, regions[0].width, regions[0].height), (60, 0, 10, 20));
+        assert_eq!((regions[1].x, regions[1].y, regions[1].width, regions[1].height), (10, 20, 20, 40));
+        assert_eq!(regions[1].area_px, 400.0);
+    }
+
+    #[test]
+    fn a_map_below_the_threshold_still_points_at_its_peak() {
+        let mut map = vec![0.1; 16];
+        map[5] = 0.2;
+        let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
+        let regions = find(&map, 4, 9.0, &placement, (4, 4));
+        assert_eq!((regions.len(), regions[0].x, regions[0].y), (1, 1, 1));
+    }
+}

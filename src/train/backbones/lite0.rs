@@ -1,0 +1,68 @@
+//! EfficientNet-lite0 up to stride 16 (Tan and Le 2019, arXiv 1905.11946; the "lite" variant drops squeeze-and-excite and
+//! uses ReLU6). Its features are the outputs of the last block of a stage, which are linear.
+
+use super::Scale;
+use super::weights::{ConvSpec, WeightError, Weights};
+use crate::train::export::graph::{Activation, Graph, Id};
+
+pub const WEIGHTS: &[u8] = include_bytes!("../../../models/backbones/efficientnet-lite0-stride16.safetensors");
+
+pub const SCALES: [Scale; 3] =
+    [Scale { channels: 24, stride: 4 }, Scale { channels: 40, stride: 8 }, Scale { channels: 112, stride: 16 }];
+
+const EPSILON: f32 = 1e-3;
+const STEM: usize = 32;
+
+struct Stage {
+    repeats: usize,
+    kernel: usize,
+    stride: usize,
+    expansion: usize,
+    channels: usize,
+}
+
+const fn stage(repeats: usize, kernel: usize, stride: usize, expansion: usize, channels: usize) -> Stage {
+    Stage { repeats, kernel, stride, expansion, channels }
+}
+
+const STAGES: [Stage; 5] = [
+    stage(1, 3, 1, 1, 16),
+    stage(2, 3, 2, 6, 24),
+    stage(2, 5, 2, 6, 40),
+    stage(3, 3, 2, 6, 80),
+    stage(3, 5, 1, 6, 112),
+];
+
+pub fn append(graph: &mut Graph, weights: &Weights) -> Result<Vec<Id>, WeightError> {
+    let conv = |graph: &mut Graph, prefix: &str, input: Id, spec: ConvSpec| {
+        let [_, h, w] = graph.shape(input);
+        let conv = weights.conv_bn(prefix, spec, (h, w), EPSILON)?;
+        Ok::<Id, WeightError>(graph.conv(prefix, input, conv))
+    };
+    let spec =
+        |input, out, kernel, stride, groups, activation| ConvSpec { input, out, kernel, stride, groups, activation };
+    let mut x = conv(graph, "stem", Graph::IMAGE, spec(3, STEM, 3, 2, 1, Activation::Relu6))?;
+    let mut channels = STEM;
+    let mut taps = vec![];
+    for (s, stage) in STAGES.iter().enumerate() {
+        for block in 0..stage.repeats {
+            let prefix = format!("blocks.{s}.{block}");
+            let stride = if block == 0 { stage.stride } else { 1 };
+            let wide = channels * stage.expansion;
+            let mut y = x;
+            if stage.expansion > 1 {
+                y = conv(graph, &format!("{prefix}.expand"), y, spec(channels, wide, 1, 1, 1, Activation::Relu6))?;
+            }
+            let depthwise = spec(wide, wide, stage.kernel, stride, wide, Activation::Relu6);
+            y = conv(graph, &format!("{prefix}.depthwise"), y, depthwise)?;
+            let project = spec(wide, stage.channels, 1, 1, 1, Activation::Linear);
+            y = conv(graph, &format!("{prefix}.project"), y, project)?;
+            x = if block > 0 { graph.add(format!("{prefix}.add"), x, y, Activation::Linear) } else { y };
+            channels = stage.channels;
+        }
+        if SCALES.iter().any(|scale| scale.channels == stage.channels) {
+            taps.push(x);
+        }
+    }
+    Ok(taps)
+}

@@ -1,0 +1,203 @@
+//! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
+
+use super::datasets::{DataError, DataSet, Sample};
+use super::metrics::{self, Pixels};
+use super::progress::Progress;
+use crate::bundle::{Bundle, BundleError};
+use crate::imaging::{self, DecodeError, RgbImage};
+use crate::inspect::{self, InspectError, InspectOptions, Inspector, Verdict};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Image(#[from] DecodeError),
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error("{0} has no test images")]
+    NoTest(PathBuf),
+    #[error("the mask {mask} is {}x{} pixels, its image {}x{}", found.0, found.1, expected.0, expected.1)]
+    MaskSize { mask: PathBuf, found: (u32, u32), expected: (u32, u32) },
+}
+
+/// The outcome; its JSON is what `--json` writes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    pub model: String,
+    pub version: String,
+    pub bundle_sha256: String,
+    pub precision: crate::bundle::Precision,
+    pub data: String,
+    pub normal_images: usize,
+    pub anomalous_images: usize,
+    pub image: ImageMetrics,
+    /// `None` when the set has no masks.
+    pub pixel: Option<PixelMetrics>,
+    pub threshold: f32,
+    pub at_threshold: Counts,
+    pub defects: Vec<DefectRow>,
+    /// Median of one inspection, one thread.
+    pub median_ms: f64,
+    pub samples: Vec<Judged>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ImageMetrics {
+    pub auroc: Option<f64>,
+    pub average_precision: Option<f64>,
+    pub f1_max: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PixelMetrics {
+    pub auroc: Option<f64>,
+    pub average_precision: Option<f64>,
+    /// Up to a false-positive rate of 0.3.
+    pub aupro: Option<f64>,
+}
+
+/// What the calibrated threshold makes of the set.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Counts {
+    pub hits: usize,
+    pub misses: usize,
+    pub false_alarms: usize,
+    pub passed: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct DefectRow {
+    pub defect: String,
+    pub images: usize,
+    pub hits: usize,
+    /// This defect's images against all normal ones.
+    pub auroc: Option<f64>,
+}
+
+/// One test image and its score.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    pub path: String,
+    /// `null` for a normal image.
+    pub defect: Option<String>,
+    pub score: f32,
+}
+
+/// Judges every test image of `data`; `seen` is called with each image and its verdict.
+pub fn evaluate(
+    bundle: &Bundle,
+    data: &DataSet,
+    mut seen: impl FnMut(&Judged, &RgbImage, &Verdict),
+) -> Result<Evaluation, EvaluateError> {
+    if data.test.is_empty() {
+        return Err(EvaluateError::NoTest(data.root.clone()));
+    }
+    let progress = Progress::detect();
+    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
+    let masked = data.test.iter().any(|s| s.mask.is_some());
+    let mut pixels = Pixels::default();
+    let (mut samples, mut times) = (vec![], vec![]);
+    let bar = progress.bar("evaluate", data.test.len());
+    for sample in &data.test {
+        let image = imaging::load(&sample.path)?;
+        let verdict = inspector.inspect(&image)?;
+        times.push((verdict.times.fit + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
+        // A defective image without a mask would count every defective pixel as normal.
+        if masked && (sample.mask.is_some() || sample.defect.is_none()) {
+            let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, bundle)).transpose()?;
+            pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
+        }
+        let judged = judged(data, sample, &verdict);
+        seen(&judged, &image, &verdict);
+        samples.push(judged);
+        bar.advance(1);
+    }
+    times.sort_by(f64::total_cmp);
+    let threshold = inspector.threshold();
+    Ok(Evaluation {
+        model: bundle.manifest.name.clone(),
+        version: bundle.manifest.version.to_string(),
+        bundle_sha256: bundle.digest.clone(),
+        precision: bundle.manifest.precision,
+        data: data.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        normal_images: samples.iter().filter(|s| s.defect.is_none()).count(),
+        anomalous_images: samples.iter().filter(|s| s.defect.is_some()).count(),
+        image: image_metrics(&samples),
+        pixel: masked.then(|| PixelMetrics {
+            auroc: pixels.auroc(),
+            average_precision: pixels.average_precision(),
+            aupro: pixels.aupro(0.3),
+        }),
+        threshold,
+        at_threshold: counts(&samples, threshold),
+        defects: defects(&samples, threshold),
+        median_ms: times[times.len() / 2],
+        samples,
+    })
+}
+
+fn judged(data: &DataSet, sample: &Sample, verdict: &Verdict) -> Judged {
+    Judged { path: data.relative(&sample.path), defect: sample.defect.clone(), score: verdict.score }
+}
+
+fn image_metrics(samples: &[Judged]) -> ImageMetrics {
+    let scores: Vec<f32> = samples.iter().map(|s| s.score).collect();
+    let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
+    ImageMetrics {
+        auroc: metrics::auroc(&scores, &anomalous),
+        average_precision: metrics::average_precision(&scores, &anomalous),
+        f1_max: metrics::f1_max(&scores, &anomalous).map(|(f1, _)| f1),
+    }
+}
+
+fn counts(samples: &[Judged], threshold: f32) -> Counts {
+    let mut counts = Counts::default();
+    for sample in samples {
+        *match (sample.defect.is_some(), sample.score >= threshold) {
+            (true, true) => &mut counts.hits,
+            (true, false) => &mut counts.misses,
+            (false, true) => &mut counts.false_alarms,
+            (false, false) => &mut counts.passed,
+        } += 1;
+    }
+    counts
+}
+
+fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
+    let kinds: std::collections::BTreeSet<&String> = samples.iter().filter_map(|s| s.defect.as_ref()).collect();
+    let row = |kind: &&String| {
+        let of_kind = |s: &&Judged| s.defect.as_ref() == Some(*kind);
+        let (scores, labels): (Vec<f32>, Vec<bool>) =
+            samples.iter().filter(|s| s.defect.is_none() || of_kind(s)).map(|s| (s.score, s.defect.is_some())).unzip();
+        DefectRow {
+            defect: (*kind).clone(),
+            images: samples.iter().filter(of_kind).count(),
+            hits: samples.iter().filter(of_kind).filter(|s| s.score >= threshold).count(),
+            auroc: metrics::auroc(&scores, &labels),
+        }
+    };
+    kinds.iter().map(row).collect()
+}
+
+/// The mask as the network sees the image, `[H,W]`, nearest neighbour.
+fn mask_at_input(path: &Path, image: &RgbImage, bundle: &Bundle) -> Result<Vec<bool>, EvaluateError> {
+    let mask = imaging::load(path)?;
+    if mask.dimensions() != image.dimensions() {
+        let (found, expected) = (mask.dimensions(), image.dimensions());
+        return Err(EvaluateError::MaskSize { mask: path.to_owned(), found, expected });
+    }
+    let input = &bundle.manifest.input;
+    let placement = inspect::fit(image, input).1;
+    let (width, height) = mask.dimensions();
+    let at = |x: u32, y: u32| {
+        let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
+        let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
+        inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
+    };
+    Ok((0..input.height).flat_map(|y| (0..input.width).map(move |x| (x, y))).map(|(x, y)| at(x, y)).collect())
+}

@@ -1,0 +1,126 @@
+//! A thin layer over the ONNX protobuf types that tract-onnx exposes: nodes, attributes and constants by name.
+
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
+};
+
+const OPSET: i64 = 17;
+/// The IR version that came with ONNX 1.12, whose operator set is 17.
+const IR_VERSION: i64 = 8;
+
+pub struct GraphBuilder {
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+}
+
+pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    attribute(name, AttributeType::Ints, |a| a.ints = values.to_vec())
+}
+
+pub fn int(name: &str, value: i64) -> AttributeProto {
+    attribute(name, AttributeType::Int, |a| a.i = value)
+}
+
+pub fn string(name: &str, value: &str) -> AttributeProto {
+    attribute(name, AttributeType::String, |a| a.s = value.as_bytes().to_vec())
+}
+
+fn attribute(name: &str, kind: AttributeType, set: impl FnOnce(&mut AttributeProto)) -> AttributeProto {
+    let mut attribute = AttributeProto { name: name.into(), r#type: kind as i32, ..Default::default() };
+    set(&mut attribute);
+    attribute
+}
+
+impl GraphBuilder {
+    pub fn new() -> GraphBuilder {
+        GraphBuilder { nodes: vec![], constants: vec![] }
+    }
+
+    /// Adds a node with one output named `output`; an input `""` is an optional one left out.
+    pub fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
+        self.nodes.push(NodeProto {
+            name: format!("{op}:{output}"),
+            op_type: op.into(),
+            input: inputs.iter().map(|&i| i.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute: attributes,
+            ..Default::default()
+        });
+    }
+
+    /// Whether a node writes `output` already.
+    pub fn has_output(&self, output: &str) -> bool {
+        self.nodes.iter().any(|n| n.output.iter().any(|o| o == output))
+    }
+
+    pub fn f32s(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
+        self.constant(name, dims, DataType::Float, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    pub fn i64s(&mut self, name: &str, values: &[i64]) -> String {
+        self.constant(name, &[values.len()], DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    pub fn i32s(&mut self, name: &str, dims: &[usize], values: &[i32]) -> String {
+        self.constant(name, dims, DataType::Int32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    pub fn u8s(&mut self, name: &str, dims: &[usize], values: &[u8]) -> String {
+        self.constant(name, dims, DataType::Uint8, values.to_vec())
+    }
+
+    pub fn i8s(&mut self, name: &str, dims: &[usize], values: &[i8]) -> String {
+        self.constant(name, dims, DataType::Int8, values.iter().map(|&v| v as u8).collect())
+    }
+
+    /// Stores a constant once under its name and returns the name.
+    fn constant(&mut self, name: &str, dims: &[usize], kind: DataType, raw_data: Vec<u8>) -> String {
+        if !self.constants.iter().any(|c| c.name == name) {
+            self.constants.push(TensorProto {
+                name: name.into(),
+                dims: dims.iter().map(|&d| d as i64).collect(),
+                data_type: kind as i32,
+                raw_data,
+                ..Default::default()
+            });
+        }
+        name.to_owned()
+    }
+
+    /// The finished model: input `image`, u8 `[1,height,width,3]`; outputs f32 `[1,c,h,w]`.
+    pub fn finish(self, width: usize, height: usize, outputs: &[(String, [usize; 3])]) -> ModelProto {
+        let graph = GraphProto {
+            name: "ckaad".into(),
+            node: self.nodes,
+            initializer: self.constants,
+            input: vec![value("image", DataType::Uint8, &[1, height, width, 3])],
+            output: outputs.iter().map(|(n, [c, h, w])| value(n, DataType::Float, &[1, *c, *h, *w])).collect(),
+            ..Default::default()
+        };
+        ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "ckaad-train".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            graph: Some(graph),
+            ..Default::default()
+        }
+    }
+}
+
+fn value(name: &str, kind: DataType, dims: &[usize]) -> ValueInfoProto {
+    let dim = |&d: &usize| tensor_shape_proto::Dimension {
+        value: Some(tensor_shape_proto::dimension::Value::DimValue(d as i64)),
+        ..Default::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: kind as i32,
+        shape: Some(TensorShapeProto { dim: dims.iter().map(dim).collect() }),
+    };
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,16 @@
+//! CKAAD: coarse-knowledge-aware adversarial learning (AAAI 2025, arXiv 2412.12850).
+//!
+//! An auto-encoder reconstructs frozen features of normal images; a patch discriminator, taught with coarse-labelled
+//! anomalies, pushes whatever it reconstructs towards the distribution of normal features.
+
+mod discriminator;
+mod export;
+mod loss;
+mod net;
+mod step;
+
+pub use discriminator::PatchDiscriminator;
+pub use export::Fold;
+pub use loss::LossConfig;
+pub use net::{AutoEncoder, NetConfig};
+pub use step::{Batch, Losses, Rates, StepError, Trainer, map_of};

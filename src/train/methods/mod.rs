@@ -1,0 +1,3 @@
+//! Anomaly detectors that can be trained.
+
+pub mod ckaad;

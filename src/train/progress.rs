@@ -1,0 +1,72 @@
+//! A bar with the time left on a terminal, a plain line now and then elsewhere.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Where progress is shown.
+#[derive(Clone, Copy)]
+pub struct Progress {
+    terminal: bool,
+}
+
+/// One running task.
+pub struct Bar {
+    bar: ProgressBar,
+    plain: bool,
+    name: String,
+    started: Instant,
+    spoken: Mutex<Instant>,
+}
+
+/// Time between two plain lines.
+const QUIET: Duration = Duration::from_secs(15);
+
+impl Progress {
+    pub fn detect() -> Progress {
+        Progress { terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub fn bar(&self, name: &str, length: usize) -> Bar {
+        let bar = if self.terminal { ProgressBar::new(length as u64) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len} {msg} {eta} left") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_length(length as u64);
+        bar.set_prefix(name.to_owned());
+        let now = Instant::now();
+        Bar { bar, plain: !self.terminal, name: name.into(), started: now, spoken: Mutex::new(now) }
+    }
+
+    /// A line that stays.
+    pub fn say(&self, line: &str) {
+        eprintln!("{line}");
+    }
+}
+
+impl Bar {
+    pub fn advance(&self, steps: usize) {
+        self.bar.inc(steps as u64);
+        if !self.plain {
+            return;
+        }
+        let Ok(mut spoken) = self.spoken.lock() else { return };
+        if spoken.elapsed() >= QUIET {
+            *spoken = Instant::now();
+            let (done, length) = (self.bar.position().max(1), self.bar.length().unwrap_or(0));
+            let left = self.started.elapsed().mul_f64(length.saturating_sub(done) as f64 / done as f64);
+            eprintln!("{}: {done}/{length} {} {} s left", self.name, self.bar.message(), left.as_secs());
+        }
+    }
+
+    pub fn message(&self, message: String) {
+        self.bar.set_message(message);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

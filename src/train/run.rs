@@ -1,0 +1,164 @@
+//! A run: the folder in which `fit` keeps all that `export` and `--resume` need.
+//!
+//! ```text
+//! RUN/config.toml          the config, every key resolved
+//! RUN/run.json             data set, split, channel statistics, training-data digest
+//! RUN/progress.json        epochs done, validations, the best one
+//! RUN/cache/*.f16          frozen features
+//! RUN/last/  RUN/best/     checkpoints
+//! ```
+//! Every file is written beside its name and renamed, so that a run that is stopped at any instant can be resumed.
+
+use super::config::TrainConfig;
+use super::datasets::{DataSet, Sample};
+use super::features::ChannelStatistics;
+use super::methods::ckaad::Losses;
+use rand::seq::SliceRandom;
+use rand::{SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {path}: {source}; is {run} a folder that ckaad-train fit wrote?")]
+    Read { path: PathBuf, run: PathBuf, source: std::io::Error },
+    #[error("{path} is damaged: {reason}")]
+    Malformed { path: PathBuf, reason: String },
+    #[error("{0} holds a run already; give --resume to go on with it, or another --out")]
+    Exists(PathBuf),
+    #[error("{run} was made with another {what}; resume with the same, or give another --out")]
+    Changed { run: PathBuf, what: &'static str },
+}
+
+/// Which training image is used for what; paths relative to the data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    pub train_normal: Vec<String>,
+    pub train_anomalous: Vec<String>,
+    pub validation_normal: Vec<String>,
+    pub validation_anomalous: Vec<String>,
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    pub data: PathBuf,
+    pub data_digest: String,
+    pub split: Split,
+    /// One a scale; empty when features are not standardised.
+    pub statistics: Vec<ChannelStatistics>,
+}
+
+/// One validation.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Validation {
+    pub epoch: usize,
+    /// Mean losses of the epoch.
+    pub losses: Losses,
+    /// The larger, the better: image AUROC where anomalies are held out, else the negative reconstruction error.
+    pub quality: f64,
+}
+
+/// `progress.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunProgress {
+    pub epochs_done: usize,
+    pub seconds: f64,
+    pub validations: Vec<Validation>,
+    pub best: Option<Validation>,
+}
+
+pub struct Run {
+    pub folder: PathBuf,
+}
+
+impl Run {
+    pub fn at(folder: &Path) -> Run {
+        Run { folder: folder.to_owned() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub fn exists(&self) -> bool {
+        self.path("run.json").exists()
+    }
+
+    pub fn config(&self) -> Result<TrainConfig, RunError> {
+        let path = self.path("config.toml");
+        let text = self.text(&path)?;
+        toml::from_str(&text).map_err(|e| RunError::Malformed { path, reason: e.to_string() })
+    }
+
+    pub fn info(&self) -> Result<RunInfo, RunError> {
+        self.json("run.json")
+    }
+
+    pub fn progress(&self) -> Result<RunProgress, RunError> {
+        self.json("progress.json")
+    }
+
+    pub fn start(&self, config: &TrainConfig, info: &RunInfo) -> Result<(), RunError> {
+        let folder = self.path("cache");
+        std::fs::create_dir_all(&folder).map_err(|source| RunError::Write { path: folder, source })?;
+        let text = toml::to_string_pretty(config)
+            .map_err(|e| RunError::Malformed { path: self.path("config.toml"), reason: e.to_string() })?;
+        self.write("config.toml", text.as_bytes())?;
+        self.write_json("run.json", info)
+    }
+
+    pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunError> {
+        let text = serde_json::to_vec_pretty(value)
+            .map_err(|e| RunError::Malformed { path: self.path(name), reason: e.to_string() })?;
+        self.write(name, &text)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+        let path = self.path(name);
+        let partial = self.path(&format!("{name}.partial"));
+        let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
+        written.map_err(|source| RunError::Write { path, source })
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunError> {
+        let path = self.path(name);
+        let text = self.text(&path)?;
+        serde_json::from_str(&text).map_err(|e| RunError::Malformed { path, reason: e.to_string() })
+    }
+
+    fn text(&self, path: &Path) -> Result<String, RunError> {
+        let run = self.folder.clone();
+        std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.to_owned(), run, source })
+    }
+}
+
+impl Split {
+    /// Draws the validation images; the same seed draws the same ones.
+    pub fn draw(data: &DataSet, config: &TrainConfig) -> Split {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let mut hold_out = |samples: &[Sample], share: f64| {
+            let mut names: Vec<String> = samples.iter().map(|s| data.relative(&s.path)).collect();
+            names.shuffle(&mut rng);
+            let mut rest = names.split_off((names.len() as f64 * share).ceil() as usize);
+            names.sort();
+            rest.sort();
+            (names, rest)
+        };
+        let (validation_normal, train_normal) = hold_out(&data.train_normal, config.validation.normal_share);
+        let (validation_anomalous, train_anomalous) =
+            hold_out(&data.train_anomalous, config.validation.anomalous_share);
+        Split { train_normal, train_anomalous, validation_normal, validation_anomalous }
+    }
+}
+
+/// The listed images as samples below `root`.
+pub fn samples(root: &Path, names: &[String], anomalous: bool) -> Vec<Sample> {
+    let sample = |name: &String| {
+        let defect = name.split('/').nth(1).filter(|_| anomalous).map(str::to_owned);
+        Sample { path: root.join(name), defect, mask: None }
+    };
+    names.iter().map(sample).collect()
+}

@@ -1,0 +1,192 @@
+//! The trainer's promises, shown on small sets with the real binaries.
+
+use ckaad_edge::bundle::{Bundle, Precision};
+use ckaad_edge::engine::Plan;
+use ckaad_edge::imaging;
+use ckaad_edge::train::backbones::{Backbone, WeightError, Weights};
+use ckaad_edge::train::export::graph::Graph;
+use ckaad_edge::train::export::onnx;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn train(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ckaad-train")).args(arguments).output().expect("the trainer starts")
+}
+
+fn train_well(arguments: &[&str]) -> String {
+    let output = train(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ckaad-train {arguments:?} failed: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The exported extractor gives a photo the features that the original PyTorch network gave it.
+#[test]
+fn backbone_features_match_the_original_network() {
+    #[derive(serde::Deserialize)]
+    struct Fixture {
+        taps: Vec<Tap>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Tap {
+        shape: [usize; 3],
+        mean: Vec<f64>,
+        sample: Vec<Sample>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Sample {
+        channel: usize,
+        y: usize,
+        x: usize,
+        value: f64,
+    }
+    let text = std::fs::read_to_string(fixture("backbone/features.json")).unwrap();
+    let expected: Fixture = serde_json::from_str(&text).unwrap();
+    let photo = imaging::load(&fixture("backbone/photo.png")).unwrap();
+
+    let backbone = Backbone::EfficientNetLite0;
+    let mut graph = Graph::new(224, 224);
+    let taps = backbone.append(&mut graph, &backbone.weights().unwrap()).unwrap();
+    let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1).unwrap();
+    let features = plan.run(photo.as_raw()).unwrap();
+
+    assert_eq!(plan.outputs(), expected.taps.iter().map(|t| t.shape).collect::<Vec<_>>());
+    for (values, tap) in features.iter().zip(&expected.taps) {
+        let [channels, height, width] = tap.shape;
+        for s in &tap.sample {
+            let found = f64::from(values[(s.channel * height + s.y) * width + s.x]);
+            assert!((found - s.value).abs() < 1e-3, "channel {} at {},{}: {found}, expected {}", s.channel, s.x, s.y, s.value);
+        }
+        for c in 0..channels {
+            let plane = &values[c * height * width..(c + 1) * height * width];
+            let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / (height * width) as f64;
+            assert!((mean - tap.mean[c]).abs() < 1e-3, "channel {c}: mean {mean}, expected {}", tap.mean[c]);
+        }
+    }
+}
+
+#[test]
+fn another_networks_weights_are_refused_by_name() {
+    let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let bytes = safetensors::serialize([("fc.weight", tensor)], None).unwrap();
+    let weights = Weights::from_bytes(&bytes, "other.safetensors").unwrap();
+    let error = Backbone::EfficientNetLite0.append(&mut Graph::new(64, 64), &weights).unwrap_err();
+    assert!(error.to_string().contains("other.safetensors has no tensor \"stem.conv.weight\""), "{error}");
+    assert!(matches!(Weights::from_bytes(b"PK\x03\x04 not it", "x.pth"), Err(WeightError::Malformed { .. })));
+}
+
+/// synth → fit → export → evaluate, then the same score from `evaluate` and from the agent's `infer`, bit for bit.
+#[test]
+fn the_whole_way_from_a_folder_to_a_judged_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, run, config) = (at("data"), at("run"), at("config.toml"));
+    synth(&data);
+    std::fs::write(&config, CONFIG).unwrap();
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu"]);
+    for (precision, bundle) in [("f32", at("f32.ckaad")), ("int8", at("int8.ckaad"))] {
+        train_well(&["export", "--run", &run, "--out", &bundle, "--precision", precision]);
+        let (json, page) = (at("scores.json"), at("page.html"));
+        train_well(&["evaluate", "--bundle", &bundle, "--data", &data, "--json", &json, "--report", &page]);
+        let evaluation: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        let samples = evaluation["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 20 + 6 * 2);
+        let html = std::fs::read_to_string(&page).unwrap();
+        assert!(html.contains("<svg") && html.contains("data:image/jpeg;base64,"));
+        let read = Bundle::read(Path::new(&bundle)).unwrap();
+        let expected = if precision == "f32" { Precision::F32 } else { Precision::Int8 };
+        assert_eq!(read.manifest.precision, expected);
+        #[cfg(feature = "agent")]
+        infer_gives_the_same_bits(&bundle, &data, samples);
+    }
+    // A bar that cannot be reached is exit code 1.
+    let bundle = at("int8.ckaad");
+    let output = train(&["evaluate", "--bundle", &bundle, "--data", &data, "--min-auroc", "1.01"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// A run that is resumed ends with the weights of one that was never stopped.
+#[test]
+fn a_resumed_run_ends_where_an_unbroken_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, config, short) = (at("data"), at("config.toml"), at("short.toml"));
+    synth(&data);
+    std::fs::write(&config, CONFIG).unwrap();
+    let (whole, broken) = (at("whole"), at("broken"));
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &whole, "--device", "cpu"]);
+    // Stopped after the first validation: what a kill leaves is that state, since every file is renamed into place.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ckaad-train"))
+        .args(["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"])
+        .spawn()
+        .unwrap();
+    while !Path::new(&broken).join("progress.json").exists() {
+        assert!(child.try_wait().unwrap().is_none_or(|status| status.success()), "fit stopped early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refused = train(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
+    let losses = |run: &str| {
+        let text = std::fs::read_to_string(Path::new(run).join("progress.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["validations"].clone()
+    };
+    assert_eq!(losses(&whole), losses(&broken));
+    // Another config is not silently mixed into the run.
+    std::fs::write(&short, CONFIG.replace("seed = 7", "seed = 8")).unwrap();
+    let refused = train(&["fit", "--config", &short, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another config"));
+}
+
+#[test]
+fn a_typo_in_the_training_config_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml").to_string_lossy().into_owned();
+    std::fs::write(&config, "[train]\nepoch = 3\n").unwrap();
+    let output = train(&["fit", "--config", &config, "--data", "x", "--out", "y"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("epoch") && stderr.contains("epochs") && stderr.contains("c.toml"), "{stderr}");
+}
+
+fn synth(data: &str) {
+    train_well(&[
+        "synth", "--out", data, "--seed", "3", "--train-good", "60", "--train-defective", "2", "--test-good", "20",
+        "--test-defective", "2",
+    ]);
+}
+
+const CONFIG: &str = "name = \"small\"\nseed = 7\nfalse_alarm_budget = 0.05\n\
+    [input]\nwidth = 96\nheight = 96\n\
+    [net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
+    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\n\
+    [validation]\nnormal_share = 0.4\nanomalous_share = 0.4\nevery = 2\n";
+
+#[cfg(feature = "agent")]
+fn infer_gives_the_same_bits(bundle: &str, data: &str, samples: &[serde_json::Value]) {
+    let images: Vec<String> = samples.iter().map(|s| format!("{data}/{}", s["path"].as_str().unwrap())).collect();
+    let output = Command::new(env!("CARGO_BIN_EXE_ckaad-agent"))
+        .args(["infer", "--json", "--bundle", bundle])
+        .args(&images)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object an image"))
+        .collect();
+    assert_eq!(lines.len(), samples.len());
+    for (line, sample) in lines.iter().zip(samples) {
+        let (inferred, evaluated) = (line["score"].as_f64().unwrap() as f32, sample["score"].as_f64().unwrap() as f32);
+        assert_eq!(inferred.to_bits(), evaluated.to_bits(), "{line} {sample}");
+    }
+}
