@@ -101,6 +101,11 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
         let read = Bundle::read(Path::new(&bundle)).unwrap();
         let expected = if precision == "f32" { Precision::F32 } else { Precision::Int8 };
         assert_eq!(read.manifest.precision, expected);
+        if let Some((worst, range)) = crate::parity::difference_to_onnx_runtime(Path::new(&bundle)) {
+            println!("{precision}: largest difference to ONNX Runtime {worst}, range {range}");
+            let limit = if precision == "f32" { 1e-4 } else { 0.01 * range };
+            assert!(worst <= limit, "{precision}: largest difference {worst} in a range of {range}");
+        }
         #[cfg(feature = "agent")]
         infer_gives_the_same_bits(&bundle, &data, samples);
     }
