@@ -1,3 +1,4 @@
 //! Integration tests, one file a promise, one binary to link.
 
+mod bundle;
 mod synthetic;

@@ -1,0 +1,67 @@
+use super::{Bundle, Filter, Fit, Precision};
+use std::fmt::Write;
+
+impl Bundle {
+    /// The text of `ckaad-agent bundle inspect`: a line a fact.
+    pub fn summary(&self) -> String {
+        let m = &self.manifest;
+        let c = &m.calibration;
+        let precision = match m.precision {
+            Precision::F32 => "f32",
+            Precision::Int8 => "int8",
+        };
+        let fit = match m.input.fit {
+            Fit::Stretch => "stretched",
+            Fit::Letterbox => "letterboxed",
+            Fit::Crop => "cropped",
+        };
+        let filter = match m.input.filter {
+            Filter::Bilinear => "bilinear",
+            Filter::CatmullRom => "Catmull-Rom",
+        };
+        let (w, h) = (m.input.width, m.input.height);
+        let rule = match m.score.top_k {
+            1 => "the largest pixel".to_owned(),
+            k if k == w * h => "the mean of all pixels".to_owned(),
+            k => format!("the mean of the {k} largest pixels"),
+        };
+        let mut lines = vec![
+            ("model", format!("{} {}", m.name, m.version)),
+            ("digest", self.digest.clone()),
+            ("method", format!("{} on {}, {precision}", m.method, m.backbone)),
+            ("created", m.created.to_string()),
+            ("engine", format!("ckaad-edge {}", m.engine)),
+            ("input", format!("{w}x{h} RGB, {fit}, {filter}")),
+            ("map", format!("{}x{} (stride {})", w / m.output_stride, h / m.output_stride, m.output_stride)),
+            ("score", format!("{rule} after a Gaussian of {} px", m.score.sigma_px)),
+            ("threshold", format!("{} (pixels from {})", c.threshold, c.pixel_threshold)),
+            (
+                "calibration",
+                format!(
+                    "{} normal images, scores {} to {}, at most {} % false alarms wanted",
+                    c.images,
+                    c.quantiles.first().unwrap_or(&f32::NAN),
+                    c.quantiles.last().unwrap_or(&f32::NAN),
+                    c.false_alarm_budget * 100.0
+                ),
+            ),
+            (
+                "trained on",
+                format!(
+                    "{} normal and {} anomalous images, data set {:.12}",
+                    m.training_data.normal_images, m.training_data.anomalous_images, m.training_data.sha256
+                ),
+            ),
+        ];
+        lines.extend(m.licences.iter().map(|line| ("licence", line.clone())));
+        lines.extend(
+            m.members.iter().map(|x| ("member", format!("{:<16} {:>9} bytes  {:.12}", x.path, x.size, x.sha256))),
+        );
+        let mut out = String::new();
+        for (key, value) in lines {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{key:<12} {value}");
+        }
+        out
+    }
+}

@@ -1,0 +1,84 @@
+use super::error::{BundleError, Problem};
+use super::{
+    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, sha256,
+};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// What goes into a bundle. `manifest.members` and `manifest.format` are filled in when packing.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub manifest: Manifest,
+    pub model: Vec<u8>,
+    pub golden: Vec<Golden>,
+    pub report: Option<serde_json::Value>,
+}
+
+impl Draft {
+    /// Packs into `path` and returns the file's SHA-256. An older file there is replaced at once or not at all, and nothing is written
+    /// that [`Bundle::read`] would refuse.
+    pub fn write(self, path: &Path) -> Result<String, BundleError> {
+        let fail = |problem| BundleError { path: path.to_owned(), problem };
+        let bytes = self.pack().map_err(fail)?;
+        let store = || -> io::Result<()> {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut file = tempfile::Builder::new().prefix(".ckaad-").tempfile_in(folder)?;
+            file.write_all(&bytes)?;
+            // A temporary file is private; a bundle is for the agent's user as well.
+            #[cfg(unix)]
+            fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        store().map_err(|e| fail(Problem::Write(e)))?;
+        Ok(sha256(&bytes))
+    }
+
+    /// The bundle's bytes; the same draft gives the same bytes.
+    pub fn pack(mut self) -> Result<Vec<u8>, Problem> {
+        let mut members = vec![(MODEL.to_owned(), self.model)];
+        for (i, golden) in self.golden.into_iter().enumerate() {
+            let path = golden_json(i);
+            check::golden(&path, &golden.expected)?;
+            members.push((golden_png(i), golden.png));
+            members.push((path.clone(), text(&path, &golden.expected)?));
+        }
+        if let Some(report) = &self.report {
+            members.push((REPORT.to_owned(), text(REPORT, report)?));
+        }
+        self.manifest.format = FORMAT;
+        let listed = |(path, content): &(String, Vec<u8>)| Member {
+            path: path.clone(),
+            size: content.len() as u64,
+            sha256: sha256(content),
+        };
+        self.manifest.members = members.iter().map(listed).collect();
+        check::manifest(&self.manifest)?;
+        read::check_listing(&self.manifest.members)?;
+
+        let mut archive = tar::Builder::new(Vec::new());
+        let manifest = (MANIFEST.to_owned(), text(MANIFEST, &self.manifest)?);
+        for (path, content) in [manifest].iter().chain(&members) {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            archive.append_data(&mut header, path, content.as_slice()).map_err(Problem::Write)?;
+        }
+        let bytes = archive.into_inner().map_err(Problem::Write)?;
+        // The reader has the last word: its bounds are not written down a second time here.
+        Bundle::from_bytes(&bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn text(member: &str, value: &impl serde::Serialize) -> Result<Vec<u8>, Problem> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|e| Problem::Json { member: member.to_owned(), reason: e.to_string() })?;
+    text.push(b'\n');
+    Ok(text)
+}
