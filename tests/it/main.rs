@@ -1,4 +1,5 @@
 //! Integration tests, one file a promise, one binary to link.
 
 mod bundle;
+mod floors;
 mod synthetic;
