@@ -1,1 +1,30 @@
-//! (being written)
+//! What subscribers see: the payloads, the topics, and how verdicts become events.
+//!
+//! Responsible for: every JSON type that leaves the device (and therefore for `ckaad-agent schema`), the topic layout, and
+//! the grouping of verdicts. Not responsible for: delivery (`mqtt`).
+//!
+//! ```text
+//! Verdict ─► Grouper ─► Change (opened | updated | closed) ─► CloudEvent<Anomaly> ─► JSON
+//! ```
+//!
+//! | topic under the prefix | retained, QoS | payload |
+//! |---|---|---|
+//! | `state` | yes, 1 | [`DeviceState`]; also the will |
+//! | `camera/<name>/state` | yes, 1 | [`CameraState`] |
+//! | `camera/<name>/anomaly` | no, 1 | [`CloudEvent`] of [`Anomaly`] |
+//! | `camera/<name>/heatmap` | no, 1 | image bytes; user property `event-id` (with MQTT 3.1.1 at `heatmap/<event-id>`) |
+//! | `camera/<name>/result` | no, 0 | [`FrameResult`], off by default |
+//! | `health` | no, 0 | [`Health`] |
+
+mod grouping;
+mod payload;
+mod schema;
+mod topics;
+
+pub use grouping::{Change, Grouper, Grouping, Kind};
+pub use payload::{
+    Anomaly, Box as RegionBox, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState, FrameResult, Health,
+    ModelRef, OutboxHealth,
+};
+pub use schema::{asyncapi, schemas};
+pub use topics::Topics;

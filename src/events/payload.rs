@@ -1,0 +1,244 @@
+use super::grouping::{Change, Kind};
+use crate::imaging::Frame;
+use crate::inspect::{Region, Verdict};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The envelope: CloudEvents 1.0, JSON format, structured mode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CloudEvent<D> {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// Unique; a message that is delivered twice has the same one both times.
+    #[schemars(with = "String")]
+    pub id: Uuid,
+    /// `/<topic prefix>/camera/<name>`.
+    pub source: String,
+    pub r#type: Kind,
+    /// When the event was made; `data.captured_at` is when the picture was taken.
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    pub data: D,
+}
+
+/// A part, or a stretch of material, that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Anomaly {
+    pub camera: String,
+    /// Image score; larger is more anomalous.
+    pub score: f32,
+    /// The image is defective from this score on.
+    pub threshold: f32,
+    /// How far above the threshold: 0 at it, 1 at twice the threshold or more.
+    pub severity: f32,
+    /// At most 32, largest peak first.
+    pub regions: Vec<Box>,
+    pub frame_id: String,
+    pub frame_width: u32,
+    pub frame_height: u32,
+    #[schemars(with = "String")]
+    pub captured_at: Timestamp,
+    /// Shared by `opened`, `updated` and `closed` of one incident.
+    #[schemars(with = "String")]
+    pub incident: Uuid,
+    /// Defective frames of the incident so far.
+    pub defective_frames: u64,
+    /// The largest score of the incident so far.
+    pub peak_score: f32,
+    /// Numbers the anomaly events of this camera since the agent's start, from 0: a gap means that one was lost.
+    pub sequence: u64,
+    /// Changes at every start of the agent.
+    #[schemars(with = "String")]
+    pub run: Uuid,
+    pub model: ModelRef,
+    /// SHA-256 of the configuration in force.
+    pub config_digest: String,
+    /// True when a heatmap follows on the camera's `heatmap` topic with this event's id.
+    pub heatmap: bool,
+}
+
+/// A connected anomalous area, in pixels of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Box {
+    pub x: u32,
+    pub y: u32,
+    pub width: u32,
+    pub height: u32,
+    pub area_px: f32,
+    /// Largest value of the anomaly map inside.
+    pub peak: f32,
+}
+
+impl From<&Region> for Box {
+    fn from(r: &Region) -> Box {
+        Box { x: r.x, y: r.y, width: r.width, height: r.height, area_px: r.area_px, peak: r.peak }
+    }
+}
+
+/// Which model judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRef {
+    pub name: String,
+    pub version: String,
+    /// SHA-256 of the bundle.
+    pub digest: String,
+}
+
+const MAX_REGIONS: usize = 32;
+
+impl CloudEvent<Anomaly> {
+    /// `source` is the topic of the camera. `sequence`, `run` and `config_digest` are the agent's.
+    #[allow(clippy::too_many_arguments)]
+    pub fn anomaly(
+        prefix: &str,
+        camera: &str,
+        change: Change,
+        frame: &Frame,
+        verdict: &Verdict,
+        model: &ModelRef,
+        (run, sequence): (Uuid, u64),
+        config_digest: &str,
+        heatmap: bool,
+    ) -> Self {
+        CloudEvent {
+            specversion: "1.0".into(),
+            id: Uuid::now_v7(),
+            source: format!("/{prefix}/camera/{camera}"),
+            r#type: change.kind,
+            time: Timestamp::now(),
+            datacontenttype: "application/json".into(),
+            data: Anomaly {
+                camera: camera.into(),
+                score: verdict.score,
+                threshold: verdict.threshold,
+                severity: verdict.severity(),
+                regions: verdict.regions.iter().take(MAX_REGIONS).map(Box::from).collect(),
+                frame_id: frame.id.clone(),
+                frame_width: frame.image.width(),
+                frame_height: frame.image.height(),
+                captured_at: frame.captured_at,
+                incident: change.incident,
+                defective_frames: change.defective_frames,
+                peak_score: change.peak_score,
+                sequence,
+                run,
+                model: model.clone(),
+                config_digest: config_digest.into(),
+                heatmap,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePhase {
+    Online,
+    /// Ended on purpose.
+    Stopped,
+    /// The broker lost the device: power, network, or the agent died.
+    Offline,
+}
+
+/// Retained at `state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceState {
+    pub state: DevicePhase,
+    /// Of the agent.
+    pub version: String,
+    /// Since when; for `offline` when the connection was made that broke.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+    #[schemars(with = "String")]
+    pub run: Uuid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraPhase {
+    Running,
+    /// No new frame within the deadline.
+    Stalled,
+    /// The same frame again and again.
+    Frozen,
+    /// Not there, or it cannot be opened.
+    Unplugged,
+    /// Not inspected any more: the source ended, the agent stopped, or the model failed.
+    Disabled,
+}
+
+/// Retained at `camera/<name>/state`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraState {
+    pub state: CameraPhase,
+    /// One sentence for the operator; empty while all is well.
+    pub reason: String,
+    /// Frames a second that were judged lately.
+    pub fps: f64,
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+    pub model: ModelRef,
+}
+
+/// One line a frame, at `camera/<name>/result`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FrameResult {
+    pub frame_id: String,
+    #[schemars(with = "String")]
+    pub captured_at: Timestamp,
+    pub score: f32,
+    pub threshold: f32,
+    pub defective: bool,
+    /// Milliseconds from the frame to the verdict.
+    pub inspect_ms: f64,
+}
+
+/// At `health`, from time to time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    #[schemars(with = "String")]
+    pub time: Timestamp,
+    pub version: String,
+    pub uptime_s: u64,
+    /// Largest resident memory so far.
+    pub peak_rss_bytes: u64,
+    pub cameras: Vec<CameraHealth>,
+    pub outbox: OutboxHealth,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraHealth {
+    pub name: String,
+    /// Frames judged since the start.
+    pub judged: u64,
+    pub defective: u64,
+    /// Unreadable images and frames.
+    pub skipped: u64,
+    /// Frames that the camera gave while an older one was judged.
+    pub dropped: u64,
+    /// Mean milliseconds a frame, from the image to the verdict.
+    pub mean_inspect_ms: f64,
+}
+
+/// What waits for the broker, and what was given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutboxHealth {
+    pub waiting: u64,
+    pub bytes: u64,
+    /// Waiting in memory only, because the disk took nothing.
+    pub volatile: u64,
+    pub dropped_heatmaps: u64,
+    pub dropped_updates: u64,
+    /// Messages larger than the broker takes.
+    pub dropped_oversize: u64,
+    /// `opened` that neither disk nor memory could take.
+    pub lost_opened: u64,
+    /// Damaged outboxes that were set aside.
+    pub set_aside: u64,
+    /// Writes that the disk refused.
+    pub failed_writes: u64,
+}

@@ -1,0 +1,71 @@
+use super::{Anomaly, CameraState, CloudEvent, DeviceState, FrameResult, Health};
+use schemars::{JsonSchema, schema_for};
+use serde_json::{Map, Value, json};
+
+/// JSON Schema (2020-12) of every payload, by name.
+pub fn schemas() -> Value {
+    let of = |s: schemars::Schema| s.to_value();
+    json!({
+        "anomaly": of(schema_for!(CloudEvent<Anomaly>)),
+        "state": of(schema_for!(DeviceState)),
+        "camera-state": of(schema_for!(CameraState)),
+        "result": of(schema_for!(FrameResult)),
+        "health": of(schema_for!(Health)),
+    })
+}
+
+/// The topics as an AsyncAPI 3.0 document.
+pub fn asyncapi() -> Value {
+    let camera = json!({ "prefix": { "description": "by default ckaad/<site>/<line>/<device>" }, "camera": { "description": "the camera's name" } });
+    let device = json!({ "prefix": camera["prefix"] });
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    let mut components = Map::new();
+    let mut add = |name: &str, address: &str, qos: u8, retain: bool, message: Value| {
+        let parameters = if address.contains("{camera}") { &camera } else { &device };
+        channels.insert(
+            name.into(),
+            json!({ "address": address, "parameters": parameters, "messages": { name: message } }),
+        );
+        operations.insert(
+            format!("publish-{name}"),
+            json!({
+                "action": "send",
+                "channel": { "$ref": format!("#/channels/{name}") },
+                "bindings": { "mqtt": { "qos": qos, "retain": retain } },
+            }),
+        );
+    };
+    let mut json_message = |name: &str, schema: schemars::Schema| {
+        components.insert(name.to_owned(), localised(schema.to_value(), name));
+        json!({ "contentType": "application/json", "payload": { "$ref": format!("#/components/schemas/{name}") } })
+    };
+    fn schema<T: JsonSchema>() -> schemars::Schema {
+        schema_for!(T)
+    }
+    add("state", "{prefix}/state", 1, true, json_message("state", schema::<DeviceState>()));
+    add("health", "{prefix}/health", 0, false, json_message("health", schema::<Health>()));
+    let at = "{prefix}/camera/{camera}";
+    add("camera-state", &format!("{at}/state"), 1, true, json_message("camera-state", schema::<CameraState>()));
+    add("anomaly", &format!("{at}/anomaly"), 1, false, json_message("anomaly", schema::<CloudEvent<Anomaly>>()));
+    add("result", &format!("{at}/result"), 0, false, json_message("result", schema::<FrameResult>()));
+    let picture = json!({
+        "contentType": "image/png",
+        "description": "The picture with the anomaly map over it. The user property `event-id` is the id of its anomaly event; with MQTT 3.1.1, which has no properties, the address ends in /<event-id>.",
+    });
+    add("heatmap", &format!("{at}/heatmap"), 1, false, picture);
+    json!({
+        "asyncapi": "3.0.0",
+        "info": { "title": "ckaad-agent", "version": env!("CARGO_PKG_VERSION"), "description": "What the agent publishes." },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": { "schemas": components },
+    })
+}
+
+/// References inside a schema (`#/$defs/X`) made to hold where the schema lies in the document.
+fn localised(schema: Value, name: &str) -> Value {
+    let text = schema.to_string().replace("\"#/$defs/", &format!("\"#/components/schemas/{name}/$defs/"));
+    serde_json::from_str(&text).expect("replacing text inside a JSON string keeps it JSON")
+}
