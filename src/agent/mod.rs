@@ -1,1 +1,71 @@
-//! (being written)
+//! The daemon: configuration, wiring, shutdown, watchdog, and the commands around it.
+//!
+//! Responsible for: which part runs in which thread, and how everything ends. Not responsible for: any of the parts.
+//!
+//! ```text
+//!  one thread a camera                     tokio runtime
+//! ┌──────────────────────────────┐        ┌──────────────────────────────────┐
+//! │ Source ─► Inspector ─► events ├─outbox─► Session ─► broker                 │
+//! └───────┬──────────────────────┘        │ health, watchdog, signals        │
+//!         └─ progress (atomics) ──────────►                                  │
+//!                                         └──────────────────────────────────┘
+//! ```
+//! The end, always in this order: sources stop, lines finish their frame, the outbox drains up to the deadline, `stopped` is
+//! published, the connection says goodbye. What is unacknowledged stays in the outbox.
+//!
+//! | file | command |
+//! |---|---|
+//! | `run` with `line`, `notify` | `run` |
+//! | `demo` | `demo`: the same `run` over a configuration made in memory |
+//! | `check`, `infer`, `bench`, `cameras`, `inspect_bundle` | the commands of these names |
+
+mod bench;
+mod cameras;
+mod check;
+mod config;
+mod demo;
+mod infer;
+mod inspect_bundle;
+mod line;
+mod notify;
+mod run;
+
+pub use bench::{BenchOptions, bench};
+pub use cameras::cameras;
+pub use check::check;
+pub use config::{Camera, CameraSettings, ConfigError, Raw, Settings, config_schema};
+pub use demo::{DemoOptions, demo};
+pub use infer::{InferOptions, infer};
+pub use inspect_bundle::{show, verify};
+pub use line::{LineReport, Observer};
+pub use notify::init_logs;
+pub use run::{Report, RunError, run, run_until_signal};
+
+/// How a command ended, when it could be carried out at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Well,
+    /// Exit code 1: the thing asked about is not well.
+    NotWell,
+}
+
+/// A line of a command's answer. A reader that has gone away (`| head`) is no error.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The largest resident memory of this process so far, in bytes; 0 where the kernel does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Middle of `values`, which are sorted on the way; 0 when there are none. `share` 0.5 is the median.
+pub(crate) fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get((share * last as f64).round() as usize).copied().unwrap_or(0.0)
+}

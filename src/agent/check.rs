@@ -1,0 +1,95 @@
+//! The doctor: one line for each thing that must be well before the line starts.
+
+use super::config::{CameraSettings, Settings};
+use super::{Outcome, say};
+use crate::bundle::Bundle;
+use crate::capture::{Next, SourceConfig};
+use crate::inspect::{InspectOptions, Inspector};
+use crate::mqtt::{Limits, Outbox, probe};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Checks everything that the configuration at `path` names, and prints a line each.
+pub fn check(path: &Path) -> Outcome {
+    let mut report = Report { well: true };
+    let Some(settings) = report.line("config", Settings::read(path).map(|s| (path.display().to_string(), s))) else {
+        return Outcome::NotWell;
+    };
+    report.line("outbox", outbox(&settings.outbox_path, settings.outbox_limits).map(|s| (s, ())));
+    report.line("broker", broker(&settings).map(|s| (s, ())));
+    for camera in &settings.cameras {
+        report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())));
+        report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())));
+    }
+    if report.well { Outcome::Well } else { Outcome::NotWell }
+}
+
+struct Report {
+    well: bool,
+}
+
+impl Report {
+    fn line<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<(String, T), E>) -> Option<T> {
+        match result {
+            Ok((good, value)) => {
+                say(format_args!("ok    {what}: {good}"));
+                Some(value)
+            }
+            Err(bad) => {
+                self.well = false;
+                say(format_args!("FAIL  {what}: {bad}"));
+                None
+            }
+        }
+    }
+}
+
+/// Opens the outbox beside a running agent: SQLite allows that. A missing one is not created, its folder is tried instead.
+fn outbox(path: &Path, limits: Limits) -> Result<String, String> {
+    if path.exists() {
+        let health = Outbox::look(path, limits).map_err(|e| e.to_string())?;
+        return Ok(format!("{} ({} wait, {} of {} bytes)", path.display(), health.waiting, health.bytes, limits.max_bytes));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match tempfile::NamedTempFile::new_in(folder) {
+        Ok(_) => Ok(format!("{} will be created", path.display())),
+        Err(e) => Err(format!("{} cannot be created: {e}", path.display())),
+    }
+}
+
+fn broker(settings: &Settings) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(probe(&settings.mqtt)).map_err(|e| e.to_string())?;
+    Ok(format!("{}:{} takes the connection", settings.mqtt.host, settings.mqtt.port))
+}
+
+fn bundle(camera: &CameraSettings) -> Result<String, String> {
+    let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
+    let options = InspectOptions { threads: camera.threads, threshold: camera.threshold };
+    Inspector::new(&bundle, &options).map_err(|e| format!("{} cannot be run: {e}", camera.bundle.display()))?;
+    Ok(format!("{} {}", bundle.manifest.name, bundle.manifest.version))
+}
+
+/// A source is well when it gives a frame; a hot folder, which may be empty, when it can be listed.
+fn source(config: &SourceConfig) -> Result<String, String> {
+    let mut source = config.build().map_err(|e| e.to_string())?;
+    let begun = Instant::now();
+    let patience = Duration::from_secs(5);
+    while begun.elapsed() < patience {
+        match source.next() {
+            Next::Frame(frame) => return Ok(format!("a frame of {}x{}", frame.image.width(), frame.image.height())),
+            Next::Idle if matches!(config, SourceConfig::Directory(_)) => return Ok("an empty hot folder".into()),
+            Next::Idle => {}
+            Next::Skipped(why) => return Err(why.to_string()),
+            Next::Condition(condition) => {
+                use crate::capture::Condition::{Frozen, Running, Stalled, Unplugged};
+                match condition {
+                    Running => {}
+                    Stalled(why) | Frozen(why) | Unplugged(why) => return Err(why),
+                }
+            }
+            Next::End => return Err("it ended without a frame".into()),
+        }
+    }
+    Err(format!("no frame within {} s", patience.as_secs()))
+}

@@ -1,0 +1,250 @@
+//! `demo`: everything in one process, nothing to install. A broker (rumqttd), the synthetic line, the model that comes with
+//! the program, and the same `run` as in earnest, over a configuration made in memory. What is printed came through the broker.
+
+use super::config::{Camera, Raw, Settings, SourceKind};
+use super::{Outcome, RunError, run, say};
+use crate::events::{Anomaly, CloudEvent};
+use crate::imaging::Truth;
+use crate::mqtt::{Incoming, LinkError, MqttConfig, Subscriber};
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The model that comes with the program; how it was made is in `models/README.md`.
+static BUNDLE: &[u8] = include_bytes!("../../models/demo.ckaad");
+/// Site, line and device of the demo.
+const PREFIX: &str = "ckaad/demo/line-1/station-1";
+/// How long the last heatmaps may be on their way to the subscriber.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// What `demo` was asked for.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// 0: until it is stopped.
+    pub frames: u64,
+    pub port: u16,
+    pub out: PathBuf,
+    /// None: the bundle that comes with the program.
+    pub bundle: Option<PathBuf>,
+    pub seed: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error("cannot write to {0}: {1}")]
+    Out(PathBuf, std::io::Error),
+    #[error("cannot start the demo: {0}")]
+    Start(#[from] std::io::Error),
+    #[error("the demo's own broker does not answer: {0}")]
+    Broker(#[from] LinkError),
+    #[error("the demo's configuration is no good: {0}")]
+    Config(#[from] super::ConfigError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// What the line knew of each part, by the frame's id.
+type Truths = Arc<Mutex<HashMap<String, bool>>>;
+
+/// Runs the demo.
+///
+/// # Errors
+/// It cannot start.
+pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
+    std::fs::create_dir_all(&options.out).map_err(|e| DemoError::Out(options.out.clone(), e))?;
+    let scratch = tempfile::tempdir()?;
+    let bundle = match &options.bundle {
+        Some(path) => path.clone(),
+        None => {
+            let path = scratch.path().join("demo.ckaad");
+            std::fs::write(&path, BUNDLE)?;
+            path
+        }
+    };
+    let port = free_port(options.port)?;
+    start_broker(port)?;
+    let settings = settings(options, bundle, scratch.path(), port)?;
+    let subscriber = MqttConfig { client_id: "demo-subscriber".into(), ..settings.mqtt.clone() };
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let subscriber = subscribe(&subscriber).await?;
+        say(format_args!("A broker listens at 127.0.0.1:{port}. In another terminal:"));
+        say(format_args!("    mosquitto_sub -V mqttv5 -p {port} -t '{PREFIX}/camera/+/anomaly' -v"));
+        say(format_args!("Heatmaps are written to {}/. Ctrl-C ends the demo.", options.out.display()));
+        let truths = Truths::default();
+        let for_line = truths.clone();
+        let observer: super::Observer = Arc::new(move |frame, _| {
+            let defective = frame.truth.as_ref().is_some_and(Truth::is_defective);
+            for_line.lock().unwrap_or_else(PoisonError::into_inner).insert(frame.id.clone(), defective);
+        });
+        // Without an end nobody asks for the truth, and it must not grow for ever.
+        let observer = (options.frames > 0).then_some(observer);
+        let out = options.out.clone();
+        let (stop_listening, stopped) = tokio::sync::oneshot::channel();
+        let listener = tokio::spawn(listen(subscriber, out, stopped));
+        let interrupted = async {
+            let _ = tokio::signal::ctrl_c().await;
+        };
+        let report = run::run(settings, observer, interrupted).await?;
+        let _ = stop_listening.send(());
+        let alerted = listener.await.unwrap_or_default();
+        let truths = truths.lock().unwrap_or_else(PoisonError::into_inner);
+        summary(&report, &alerted, &truths);
+        Ok(Outcome::Well)
+    })
+}
+
+/// The port that was asked for; if it is taken, says so and takes a free one.
+fn free_port(wanted: u16) -> std::io::Result<u16> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) {
+        Ok(listener) => listener.local_addr().map(|a| a.port()),
+        Err(_) => {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            say(format_args!("Port {wanted} is taken; the demo uses {port}."));
+            Ok(port)
+        }
+    }
+}
+
+/// rumqttd has no way to stop: its thread ends with the process.
+fn start_broker(port: u16) -> std::io::Result<()> {
+    let connections = rumqttd::ConnectionSettings {
+        connection_timeout_ms: 5000,
+        max_payload_size: 8 << 20,
+        max_inflight_count: 100,
+        auth: None,
+        external_auth: None,
+        dynamic_filters: true,
+    };
+    let server = rumqttd::ServerSettings {
+        name: "demo".into(),
+        listen: (Ipv4Addr::LOCALHOST, port).into(),
+        tls: None,
+        next_connection_delay_ms: 1,
+        connections,
+    };
+    let config = rumqttd::Config {
+        router: rumqttd::RouterConfig {
+            max_connections: 64,
+            max_outgoing_packet_count: 200,
+            max_segment_size: 16 << 20,
+            max_segment_count: 4,
+            ..rumqttd::RouterConfig::default()
+        },
+        v5: Some(HashMap::from([("1".into(), server)])),
+        ..rumqttd::Config::default()
+    };
+    let mut broker = rumqttd::Broker::new(config);
+    std::thread::Builder::new().name("demo broker".into()).spawn(move || {
+        if let Err(e) = broker.start() {
+            tracing::error!("the demo's broker ended: {e}");
+        }
+    })?;
+    Ok(())
+}
+
+/// The demo as anybody could write it into a file.
+fn settings(options: &DemoOptions, bundle: PathBuf, scratch: &Path, port: u16) -> Result<Settings, super::ConfigError> {
+    let mut raw = Raw::default();
+    raw.device.topic_prefix = PREFIX.into();
+    raw.mqtt.host = "127.0.0.1".into();
+    raw.mqtt.port = port;
+    raw.outbox.path = scratch.join("outbox.sqlite");
+    let mut camera = Camera { bundle, source: SourceKind::Synthetic, ..Camera::default() };
+    camera.synthetic.frames = options.frames;
+    camera.synthetic.seed = options.seed;
+    camera.synthetic.defect_rate = 0.2;
+    // With an end, as fast as it goes; without, at a pace that can be read.
+    camera.synthetic.fps = if options.frames > 0 { 0.0 } else { 2.0 };
+    raw.camera.insert("demo".into(), camera);
+    Settings::resolve(&raw, Path::new("the demo"))
+}
+
+/// The broker needs a moment to listen.
+async fn subscribe(config: &MqttConfig) -> Result<Subscriber, LinkError> {
+    let mut tries = 0;
+    loop {
+        match Subscriber::connect(config, &format!("{PREFIX}/#")).await {
+            Ok(subscriber) => return Ok(subscriber),
+            Err(why) if tries == 50 => return Err(why),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Prints what comes from the broker until told to stop, and a little longer for what is on its way; gives back which
+/// frames were alerted.
+async fn listen(mut subscriber: Subscriber, out: PathBuf, mut stopped: tokio::sync::oneshot::Receiver<()>) -> HashSet<String> {
+    let mut alerted = HashSet::new();
+    let mut frames = HashMap::new();
+    let mut until = None;
+    loop {
+        let last = async {
+            match until {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = subscriber.next() => match message {
+                Some(message) => show(message, &out, &mut alerted, &mut frames),
+                None => return alerted,
+            },
+            _ = &mut stopped, if until.is_none() => until = Some(tokio::time::Instant::now() + LAST_MESSAGES),
+            () = last => return alerted,
+        }
+        if until.is_some() && frames.is_empty() {
+            return alerted;
+        }
+    }
+}
+
+/// `frames` holds the events whose heatmap has not come yet.
+fn show(message: Incoming, out: &Path, alerted: &mut HashSet<String>, frames: &mut HashMap<String, String>) {
+    if message.topic.ends_with("/anomaly") {
+        let Ok(event) = serde_json::from_slice::<CloudEvent<Anomaly>>(&message.payload) else { return };
+        let data = event.data;
+        let at: Vec<String> = data.regions.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
+        say(format_args!(
+            "{}  {:?}  {}  score {:.3} (threshold {:.3}), severity {:.0} %, at {}",
+            event.time.strftime("%H:%M:%S"),
+            event.r#type,
+            data.frame_id,
+            data.score,
+            data.threshold,
+            data.severity * 100.0,
+            if at.is_empty() { "no single place".into() } else { at.join(" ") }
+        ));
+        if data.heatmap {
+            frames.insert(event.id.to_string(), data.frame_id.clone());
+        }
+        alerted.insert(data.frame_id);
+    } else if message.topic.ends_with("/heatmap") {
+        // An id that we have seen in an event, and therefore one of our file names.
+        let Some(frame) = message.event_id.and_then(|id| frames.remove(&id)) else { return };
+        let path = out.join(format!("{frame}.png"));
+        if let Err(e) = std::fs::write(&path, &message.payload) {
+            say(format_args!("cannot write {}: {e}", path.display()));
+        }
+    }
+}
+
+fn summary(report: &super::Report, alerted: &HashSet<String>, truths: &HashMap<String, bool>) {
+    say(format_args!("{report}"));
+    let share = |defective: bool| {
+        let of: Vec<_> = truths.iter().filter(|(_, d)| **d == defective).collect();
+        let hit = of.iter().filter(|(id, _)| alerted.contains(*id)).count();
+        (hit, of.len(), 100.0 * hit as f64 / of.len().max(1) as f64)
+    };
+    if !truths.is_empty() {
+        let ((hits, defective, hit_percent), (false_alerts, good, false_percent)) = (share(true), share(false));
+        say(format_args!("measured: {hits} of {defective} defective parts alerted ({hit_percent:.1} %)"));
+        say(format_args!("measured: {false_alerts} of {good} good parts alerted ({false_percent:.1} %)"));
+    }
+    let ms = report.lines.iter().map(|l| l.median_inspect_ms).fold(0.0, f64::max);
+    say(format_args!("measured: {ms:.1} ms a frame (median)"));
+}

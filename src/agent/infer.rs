@@ -1,0 +1,97 @@
+//! `infer`: one line an image, through the same inspector as the line.
+
+use super::{Outcome, say};
+use crate::bundle::{Bundle, BundleError};
+use crate::events::RegionBox;
+use crate::imaging::{self, DecodeError};
+use crate::inspect::{self, InspectError, InspectOptions, Inspector, Verdict};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// What `infer` was asked for.
+#[derive(Clone, Debug)]
+pub struct InferOptions {
+    pub bundle: PathBuf,
+    pub images: Vec<PathBuf>,
+    pub json: bool,
+    /// Where a heatmap of every image goes.
+    pub heatmaps: Option<PathBuf>,
+    pub threads: usize,
+    /// Overrides the bundle's.
+    pub threshold: Option<f32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InferError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("the bundle {0} cannot be run: {1}")]
+    Inspect(PathBuf, InspectError),
+    #[error("cannot write the heatmap {0}: {1}")]
+    Heatmap(PathBuf, String),
+    #[error("{failed} of {of} images could not be judged")]
+    Images { failed: usize, of: usize },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ImageError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("{0} could not be judged: {1}")]
+    Inspect(PathBuf, InspectError),
+}
+
+/// Judges every image. One that cannot be judged is named on standard error, and the others are judged all the same.
+///
+/// # Errors
+/// The bundle is no good, a heatmap cannot be written, or not every image could be judged.
+pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
+    let bundle = Bundle::read(&options.bundle)?;
+    let inspect = InspectOptions { threads: options.threads, threshold: options.threshold };
+    let mut inspector = Inspector::new(&bundle, &inspect).map_err(|e| InferError::Inspect(options.bundle.clone(), e))?;
+    if let Some(folder) = &options.heatmaps {
+        std::fs::create_dir_all(folder).map_err(|e| InferError::Heatmap(folder.clone(), e.to_string()))?;
+    }
+    let mut failed = 0;
+    for (n, path) in options.images.iter().enumerate() {
+        let judged = imaging::load(path).map_err(ImageError::from).and_then(|image| {
+            let verdict = inspector.inspect(&image).map_err(|e| ImageError::Inspect(path.clone(), e))?;
+            Ok((image, verdict))
+        });
+        match judged {
+            Ok((image, verdict)) => {
+                print(path, &verdict, options.json);
+                if let Some(folder) = &options.heatmaps {
+                    // The running number keeps images of one name in different folders apart.
+                    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                    let target = folder.join(format!("{n:04}-{stem}.png"));
+                    let picture = inspect::heatmap(&image, &verdict);
+                    picture.save(&target).map_err(|e| InferError::Heatmap(target, e.to_string()))?;
+                }
+            }
+            Err(why) => {
+                failed += 1;
+                eprintln!("{why}");
+            }
+        }
+    }
+    match failed {
+        0 => Ok(Outcome::Well),
+        failed => Err(InferError::Images { failed, of: options.images.len() }),
+    }
+}
+
+fn print(path: &Path, verdict: &Verdict, as_json: bool) {
+    let word = if verdict.is_defective() { "defective" } else { "good" };
+    let boxes: Vec<RegionBox> = verdict.regions.iter().map(RegionBox::from).collect();
+    if as_json {
+        let line = json!({
+            "path": path.display().to_string(), "score": verdict.score, "threshold": verdict.threshold,
+            "verdict": word, "severity": verdict.severity(), "regions": boxes,
+        });
+        return say(format_args!("{line}"));
+    }
+    let regions: Vec<String> = boxes.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
+    let (score, threshold) = (verdict.score, verdict.threshold);
+    say(format_args!("{}  score {score:.4}  threshold {threshold:.4}  {word}  {}", path.display(), regions.join(" ")));
+}

@@ -1,0 +1,47 @@
+//! `bundle inspect` and `bundle verify`.
+
+use super::{Outcome, say};
+use crate::bundle::{Bundle, BundleError};
+use crate::inspect::{InspectError, InspectOptions, Inspector};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("the bundle {0} cannot be run: {1}")]
+    Inspect(PathBuf, InspectError),
+}
+
+/// Prints the manifest as JSON, with the file's digest.
+///
+/// # Errors
+/// The file is no good bundle.
+pub fn show(path: &Path) -> Result<Outcome, VerifyError> {
+    let bundle = Bundle::read(path)?;
+    let shown = serde_json::json!({
+        "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report.is_some(), "manifest": bundle.manifest,
+    });
+    say(format_args!("{shown:#}"));
+    Ok(Outcome::Well)
+}
+
+/// Reads the bundle, which checks every digest, and judges its golden samples with this machine's engine.
+///
+/// # Errors
+/// The file is no good bundle, or cannot be run. A golden sample that fails is an outcome, not an error.
+pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
+    let bundle = Bundle::read(path)?;
+    let cannot = |e| VerifyError::Inspect(path.to_owned(), e);
+    let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).map_err(cannot)?;
+    let results = inspector.check_golden(&bundle).map_err(cannot)?;
+    for r in &results {
+        let word = if r.passed { "ok  " } else { "FAIL" };
+        let (n, score, expected, error) = (r.index, r.score, r.expected, r.max_grid_error);
+        say(format_args!("{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}"));
+    }
+    let passed = results.iter().filter(|r| r.passed).count();
+    let (name, version) = (&bundle.manifest.name, &bundle.manifest.version);
+    say(format_args!("{name} {version}: every digest is right; {passed} of {} golden samples agree", results.len()));
+    Ok(if passed == results.len() { Outcome::Well } else { Outcome::NotWell })
+}
