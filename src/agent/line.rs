@@ -251,7 +251,7 @@ impl Line {
     }
 
     fn picture(&self, frame: &Frame, verdict: &Verdict) -> image::ImageResult<(&'static str, Vec<u8>)> {
-        let picture = shrink(inspect::heatmap(&frame.image, verdict), self.settings.heatmap.max_side);
+        let picture = shrink(inspect::heatmap(&frame.image, verdict, &self.inspector.manifest().input), self.settings.heatmap.max_side);
         Ok(match self.settings.heatmap.format {
             PictureFormat::Png => ("image/png", imaging::encode_png(&picture)?),
             PictureFormat::Jpeg => ("image/jpeg", imaging::encode_jpeg(&picture, self.settings.heatmap.jpeg_quality)?),

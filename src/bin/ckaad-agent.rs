@@ -153,7 +153,7 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
             Ok(Outcome::Well)
         }
         Command::Demo(Demo { frames, port, out, bundle, seed }) => {
-            agent::init_logs("warn,rumqttd=error");
+            agent::init_logs("warn,rumqttd=off");
             Ok(agent::demo(&agent::DemoOptions { frames, port, out, bundle, seed })?)
         }
         Command::Check(ConfigFile { config }) => Ok(agent::check(&config)),
