@@ -56,7 +56,8 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
     let rss = peak_rss_bytes();
     if options.json {
-        let stages = rows.map(|(name, median, min, p99)| (name, json!({ "median_ms": median, "min_ms": min, "p99_ms": p99 })));
+        let stages =
+            rows.map(|(name, median, min, p99)| (name, json!({ "median_ms": median, "min_ms": min, "p99_ms": p99 })));
         let stages: serde_json::Map<_, _> = stages.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let line = json!({
             "bundle": options.bundle.display().to_string(), "threads": options.threads, "runs": options.runs,
@@ -66,7 +67,10 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         return Ok(Outcome::Well);
     }
     let (w, h) = image.dimensions();
-    say(format_args!("{} runs over a {w}x{h} picture, {} thread(s); loading took {load_ms:.0} ms", options.runs, options.threads));
+    say(format_args!(
+        "{} runs over a {w}x{h} picture, {} thread(s); loading took {load_ms:.0} ms",
+        options.runs, options.threads
+    ));
     say(format_args!("stage     median ms    min ms    p99 ms"));
     for (name, median, min, p99) in rows {
         say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"));

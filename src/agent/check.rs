@@ -48,7 +48,13 @@ impl Report {
 fn outbox(path: &Path, limits: Limits) -> Result<String, String> {
     if path.exists() {
         let health = Outbox::look(path, limits).map_err(|e| e.to_string())?;
-        return Ok(format!("{} ({} wait, {} of {} bytes)", path.display(), health.waiting, health.bytes, limits.max_bytes));
+        return Ok(format!(
+            "{} ({} wait, {} of {} bytes)",
+            path.display(),
+            health.waiting,
+            health.bytes,
+            limits.max_bytes
+        ));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match tempfile::NamedTempFile::new_in(folder) {

@@ -178,7 +178,11 @@ async fn subscribe(config: &MqttConfig) -> Result<Subscriber, LinkError> {
 
 /// Prints what comes from the broker until told to stop, and a little longer for what is on its way; gives back which
 /// frames were alerted.
-async fn listen(mut subscriber: Subscriber, out: PathBuf, mut stopped: tokio::sync::oneshot::Receiver<()>) -> HashSet<String> {
+async fn listen(
+    mut subscriber: Subscriber,
+    out: PathBuf,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+) -> HashSet<String> {
     let mut alerted = HashSet::new();
     let mut frames = HashMap::new();
     let mut until = None;
@@ -208,7 +212,8 @@ fn show(message: Incoming, out: &Path, alerted: &mut HashSet<String>, frames: &m
     if message.topic.ends_with("/anomaly") {
         let Ok(event) = serde_json::from_slice::<CloudEvent<Anomaly>>(&message.payload) else { return };
         let data = event.data;
-        let at: Vec<String> = data.regions.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
+        let at: Vec<String> =
+            data.regions.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
         say(format_args!(
             "{}  {:?}  {}  score {:.3} (threshold {:.3}), severity {:.0} %, at {}",
             event.time.strftime("%H:%M:%S"),

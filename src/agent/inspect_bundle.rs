@@ -42,7 +42,9 @@ pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
             say(format_args!("FAIL  golden sample {n}: its picture cannot be decoded"));
             continue;
         };
-        say(format_args!("{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}"));
+        say(format_args!(
+            "{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}"
+        ));
     }
     let passed = results.iter().filter(|r| r.passed).count();
     let (name, version) = (&bundle.manifest.name, &bundle.manifest.version);

@@ -3,7 +3,9 @@
 use super::config::{CameraSettings, PictureFormat};
 use super::quantile;
 use crate::capture::{Condition, Next, Source};
-use crate::events::{CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics};
+use crate::events::{
+    CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics,
+};
 use crate::imaging::{self, Frame, RgbImage, Truth};
 use crate::inspect::{self, Inspector, Verdict};
 use crate::mqtt::{Handle, Message, Rank, SharedOutbox};
@@ -89,10 +91,19 @@ impl Confusion {
 impl std::fmt::Display for LineReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let h = &self.health;
-        write!(f, "{}: {} frames judged, {} defective, {} skipped, {} dropped", h.name, h.judged, h.defective, h.skipped, h.dropped)?;
+        write!(
+            f,
+            "{}: {} frames judged, {} defective, {} skipped, {} dropped",
+            h.name, h.judged, h.defective, h.skipped, h.dropped
+        )?;
         write!(f, ", {:.1} ms a frame (median)", self.median_inspect_ms)?;
         if let Some(Confusion { hits, misses, false_alarms, quiet }) = self.truth {
-            write!(f, "; of {} defective by label {hits} alerted, of {} good {false_alarms} alerted", hits + misses, false_alarms + quiet)?;
+            write!(
+                f,
+                "; of {} defective by label {hits} alerted, of {} good {false_alarms} alerted",
+                hits + misses,
+                false_alarms + quiet
+            )?;
         }
         write!(f, "; {}", self.why)
     }
@@ -222,8 +233,25 @@ impl Line {
         let (name, prefix) = (&self.settings.name, self.topics.prefix());
         let stamp = (self.run, running.sequence);
         running.sequence += 1;
-        let event = CloudEvent::anomaly(prefix, name, change, frame, verdict, &self.model, stamp, &self.config_digest, with_heatmap);
-        tracing::info!(camera = name, frame = frame.id, score = verdict.score, threshold = verdict.threshold, "{:?}", change.kind);
+        let event = CloudEvent::anomaly(
+            prefix,
+            name,
+            change,
+            frame,
+            verdict,
+            &self.model,
+            stamp,
+            &self.config_digest,
+            with_heatmap,
+        );
+        tracing::info!(
+            camera = name,
+            frame = frame.id,
+            score = verdict.score,
+            threshold = verdict.threshold,
+            "{:?}",
+            change.kind
+        );
         let event_id = event.id.to_string();
         self.store(Message {
             rank: change.kind.into(),
@@ -236,7 +264,13 @@ impl Line {
             match self.picture(frame, verdict) {
                 Ok((content_type, payload)) => {
                     let topic = self.topics.heatmap(name);
-                    self.store(Message { rank: Rank::Heatmap, topic, content_type: content_type.into(), event_id, payload });
+                    self.store(Message {
+                        rank: Rank::Heatmap,
+                        topic,
+                        content_type: content_type.into(),
+                        event_id,
+                        payload,
+                    });
                 }
                 Err(why) => tracing::warn!(camera = name, "the heatmap of {} could not be made: {why}", frame.id),
             }
@@ -251,7 +285,10 @@ impl Line {
     }
 
     fn picture(&self, frame: &Frame, verdict: &Verdict) -> image::ImageResult<(&'static str, Vec<u8>)> {
-        let picture = shrink(inspect::heatmap(&frame.image, verdict, &self.inspector.manifest().input), self.settings.heatmap.max_side);
+        let picture = shrink(
+            inspect::heatmap(&frame.image, verdict, &self.inspector.manifest().input),
+            self.settings.heatmap.max_side,
+        );
         Ok(match self.settings.heatmap.format {
             PictureFormat::Png => ("image/png", imaging::encode_png(&picture)?),
             PictureFormat::Jpeg => ("image/jpeg", imaging::encode_jpeg(&picture, self.settings.heatmap.jpeg_quality)?),

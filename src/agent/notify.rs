@@ -54,7 +54,8 @@ impl Watchdog {
     /// what came of it. A camera that is stalled or unplugged goes round and says so; an engine that hangs does not.
     pub(super) fn feed(&mut self, lines: &[Arc<Progress>]) {
         let rounds: Vec<u64> = lines.iter().map(|l| l.rounds()).collect();
-        let stuck = rounds.iter().zip(&self.seen).zip(lines).find(|((now, before), line)| now == before && !line.ended());
+        let stuck =
+            rounds.iter().zip(&self.seen).zip(lines).find(|((now, before), line)| now == before && !line.ended());
         match stuck {
             Some((_, line)) => tracing::error!("{} has made no progress; the watchdog is not fed", line.name),
             None => drop(sd_notify::notify(&[NotifyState::Watchdog])),

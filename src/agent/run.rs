@@ -81,7 +81,11 @@ struct Prepared {
 ///
 /// # Errors
 /// As [`run_until_signal`].
-pub async fn run(settings: Settings, observer: Option<Observer>, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
+pub async fn run(
+    settings: Settings,
+    observer: Option<Observer>,
+    stop: impl Future<Output = ()>,
+) -> Result<Report, RunError> {
     let started = Instant::now();
     let run_id = Uuid::now_v7();
     let prepared = prepare(&settings)?;
@@ -124,7 +128,12 @@ pub async fn run(settings: Settings, observer: Option<Observer>, stop: impl Futu
         })?;
     }
     drop(reports);
-    tracing::info!("{} runs: {} camera(s), publishing at {}", env!("CARGO_PKG_VERSION"), lines.len(), settings.topics.prefix());
+    tracing::info!(
+        "{} runs: {} camera(s), publishing at {}",
+        env!("CARGO_PKG_VERSION"),
+        lines.len(),
+        settings.topics.prefix()
+    );
     notify::ready();
 
     let mut done: Vec<LineReport> = Vec::new();

@@ -14,7 +14,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the thing asked about is not well, 2 the command line or its input is wrong.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 the thing asked about is not well, 2 the command line or its input is wrong.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -30,8 +31,10 @@ enum Command {
     #[command(after_help = "Exit codes: 0 all is well, 1 a line says FAIL.")]
     Check(ConfigFile),
     /// Judge image files: a line each with score, threshold, verdict and the places of the defects
-    #[command(after_help = "Exit codes: 0 every image was judged, whatever the verdicts; 2 the bundle or an image cannot be used.\n\
-        Places are WIDTHxHEIGHT+X+Y in pixels of the image.")]
+    #[command(
+        after_help = "Exit codes: 0 every image was judged, whatever the verdicts; 2 the bundle or an image cannot be used.\n\
+        Places are WIDTHxHEIGHT+X+Y in pixels of the image."
+    )]
     Infer(Infer),
     /// Measure how many milliseconds each stage takes on this machine, and the peak memory
     #[command(after_help = EXIT_CODES)]

@@ -296,7 +296,11 @@ fn choose(device: &Device, config: &CameraConfig) -> Result<CameraFormat, String
     let (rank, f) = best.ok_or_else(|| {
         let (w, h, fps) = (config.width, config.height, config.fps);
         let has: Vec<String> = device.formats.iter().map(ToString::to_string).collect();
-        format!("{} has no format for {w}x{h} at {fps} fps that can be read (0 is any); it has: {}", device.path, has.join(", "))
+        format!(
+            "{} has no format for {w}x{h} at {fps} fps that can be read (0 is any); it has: {}",
+            device.path,
+            has.join(", ")
+        )
     })?;
     Ok(CameraFormat::new(Resolution::new(f.width, f.height), FORMATS[rank].1, f.fps))
 }

@@ -86,10 +86,15 @@ impl DirectorySource {
             return Err(CaptureError::NotADirectory(config.path.clone()));
         }
         if !valid_rate(config.fps) {
-            return Err(CaptureError::Config(format!("directory.fps is {}; expected 0 or a rate up to 10000", config.fps)));
+            return Err(CaptureError::Config(format!(
+                "directory.fps is {}; expected 0 or a rate up to 10000",
+                config.fps
+            )));
         }
         if config.after != AfterInspection::Keep && config.mode != Mode::Watch {
-            return Err(CaptureError::Config("directory.after works in the mode \"watch\" only; it is a hot folder's setting".into()));
+            return Err(CaptureError::Config(
+                "directory.after works in the mode \"watch\" only; it is a hot folder's setting".into(),
+            ));
         }
         if config.after == AfterInspection::Move && !config.move_to.is_dir() {
             return Err(CaptureError::NotADirectory(config.move_to.clone()));
@@ -125,7 +130,9 @@ impl DirectorySource {
         self.settling.retain(|path, _| there.contains(path));
         self.seen.retain(|path| there.contains(path));
         for path in found {
-            if self.seen.contains(&path) || path.starts_with(&self.config.move_to) && self.config.after == AfterInspection::Move {
+            if self.seen.contains(&path)
+                || path.starts_with(&self.config.move_to) && self.config.after == AfterInspection::Move
+            {
                 continue;
             }
             let Ok(meta) = path.metadata() else { continue };
@@ -188,11 +195,13 @@ impl Source for DirectorySource {
         let Some(path) = self.current.take() else { return Ok(()) };
         match self.config.after {
             AfterInspection::Keep => Ok(()),
-            AfterInspection::Remove => std::fs::remove_file(&path)
-                .map_err(|source| CaptureError::Dispose { what: "remove", path, source }),
+            AfterInspection::Remove => {
+                std::fs::remove_file(&path).map_err(|source| CaptureError::Dispose { what: "remove", path, source })
+            }
             AfterInspection::Move => {
                 let target = self.config.move_to.join(path.strip_prefix(&self.config.path).unwrap_or(&path));
-                let done = target.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| rename(&path, &target));
+                let done =
+                    target.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| rename(&path, &target));
                 done.map_err(|source| CaptureError::Dispose { what: "move", path, source })
             }
         }

@@ -48,7 +48,10 @@ impl SyntheticSource {
             return Err(CaptureError::Config(format!("synthetic.defect_rate is {rate}; expected 0 to 1")));
         }
         if !valid_rate(config.fps) {
-            return Err(CaptureError::Config(format!("synthetic.fps is {}; expected 0 or a rate up to 10000", config.fps)));
+            return Err(CaptureError::Config(format!(
+                "synthetic.fps is {}; expected 0 or a rate up to 10000",
+                config.fps
+            )));
         }
         let line = Line::new(LineConfig {
             seed: config.seed,

@@ -4,6 +4,8 @@
 //! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
 //! belong to `inspect`.
 
+mod float_conv;
+
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
@@ -39,8 +41,11 @@ impl Plan {
     /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
     pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
         let unsupported = |e: TractError| EngineError::Unsupported(format!("{e:#}"));
-        let model = tract_onnx::onnx()
-            .model_for_read(&mut &onnx[..])
+        let reader = tract_onnx::onnx();
+        let mut proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
+        float_conv::rewrite(&mut proto);
+        let model = reader
+            .model_for_proto_model(&proto)
             .and_then(|m| m.into_typed())
             .and_then(|m| m.into_decluttered())
             .map_err(unsupported)?;

@@ -67,7 +67,8 @@ impl Grouper {
         match (&mut self.state, defective) {
             (State::Quiet, false) => None,
             (State::Quiet, true) => {
-                let change = Change { kind: Kind::Opened, incident: Uuid::now_v7(), defective_frames: 1, peak_score: score };
+                let change =
+                    Change { kind: Kind::Opened, incident: Uuid::now_v7(), defective_frames: 1, peak_score: score };
                 if self.grouping == Grouping::Incident {
                     let Change { incident, defective_frames, peak_score, .. } = change;
                     self.state = State::Open { incident, defective_frames, peak_score, good_in_a_row: 0 };

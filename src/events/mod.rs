@@ -23,8 +23,8 @@ mod topics;
 
 pub use grouping::{Change, Grouper, Grouping, Kind};
 pub use payload::{
-    Anomaly, Box as RegionBox, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState, FrameResult, Health,
-    ModelRef, OutboxHealth,
+    Anomaly, Box as RegionBox, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState,
+    FrameResult, Health, ModelRef, OutboxHealth,
 };
 pub use schema::{asyncapi, schemas};
 pub use topics::Topics;

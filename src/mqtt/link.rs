@@ -63,7 +63,9 @@ pub enum LinkError {
 /// What happens on the connection, in order.
 #[derive(Debug)]
 pub(super) enum Event {
-    Connected { max_packet_bytes: Option<u32> },
+    Connected {
+        max_packet_bytes: Option<u32>,
+    },
     /// The next message in the order of publishing went out under this number; 0 is QoS 0.
     Sent(u16),
     /// The broker took it, or refused it for this reason.
@@ -116,11 +118,15 @@ const REQUESTS: usize = 512;
 
 impl Link {
     /// Starts to connect. `will` is published retained by the broker when it loses us.
-    pub(super) fn open(config: &MqttConfig, will: Option<(String, Vec<u8>)>) -> Result<(Link, mpsc::UnboundedReceiver<Event>), LinkError> {
+    pub(super) fn open(
+        config: &MqttConfig,
+        will: Option<(String, Vec<u8>)>,
+    ) -> Result<(Link, mpsc::UnboundedReceiver<Event>), LinkError> {
         let (events, receiver) = mpsc::unbounded_channel();
         let broker = format!("{}:{}", config.host, config.port);
         let password = config.password_file.as_ref().map(|path| read("the password file", path)).transpose()?;
-        let password = password.map(|p| String::from_utf8_lossy(&p).trim_end_matches(['\r', '\n']).to_owned()).unwrap_or_default();
+        let password =
+            password.map(|p| String::from_utf8_lossy(&p).trim_end_matches(['\r', '\n']).to_owned()).unwrap_or_default();
         let transport = transport(config)?;
         let timeout = config.connect_timeout.as_secs().max(1);
         let link = match config.protocol {
@@ -141,7 +147,9 @@ impl Link {
             Protocol::V311 => {
                 let mut options = rumqttc::MqttOptions::new(&config.client_id, &config.host, config.port);
                 options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_session(true);
-                options.set_max_packet_size(config.max_packet_bytes as usize, config.max_packet_bytes as usize).set_inflight(20);
+                options
+                    .set_max_packet_size(config.max_packet_bytes as usize, config.max_packet_bytes as usize)
+                    .set_inflight(20);
                 if let Some(user) = &config.username {
                     options.set_credentials(user, password);
                 }
@@ -298,7 +306,9 @@ fn explain5(e: v5::ConnectionError, broker: String) -> LinkError {
         v5::ConnectionError::ConnectionRefused(code) => {
             let reason = format!("{code:?}");
             match code {
-                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => LinkError::Credentials { broker, reason },
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+                    LinkError::Credentials { broker, reason }
+                }
                 _ => LinkError::Refused { broker, reason },
             }
         }
@@ -319,7 +329,9 @@ fn explain311(e: rumqttc::ConnectionError, broker: String) -> LinkError {
             }
         }
         rumqttc::ConnectionError::Io(e) => LinkError::Unreachable { broker, reason: e.to_string() },
-        rumqttc::ConnectionError::NetworkTimeout => LinkError::Unreachable { broker, reason: "no answer in time".into() },
+        rumqttc::ConnectionError::NetworkTimeout => {
+            LinkError::Unreachable { broker, reason: "no answer in time".into() }
+        }
         e => LinkError::Unreachable { broker, reason: e.to_string() },
     }
 }

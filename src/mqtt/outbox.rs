@@ -156,7 +156,8 @@ impl Outbox {
                 Ok(())
             }
             Err(e) if store::is_damage(&e) => {
-                let aside = store::set_aside(&self.path).map_err(|io| open(format!("it is damaged ({e}) and cannot be renamed: {io}")))?;
+                let aside = store::set_aside(&self.path)
+                    .map_err(|io| open(format!("it is damaged ({e}) and cannot be renamed: {io}")))?;
                 self.counts.set_aside += 1;
                 self.db = Some(store::connect(&self.path, self.limits).map_err(|e| open(e.to_string()))?);
                 Err(open(format!("it is damaged ({e}); it was set aside as {} and a new one begun", aside.display())))
@@ -221,7 +222,11 @@ impl Outbox {
             Err(e) if store::is_damage(&e) => {
                 self.db = None;
                 self.reopen()?;
-                self.db.as_mut().map_or(Ok(false), |db| store::insert(db, self.limits, message).map(|i| matches!(i, store::Insert::Done { .. })).map_err(write))
+                self.db.as_mut().map_or(Ok(false), |db| {
+                    store::insert(db, self.limits, message)
+                        .map(|i| matches!(i, store::Insert::Done { .. }))
+                        .map_err(write)
+                })
             }
             Err(e) => Err(write(e)),
         }
@@ -230,7 +235,8 @@ impl Outbox {
     fn put_in_memory(&mut self, message: Message) -> Result<Stored, OutboxError> {
         let bytes = message.size() as usize;
         while self.volatile_bytes + bytes > VOLATILE_BYTES {
-            let lowest = self.volatile.iter().enumerate().filter(|(_, (_, m))| m.rank != Rank::Opened && m.rank <= message.rank);
+            let lowest =
+                self.volatile.iter().enumerate().filter(|(_, (_, m))| m.rank != Rank::Opened && m.rank <= message.rank);
             let Some((at, _)) = lowest.min_by_key(|(at, (_, m))| (m.rank, *at)) else {
                 self.count_drop(message.rank, 1);
                 return Err(self.full(message.rank));
@@ -262,7 +268,12 @@ impl Outbox {
     ///
     /// # Errors
     /// When the file cannot be read; what is in memory is given out first in that case.
-    pub fn pending(&mut self, skip: impl Fn(i64) -> bool, count: usize, bytes: usize) -> Result<Vec<(i64, Message)>, OutboxError> {
+    pub fn pending(
+        &mut self,
+        skip: impl Fn(i64) -> bool,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<(i64, Message)>, OutboxError> {
         let mut out: Vec<(i64, Message)> = Vec::new();
         let mut total = 0;
         let mut take = |id: i64, message: Message| {
@@ -278,7 +289,8 @@ impl Outbox {
         let Some(db) = self.db.as_ref().filter(|_| more) else { return Ok(out) };
         let mut read = || -> rusqlite::Result<()> {
             let mut ids = db.prepare_cached("SELECT id FROM message ORDER BY id")?;
-            let mut one = db.prepare_cached("SELECT rank, topic, content_type, event_id, payload FROM message WHERE id = ?1")?;
+            let mut one =
+                db.prepare_cached("SELECT rank, topic, content_type, event_id, payload FROM message WHERE id = ?1")?;
             let mut rows = ids.query([])?;
             while let Some(row) = rows.next()? {
                 let id: i64 = row.get(0)?;
@@ -344,7 +356,10 @@ impl Outbox {
     fn count_drop(&mut self, rank: Rank, n: u64) {
         let before = self.counts.dropped_heatmaps + self.counts.dropped_updates + self.counts.lost_opened;
         if before == 0 || rank == Rank::Opened {
-            tracing::warn!("the outbox {} is full: a message ({rank:?}) was dropped; health counts them", self.path.display());
+            tracing::warn!(
+                "the outbox {} is full: a message ({rank:?}) was dropped; health counts them",
+                self.path.display()
+            );
         }
         match rank {
             Rank::Heatmap => self.counts.dropped_heatmaps += n,

@@ -3,7 +3,13 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 
 fn message(rank: Rank, n: usize, bytes: usize) -> Message {
-    Message { rank, topic: "t".into(), content_type: "c".into(), event_id: n.to_string(), payload: vec![n as u8; bytes] }
+    Message {
+        rank,
+        topic: "t".into(),
+        content_type: "c".into(),
+        event_id: n.to_string(),
+        payload: vec![n as u8; bytes],
+    }
 }
 
 fn ids(outbox: &mut Outbox) -> Vec<String> {
@@ -62,7 +68,10 @@ fn a_damaged_file_is_set_aside_and_never_stops_the_start() {
         drop(outbox);
         std::fs::remove_file(&path).unwrap();
     }
-    let aside = std::fs::read_dir(dir.path()).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().contains(".damaged-"));
+    let aside = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().contains(".damaged-"));
     assert_eq!(aside.count(), 2);
 }
 

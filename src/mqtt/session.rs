@@ -137,7 +137,8 @@ impl Session {
     pub fn new(config: MqttConfig, topics: Topics, run: Uuid, outbox: SharedOutbox) -> (Session, Handle) {
         let (order_sender, orders) = mpsc::unbounded_channel();
         let (status, status_receiver) = watch::channel(Status::default());
-        let session = Session { config, topics, run, outbox, orders, status, retained: BTreeMap::new(), ending: Ending::No };
+        let session =
+            Session { config, topics, run, outbox, orders, status, retained: BTreeMap::new(), ending: Ending::No };
         (session, Handle { orders: order_sender, status: status_receiver })
     }
 
@@ -240,7 +241,8 @@ impl Session {
                 () = until(ending_at) => return Err(gone("no connection before the end")),
             }
         };
-        let max_packet_bytes = broker_limit.map_or(self.config.max_packet_bytes, |b| b.min(self.config.max_packet_bytes)) as usize;
+        let max_packet_bytes =
+            broker_limit.map_or(self.config.max_packet_bytes, |b| b.min(self.config.max_packet_bytes)) as usize;
         let (handed, by_number, held) = Default::default();
         let mut flight = Flight { link, max_packet_bytes, handed, by_number, held, refused: 0, states: 0 };
         self.status.send_modify(|s| *s = Status { connected: true, connects: s.connects + 1, trouble: None });
@@ -308,7 +310,10 @@ impl Session {
                 let bytes = message.payload.len() + message.topic.len() + message.content_type.len() + 256;
                 if bytes > flight.max_packet_bytes {
                     let limit = flight.max_packet_bytes;
-                    tracing::warn!("a message of {bytes} bytes for {} was dropped: the broker takes {limit}", message.topic);
+                    tracing::warn!(
+                        "a message of {bytes} bytes for {} was dropped: the broker takes {limit}",
+                        message.topic
+                    );
                     if let Err(e) = self.outbox.lock().drop_oversize(id) {
                         tracing::warn!("{e}");
                         flight.held.insert(id);
@@ -350,7 +355,11 @@ impl Session {
     }
 
     /// `stopped`, and the goodbye that makes the broker forget the will.
-    async fn last_words(&mut self, flight: &mut Flight, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), LinkError> {
+    async fn last_words(
+        &mut self,
+        flight: &mut Flight,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+    ) -> Result<(), LinkError> {
         flight.hand_over(Sent::State, retained(self.topics.state(), self.device_state(DevicePhase::Stopped)))?;
         let mut acked = Vec::new();
         let words = async {
@@ -383,7 +392,9 @@ fn take(flight: &mut Flight, event: Event, acked: &mut Vec<i64>) -> Result<(), L
             (Some(Sent::Outbox(id)), None) => acked.push(id),
             (Some(Sent::Outbox(_)), Some(reason)) => {
                 flight.refused += 1;
-                tracing::warn!("the broker refused an event ({reason}); it stays in the outbox until the next connection");
+                tracing::warn!(
+                    "the broker refused an event ({reason}); it stays in the outbox until the next connection"
+                );
             }
             (Some(Sent::State), refused) => {
                 flight.states -= 1;
@@ -400,7 +411,14 @@ fn take(flight: &mut Flight, event: Event, acked: &mut Vec<i64>) -> Result<(), L
 }
 
 fn retained(topic: String, payload: Vec<u8>) -> Outbound {
-    Outbound { topic, payload, at_least_once: true, retain: true, content_type: "application/json".into(), event_id: None }
+    Outbound {
+        topic,
+        payload,
+        at_least_once: true,
+        retain: true,
+        content_type: "application/json".into(),
+        event_id: None,
+    }
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {

@@ -61,9 +61,16 @@ pub(super) fn insert(db: &mut Connection, limits: Limits, message: &Message) -> 
         tx.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
         dropped.push((rank_of(rank), 1));
     }
-    tx.prepare_cached("INSERT INTO message (rank, topic, content_type, event_id, payload) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
-        params![message.rank as i64, message.topic, message.content_type, message.event_id, message.payload],
-    )?;
+    tx.prepare_cached(
+        "INSERT INTO message (rank, topic, content_type, event_id, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        message.rank as i64,
+        message.topic,
+        message.content_type,
+        message.event_id,
+        message.payload
+    ])?;
     tx.commit()?;
     Ok(Insert::Done { dropped })
 }
@@ -80,7 +87,9 @@ pub(super) fn rank_of(value: i64) -> Rank {
 pub(super) fn is_damage(e: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     // A table of another shape is damage too: our columns are not there.
-    let foreign = |text: &str| text.contains("no such column") || text.contains("has no column") || text.contains("no such table");
+    let foreign = |text: &str| {
+        text.contains("no such column") || text.contains("has no column") || text.contains("no such table")
+    };
     match e {
         rusqlite::Error::SqliteFailure(e, text) => {
             matches!(e.code, DatabaseCorrupt | NotADatabase) || text.as_deref().is_some_and(foreign)

@@ -1,8 +1,8 @@
 //! Frozen features: computed once an image by the engine that the device runs, kept on disk in f16.
 
-use super::backbones::{Backbone, Scale, WeightError};
+use super::backbones::{Backbone, ChannelStatistics, Extracted, Scale, WeightError};
 use super::datasets::{DataError, Sample};
-use super::export::graph::{Activation, Conv, Graph, Id};
+use super::export::graph::{Graph, Id, Op};
 use super::export::onnx;
 use super::progress::Progress;
 use crate::bundle::Input;
@@ -30,47 +30,37 @@ pub enum FeatureError {
     Cache { path: PathBuf, source: std::io::Error },
 }
 
-/// Mean and standard deviation of every channel of one scale, over normal images.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ChannelStatistics {
-    pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
-}
-
 /// The frozen extractor as a graph, and running.
 pub struct Extractor {
     pub graph: Graph,
     /// The nodes that the method reconstructs, the finest scale first.
     pub taps: Vec<Id>,
+    /// The nodes that channel statistics are taken of.
+    streams: Vec<Id>,
     pub scales: Vec<Scale>,
     plan: Plan,
     input: Input,
 }
 
 impl Extractor {
-    /// With `statistics`, each scale is standardised by a depthwise 1x1 convolution behind the backbone.
+    /// With `statistics` every stream of the backbone is standardised, and so are the features. That keeps any channel from
+    /// outweighing the others in the cosine, and gives all channels of a tensor the same use of its one int8 range.
+    /// The backbone's weights are rounded to int8 in either case.
     pub fn new(
         backbone: Backbone,
         input: Input,
         statistics: Option<&[ChannelStatistics]>,
     ) -> Result<Extractor, FeatureError> {
         let mut graph = Graph::new(input.width as usize, input.height as usize);
-        let mut taps = backbone.append(&mut graph, &backbone.weights()?)?;
-        for (i, s) in statistics.unwrap_or_default().iter().enumerate() {
-            let conv = Conv {
-                weight: s.deviation.iter().map(|d| 1.0 / d).collect(),
-                bias: s.mean.iter().zip(&s.deviation).map(|(m, d)| -m / d).collect(),
-                out: s.mean.len(),
-                kernel: 1,
-                stride: 1,
-                pads: [0; 4],
-                groups: s.mean.len(),
-                activation: Activation::Linear,
-            };
-            taps[i] = graph.conv(format!("standardise.{i}"), taps[i], conv);
+        let Extracted { taps, streams } = backbone.append(&mut graph, &backbone.weights()?, statistics)?;
+        // The net learns from the weights that the device will have: rounding them later would shift every feature.
+        for node in &mut graph.nodes {
+            if let Op::Conv(conv) = &mut node.op {
+                onnx::round_weights(conv);
+            }
         }
         let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;
-        Ok(Extractor { graph, taps, scales: backbone.scales(), plan, input })
+        Ok(Extractor { graph, taps, streams, scales: backbone.scales(), plan, input })
     }
 
     /// Channels, height and width of each scale.
@@ -78,8 +68,13 @@ impl Extractor {
         self.taps.iter().map(|&t| self.graph.shape(t)).collect()
     }
 
-    /// Features of one image, one vector a scale; mirrored first if asked.
-    fn features(&self, path: &Path, (left_right, top_bottom): (bool, bool)) -> Result<Vec<Vec<f32>>, FeatureError> {
+    /// Features of one image, one vector an output of `plan`; mirrored first if asked.
+    fn features(
+        &self,
+        plan: &Plan,
+        path: &Path,
+        (left_right, top_bottom): (bool, bool),
+    ) -> Result<Vec<Vec<f32>>, FeatureError> {
         let mut image = imaging::load(path)?;
         if left_right {
             image::imageops::flip_horizontal_in_place(&mut image);
@@ -87,17 +82,18 @@ impl Extractor {
         if top_bottom {
             image::imageops::flip_vertical_in_place(&mut image);
         }
-        Ok(self.plan.run(&inspect::fit(&image, &self.input).0)?)
+        Ok(plan.run(&inspect::fit(&image, &self.input).0)?)
     }
 
-    /// Channel statistics over `samples`.
+    /// Channel statistics of every stream over `samples`.
     pub fn statistics(&self, samples: &[Sample]) -> Result<Vec<ChannelStatistics>, FeatureError> {
-        let shapes = self.shapes();
+        let plan = Plan::load(&onnx::emit_f32(&self.graph, Some(&self.streams)), 1)?;
+        let shapes = plan.outputs();
         let per_image: Vec<Vec<Vec<[f64; 2]>>> = samples
             .par_iter()
             .map(|sample| {
-                let features = self.features(&sample.path, (false, false))?;
-                let sums = features.iter().zip(&shapes).map(|(values, [_, h, w])| {
+                let features = self.features(&plan, &sample.path, (false, false))?;
+                let sums = features.iter().zip(shapes).map(|(values, [_, h, w])| {
                     let channel = |c: &[f32]| {
                         let sum = c.iter().map(|&v| f64::from(v)).sum::<f64>();
                         [sum, c.iter().map(|&v| f64::from(v).powi(2)).sum()]
@@ -152,7 +148,7 @@ impl FeatureCache {
             for chunk in jobs.chunks(32) {
                 let computed: Vec<_> = chunk
                     .par_iter()
-                    .map(|(sample, variant)| extractor.features(&sample.path, *variant))
+                    .map(|(sample, variant)| extractor.features(&extractor.plan, &sample.path, *variant))
                     .collect::<Result<_, _>>()?;
                 for values in computed.iter().flatten() {
                     let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();

@@ -9,9 +9,9 @@
 //! ```
 //! Every file is written beside its name and renamed, so that a run that is stopped at any instant can be resumed.
 
+use super::backbones::ChannelStatistics;
 use super::config::TrainConfig;
 use super::datasets::{DataSet, Sample};
-use super::features::ChannelStatistics;
 use super::methods::ckaad::Losses;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -47,7 +47,7 @@ pub struct RunInfo {
     pub data: PathBuf,
     pub data_digest: String,
     pub split: Split,
-    /// One a scale; empty when features are not standardised.
+    /// One a stream of the backbone; empty when features are not standardised.
     pub statistics: Vec<ChannelStatistics>,
 }
 

@@ -50,7 +50,7 @@ fn backbone_features_match_the_original_network() {
 
     let backbone = Backbone::EfficientNetLite0;
     let mut graph = Graph::new(224, 224);
-    let taps = backbone.append(&mut graph, &backbone.weights().unwrap()).unwrap();
+    let taps = backbone.append(&mut graph, &backbone.weights().unwrap(), None).unwrap().taps;
     let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1).unwrap();
     let features = plan.run(photo.as_raw()).unwrap();
 
@@ -74,7 +74,7 @@ fn another_networks_weights_are_refused_by_name() {
     let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     let bytes = safetensors::serialize([("fc.weight", tensor)], None).unwrap();
     let weights = Weights::from_bytes(&bytes, "other.safetensors").unwrap();
-    let error = Backbone::EfficientNetLite0.append(&mut Graph::new(64, 64), &weights).unwrap_err();
+    let error = Backbone::EfficientNetLite0.append(&mut Graph::new(64, 64), &weights, None).err().unwrap();
     assert!(error.to_string().contains("other.safetensors has no tensor \"stem.conv.weight\""), "{error}");
     assert!(matches!(Weights::from_bytes(b"PK\x03\x04 not it", "x.pth"), Err(WeightError::Malformed { .. })));
 }

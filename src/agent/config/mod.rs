@@ -40,7 +40,8 @@ impl Raw {
     /// # Errors
     /// One sentence with the file and the key.
     pub fn read(path: &Path) -> Result<Raw, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Raw::parse(&text, path, variables.filter(|(k, _)| k.starts_with("CKAAD__")).collect())
     }
@@ -51,8 +52,10 @@ impl Raw {
     /// As [`Raw::read`].
     pub fn parse(text: &str, path: &Path, variables: Vec<(String, String)>) -> Result<Raw, ConfigError> {
         let place = path.display().to_string();
-        let table: toml::Table =
-            toml::from_str(text).map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: e.to_string().trim_end().replace('\n', " ") })?;
+        let table: toml::Table = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            path: path.to_owned(),
+            reason: e.to_string().trim_end().replace('\n', " "),
+        })?;
         let written = serde_json::to_value(&table).expect("a TOML table has string keys");
         nearest::check(&written, &place)?;
         for (name, _) in &variables {

@@ -1,7 +1,7 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
-use super::raw::{Camera, Heatmap, Mqtt, Raw, SourceKind};
 use super::ConfigError;
+use super::raw::{Camera, Heatmap, Mqtt, Raw, SourceKind};
 use crate::capture::SourceConfig;
 use crate::events::{Grouping, Topics};
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
@@ -42,7 +42,10 @@ impl Settings {
     /// # Errors
     /// One sentence with `place` (the file) and the key.
     pub fn resolve(raw: &Raw, place: &Path) -> Result<Settings, ConfigError> {
-        let bad = |key: &str, reason: String| ConfigError::Value { place: place.display().to_string(), reason: format!("`{key}` {reason}") };
+        let bad = |key: &str, reason: String| ConfigError::Value {
+            place: place.display().to_string(),
+            reason: format!("`{key}` {reason}"),
+        };
         let device = &raw.device;
         let prefix = match device.topic_prefix.as_str() {
             "" => format!("ckaad/{}/{}/{}", device.site, device.line, device.name),
@@ -63,7 +66,10 @@ impl Settings {
             if let Some(resource) = camera.source.resource()
                 && let Some(other) = taken.insert(resource.clone(), name.clone())
             {
-                return Err(bad(&format!("camera.{name}"), format!("uses {resource}, which `camera.{other}` uses already")));
+                return Err(bad(
+                    &format!("camera.{name}"),
+                    format!("uses {resource}, which `camera.{other}` uses already"),
+                ));
             }
             cameras.push(camera);
         }
@@ -78,7 +84,8 @@ impl Settings {
             outbox_limits: Limits { max_bytes: raw.outbox.max_bytes },
             cameras,
             shutdown_deadline: Duration::from_millis(raw.agent.shutdown_deadline_ms),
-            health_interval: (raw.agent.health_interval_s > 0).then(|| Duration::from_secs(raw.agent.health_interval_s)),
+            health_interval: (raw.agent.health_interval_s > 0)
+                .then(|| Duration::from_secs(raw.agent.health_interval_s)),
             log: raw.agent.log.clone(),
             digest: hex::encode(Sha256::digest(canonical)),
         })
@@ -119,7 +126,12 @@ fn mqtt(raw: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) ->
     let client = match (given(&raw.tls.client_cert_file), given(&raw.tls.client_key_file)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
-        _ => return Err(bad("mqtt.tls", "has one of client_cert_file and client_key_file; expected both or neither".into())),
+        _ => {
+            return Err(bad(
+                "mqtt.tls",
+                "has one of client_cert_file and client_key_file; expected both or neither".into(),
+            ));
+        }
     };
     if !raw.tls.enabled && (client.is_some() || given(&raw.tls.ca_file).is_some()) {
         return Err(bad("mqtt.tls", "names files, but `mqtt.tls.enabled` is false".into()));

@@ -5,7 +5,7 @@ mod weights;
 
 pub use weights::{WeightError, Weights, fold_batch_norm};
 
-use super::export::graph::{Graph, Id};
+use super::export::graph::{Conv, Graph, Id};
 
 /// One map of features that the method reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +50,58 @@ impl Backbone {
         }
     }
 
-    /// Appends the extractor to `graph`, reading from the image; returns the nodes of [`Backbone::scales`].
+    /// Appends the extractor to `graph`, reading from the image. With `statistics` (one for each of
+    /// [`Extracted::streams`]) every stream is standardised: scale and offset are folded into the convolutions around it.
     ///
     /// # Errors
     /// When a tensor is missing in `weights` or has another shape.
-    pub fn append(self, graph: &mut Graph, weights: &Weights) -> Result<Vec<Id>, WeightError> {
+    pub fn append(
+        self,
+        graph: &mut Graph,
+        weights: &Weights,
+        statistics: Option<&[ChannelStatistics]>,
+    ) -> Result<Extracted, WeightError> {
         match self {
-            Backbone::EfficientNetLite0 => lite0::append(graph, weights),
+            Backbone::EfficientNetLite0 => lite0::append(graph, weights, statistics),
+        }
+    }
+}
+
+/// Nodes of an extractor.
+pub struct Extracted {
+    /// The results of the stages: tensors without an activation, which residual additions pass along.
+    pub streams: Vec<Id>,
+    /// Those that are reconstructed, in the order of [`Backbone::scales`].
+    pub taps: Vec<Id>,
+}
+
+/// Mean and standard deviation of every channel of one stream, over normal images.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ChannelStatistics {
+    pub mean: Vec<f32>,
+    pub deviation: Vec<f32>,
+}
+
+impl ChannelStatistics {
+    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is added to a
+    /// centred one.
+    fn fold_into_output(&self, conv: &mut Conv, centre: bool) {
+        let row = conv.weight.len() / conv.out;
+        for (c, weights) in conv.weight.chunks_exact_mut(row).enumerate() {
+            let mean = if centre { self.mean[c] } else { 0.0 };
+            weights.iter_mut().for_each(|w| *w /= self.deviation[c]);
+            conv.bias[c] = (conv.bias[c] - mean) / self.deviation[c];
+        }
+    }
+
+    /// Makes a 1x1 `conv` read `(x - mean) / deviation` and give what it gave for `x`.
+    fn fold_into_input(&self, conv: &mut Conv) {
+        let channels = self.mean.len();
+        for (weights, bias) in conv.weight.chunks_exact_mut(channels).zip(&mut conv.bias) {
+            for (c, w) in weights.iter_mut().enumerate() {
+                *bias += *w * self.mean[c];
+                *w *= self.deviation[c];
+            }
         }
     }
 }

@@ -144,9 +144,8 @@ fn quantised_conv(b: &mut GraphBuilder, conv: &Conv, x: &str, xq: Quantisation, 
     let mut scales = Vec::with_capacity(conv.out);
     let mut biases = Vec::with_capacity(conv.out);
     for (channel, bias) in conv.weight.chunks_exact(row).zip(&conv.bias) {
-        let largest = channel.iter().fold(0f32, |m, w| m.max(w.abs()));
         // The bias must fit an i32 at scale x * w, also for a channel whose weights are all but zero.
-        let scale = (largest / 127.0).max(bias.abs() / (xq.scale * (1 << 30) as f32)).max(1e-12);
+        let scale = weight_scale(channel).max(bias.abs() / (xq.scale * (1 << 30) as f32)).max(1e-12);
         scales.push(scale);
         weights.extend(channel.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8));
         biases.push((f64::from(*bias) / (f64::from(xq.scale) * f64::from(scale))).round() as i32);
@@ -159,6 +158,22 @@ fn quantised_conv(b: &mut GraphBuilder, conv: &Conv, x: &str, xq: Quantisation, 
     let bias = b.i32s(&format!("{out}.bias"), &[conv.out], &biases);
     let inputs = [x, &x_scale, &x_zero, &w, &w_scale, &w_zero, &y_scale, &y_zero, &bias];
     b.node("QLinearConv", &inputs, out, conv_attributes(conv));
+}
+
+/// Step of the i8 grid that holds one output channel's weights.
+fn weight_scale(channel: &[f32]) -> f32 {
+    channel.iter().fold(0f32, |m, w| m.max(w.abs())) / 127.0
+}
+
+/// Rounds a convolution's weights to the i8 grid that [`emit_int8`] will use, so that int8 holds them exactly.
+pub fn round_weights(conv: &mut Conv) {
+    let row = conv.weight.len() / conv.out;
+    for channel in conv.weight.chunks_exact_mut(row) {
+        let scale = weight_scale(channel);
+        if scale > 0.0 {
+            channel.iter_mut().for_each(|w| *w = (*w / scale).round() * scale);
+        }
+    }
 }
 
 /// Name of a node's float result; the graph's last one has the contract's name.
