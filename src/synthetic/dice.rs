@@ -34,7 +34,7 @@ impl Dice {
 
     /// `options` is not empty.
     pub fn pick<T: Copy>(&mut self, options: &[T]) -> T {
-        options[(u64::from(self.0.next_u32()) * options.len() as u64 >> 32) as usize]
+        options[((u64::from(self.0.next_u32()) * options.len() as u64) >> 32) as usize]
     }
 
     /// A unit vector within about `reach` x 57 degrees of the x axis; by a rational function, for a sine differs between platforms.

@@ -161,13 +161,13 @@ fn blur(canvas: &mut Canvas, w: usize, h: usize, k: f32) {
     }
     let mut before: Vec<[f32; 3]> = canvas[..w].to_vec();
     for y in 1..h - 1 {
-        for x in 0..w {
+        for (x, above) in before.iter_mut().enumerate() {
             let at = y * w + x;
             let (here, below) = (canvas[at], canvas[at + w]);
             for c in 0..3 {
-                canvas[at][c] = (before[x][c] + below[c]) * k + here[c] * m;
+                canvas[at][c] = (above[c] + below[c]) * k + here[c] * m;
             }
-            before[x] = here;
+            *above = here;
         }
     }
 }
