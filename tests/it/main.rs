@@ -2,4 +2,6 @@
 
 mod bundle;
 mod floors;
+mod parity;
 mod synthetic;
+mod trainer;
