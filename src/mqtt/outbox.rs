@@ -40,6 +40,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
+    #[error("cannot open the outbox {path}: {reason}; events are kept in memory until it can be opened")]
+    Closed { path: PathBuf, reason: String },
     #[error("cannot open the outbox {path}: {reason}")]
     Open { path: PathBuf, reason: String },
     #[error("cannot write to the outbox {path}: {reason}; events are kept in memory until it can be written again")]
@@ -132,6 +134,7 @@ impl Outbox {
             refusing: false,
         };
         let trouble = outbox.reopen().err();
+        outbox.refusing = outbox.db.is_none();
         (outbox, trouble)
     }
 
@@ -162,7 +165,7 @@ impl Outbox {
                 self.db = Some(store::connect(&self.path, self.limits).map_err(|e| open(e.to_string()))?);
                 Err(open(format!("it is damaged ({e}); it was set aside as {} and a new one begun", aside.display())))
             }
-            Err(e) => Err(open(e.to_string())),
+            Err(e) => Err(OutboxError::Closed { path: self.path.clone(), reason: e.to_string() }),
         }
     }
 

@@ -117,6 +117,8 @@ struct Flight {
     /// Of the outbox: on the way, or refused on this connection.
     held: HashSet<i64>,
     refused: usize,
+    /// Acknowledged, but the disk did not let us delete them: counted in `refused`, tried again with the next.
+    undeleted: Vec<i64>,
     states: usize,
 }
 
@@ -244,7 +246,7 @@ impl Session {
         let max_packet_bytes =
             broker_limit.map_or(self.config.max_packet_bytes, |b| b.min(self.config.max_packet_bytes)) as usize;
         let (handed, by_number, held) = Default::default();
-        let mut flight = Flight { link, max_packet_bytes, handed, by_number, held, refused: 0, states: 0 };
+        let mut flight = Flight { link, max_packet_bytes, handed, by_number, held, refused: 0, undeleted: Vec::new(), states: 0 };
         self.status.send_modify(|s| *s = Status { connected: true, connects: s.connects + 1, trouble: None });
         tracing::info!("connected to the broker {}:{}", self.config.host, self.config.port);
 
@@ -342,14 +344,21 @@ impl Session {
         if acked.is_empty() {
             return;
         }
-        match self.outbox.lock().acked(acked) {
-            Ok(()) => acked.iter().for_each(|id| {
-                flight.held.remove(id);
-            }),
+        let stuck = flight.undeleted.len();
+        flight.undeleted.extend(acked);
+        match self.outbox.lock().acked(&flight.undeleted) {
+            Ok(()) => {
+                flight.refused -= stuck;
+                for id in flight.undeleted.drain(..) {
+                    flight.held.remove(&id);
+                }
+            }
             // They stay held on this connection, so that a disk that refuses does not make us send in a circle.
             Err(e) => {
                 flight.refused += acked.len();
-                tracing::warn!("{e}");
+                if stuck == 0 {
+                    tracing::warn!("{e}; what was delivered meanwhile may be delivered again after a restart");
+                }
             }
         }
     }
