@@ -4,4 +4,22 @@ mod bundle;
 mod floors;
 mod parity;
 mod synthetic;
+#[cfg(feature = "train")]
 mod trainer;
+
+#[cfg(feature = "agent")]
+mod agent;
+#[cfg(feature = "agent")]
+mod bad_input;
+#[cfg(feature = "agent")]
+mod capture;
+#[cfg(feature = "agent")]
+mod config_file;
+#[cfg(feature = "agent")]
+mod demo;
+#[cfg(feature = "agent")]
+mod mqtt;
+#[cfg(feature = "agent")]
+mod systemd;
+#[cfg(feature = "agent")]
+mod util;

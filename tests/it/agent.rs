@@ -1,0 +1,108 @@
+//! The way from a folder of images to a subscriber, and what happens when things end.
+
+use crate::util::*;
+
+#[test]
+fn directory_alerts_reach_a_subscriber_with_their_heatmaps() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let (subscriber, heatmaps) = (broker.subscribe(), broker.subscribe_heatmaps());
+    let images = site.images("parts/scratch", &["a", "b"]);
+    site.images("parts/good", &["c"]);
+    let config = site.config(broker.port, images.parent().unwrap(), "", "");
+    let mut command = agent(&["run", "--config", &config]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__LABELLED", "true");
+    let mut agent = Running::spawn(command);
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+
+    assert_eq!(alerted(&subscriber), ["good/c.png", "scratch/a.png", "scratch/b.png"]);
+    let events = payloads(&subscriber, "/anomaly");
+    assert_eq!(events.iter().map(|e| e["data"]["sequence"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(events.iter().all(|e| e["specversion"] == "1.0" && e["data"]["model"]["digest"].as_str().unwrap().len() == 64));
+    wait_until("three heatmaps", || heatmaps.lines().iter().filter(|l| l.contains("/heatmap")).count() == 3);
+    for event in &events {
+        let id = event["id"].as_str().unwrap();
+        let line = heatmaps.lines().into_iter().find(|l| l.contains(id)).expect("a heatmap names its event");
+        assert!(line.contains("image/png") && line.contains("event-id"), "{line}");
+    }
+    let states: Vec<_> = payloads(&subscriber, "box/state").iter().map(|s| s["state"].clone()).collect();
+    assert_eq!(states, ["online", "stopped"]);
+    assert_eq!(payloads(&subscriber, "camera/cam/state").last().unwrap()["state"], "disabled");
+    assert!(agent.saw("of 2 defective by label 2 alerted, of 1 good 1 alerted"), "{:#?}", agent.lines());
+}
+
+#[test]
+fn the_older_protocol_names_the_event_in_the_heatmaps_topic() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let (subscriber, heatmaps) = (broker.subscribe(), broker.subscribe_heatmaps());
+    let images = site.images("parts", &["a"]);
+    let config = site.config(broker.port, &images, "", "");
+    let mut command = agent(&["run", "--config", &config]);
+    command.env("CKAAD__MQTT__PROTOCOL", "3.1.1");
+    let mut agent = Running::spawn(command);
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    let id = payloads(&subscriber, "/anomaly")[0]["id"].as_str().unwrap().to_owned();
+    heatmaps.wait_for(&format!("heatmap/{id}"));
+}
+
+#[test]
+fn sigterm_publishes_stopped() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &["a"]);
+    let config = site.config(broker.port, &images, "", "[camera.cam.heatmap]\nenabled = false\n");
+    let mut command = agent(&["run", "--config", &config]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "loop").env("CKAAD__CAMERA__CAM__DIRECTORY__FPS", "5");
+    let mut agent = Running::spawn(command);
+    subscriber.wait_for("opened");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    wait_until("stopped", || payloads(&subscriber, "box/state").last().is_some_and(|s| s["state"] == "stopped"));
+    // Retained: whoever comes later learns the same.
+    let later = broker.subscribe();
+    wait_until("the retained state", || payloads(&later, "box/state").last().is_some_and(|s| s["state"] == "stopped"));
+}
+
+#[test]
+fn a_killed_agent_is_offline() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &["a"]);
+    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "")]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "watch");
+    let agent = Running::spawn(command);
+    subscriber.wait_for("online");
+    agent.signal("KILL");
+    subscriber.wait_for("offline");
+}
+
+#[test]
+fn hot_folder_judges_what_comes_and_removes_it_afterwards() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &["early"]);
+    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "")]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "watch").env("CKAAD__CAMERA__CAM__DIRECTORY__AFTER", "remove");
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__SETTLE_MS", "100");
+    let _agent = Running::spawn(command);
+    subscriber.wait_for("early.png");
+    site.images("parts", &["late"]);
+    subscriber.wait_for("late.png");
+    wait_until("an empty folder", || std::fs::read_dir(&images).unwrap().next().is_none());
+}
+
+#[test]
+fn an_incident_is_opened_and_updated() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &["a", "b", "c"]);
+    let mut agent = run(&site.config(broker.port, &images, "grouping = \"incident\"", ""));
+    assert_eq!(agent.ended(), Some(0));
+    let kinds: Vec<_> = payloads(&subscriber, "/anomaly").iter().map(|e| e["type"].clone()).collect();
+    assert_eq!(kinds, ["opened", "updated", "updated"]);
+}

@@ -1,0 +1,47 @@
+//! configs/ holds what the program does.
+
+use ckaad_edge::agent::{Camera, Raw, Settings};
+use std::path::Path;
+
+fn file(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+fn parse(name: &str) -> (String, Raw) {
+    let text = std::fs::read_to_string(file(name)).unwrap();
+    let raw = Raw::parse(&text, &file(name), Vec::new()).unwrap();
+    (text, raw)
+}
+
+#[test]
+fn agent_toml_holds_exactly_the_defaults() {
+    let defaults = Raw { camera: [("cam0".to_owned(), Camera::default())].into(), ..Raw::default() };
+    assert_eq!(parse("agent.toml").1, defaults);
+}
+
+#[test]
+fn agent_toml_mentions_every_key() {
+    fn keys(value: &serde_json::Value, path: &str, written: &toml::Value) {
+        let Some(table) = value.as_object() else { return };
+        for (key, value) in table {
+            let there = written.get(key).unwrap_or_else(|| panic!("{path}.{key} is missing"));
+            keys(value, &format!("{path}.{key}"), there);
+        }
+    }
+    let (text, raw) = parse("agent.toml");
+    keys(&serde_json::to_value(raw).unwrap(), "", &toml::from_str(&text).unwrap());
+}
+
+#[test]
+fn the_other_files_resolve() {
+    for name in ["agent.toml", "demo.toml"] {
+        Settings::resolve(&parse(name).1, &file(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_variable_overrides_the_file() {
+    let variables = vec![("CKAAD__MQTT__PORT".to_owned(), "77".to_owned()), ("CKAAD__DEVICE__NAME".into(), "123".into())];
+    let raw = Raw::parse("[mqtt]\nport = 5", Path::new("x"), variables).unwrap();
+    assert_eq!((raw.mqtt.port, raw.device.name.as_str()), (77, "123"));
+}

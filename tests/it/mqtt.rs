@@ -1,0 +1,148 @@
+//! Nothing an operator would miss is lost, whatever becomes of the broker or of us.
+
+use crate::util::*;
+
+const PARTS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+fn files() -> Vec<String> {
+    PARTS.map(|p| format!("{p}.png")).to_vec()
+}
+
+#[test]
+fn broker_away_loses_no_opened() {
+    let site = Site::new();
+    let mut broker = Mosquitto::prepared(site.path(), free_port(), "allow_anonymous true");
+    let images = site.images("parts", &PARTS);
+    let mut agent = run(&site.config(broker.port, &images, "", ""));
+    agent.wait_for("5 frames judged");
+    agent.wait_for("cannot be reached");
+    // The agent comes back within reconnect_max_s; the subscriber must be there first.
+    agent.signal("STOP");
+    broker.up();
+    let subscriber = broker.subscribe();
+    agent.signal("CONT");
+    assert_eq!(agent.ended(), Some(0), "it ends once all is acknowledged: {:#?}", agent.lines());
+    assert_eq!(alerted(&subscriber), files());
+}
+
+#[test]
+fn kill_minus_nine_keeps_what_was_confirmed_stored() {
+    let site = Site::new();
+    let mut broker = Mosquitto::prepared(site.path(), free_port(), "allow_anonymous true");
+    let images = site.images("parts", &PARTS);
+    let mut agent = run(&site.config(broker.port, &images, "", ""));
+    agent.wait_for("5 frames judged");
+    agent.signal("KILL");
+    agent.ended();
+    broker.up();
+    let subscriber = broker.subscribe();
+    let other = site.images("other", &["z"]);
+    let mut again = run(&site.config(broker.port, &other, "", ""));
+    assert_eq!(again.ended(), Some(0), "{:#?}", again.lines());
+    let mut expected = files();
+    expected.push("z.png".into());
+    assert_eq!(alerted(&subscriber), expected);
+}
+
+/// The broker takes what was published, acknowledges nothing, and dies with all its memory.
+#[test]
+fn reconnect_without_session_resends() {
+    let site = Site::new();
+    let mut broker = Mosquitto::start(site.path());
+    let images = site.images("parts", &["a"]);
+    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "[camera.cam.heatmap]\nenabled = false\n")]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "loop").env("CKAAD__CAMERA__CAM__DIRECTORY__FPS", "10");
+    let subscriber = broker.subscribe();
+    let mut agent = Running::spawn(command);
+    subscriber.wait_for("opened");
+    broker.signal("STOP");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    agent.signal("STOP");
+    broker.lose_all();
+    broker.up();
+    let after = broker.subscribe();
+    agent.signal("CONT");
+    after.wait_for("opened");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0));
+    let mut seen: Vec<u64> = [&subscriber, &after]
+        .iter()
+        .flat_map(|s| payloads(s, "/anomaly"))
+        .map(|e| e["data"]["sequence"].as_u64().unwrap())
+        .collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() > 20, "{seen:?}");
+    assert_eq!(seen, (0..seen.len() as u64).collect::<Vec<_>>(), "no number is missing");
+    let states: Vec<_> = payloads(&after, "box/state").iter().map(|s| s["state"].clone()).collect();
+    assert_eq!(states, ["online", "stopped"], "the state is said again at the reconnect");
+}
+
+#[test]
+fn a_refused_password_is_one_sentence_and_events_wait() {
+    let site = Site::new();
+    let passwords = site.path().join("passwords");
+    let made = std::process::Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args(["press", "right"]).status();
+    assert!(made.unwrap().success());
+    let secure = format!("allow_anonymous false\npassword_file {}", passwords.display());
+    let mut broker = Mosquitto::prepared(site.path(), free_port(), &secure);
+    broker.up();
+    let images = site.images("parts", &PARTS);
+    let secret = site.path().join("secret");
+    std::fs::write(&secret, "wrong\n").unwrap();
+    let config = site.config(broker.port, &images, "", &format!("username = \"press\"\npassword_file = {secret:?}\n"));
+    let mut agent_ = run(&config);
+    agent_.wait_for("refused the user name or the password");
+    agent_.wait_for("5 frames judged");
+
+    let checked = agent(&["check", "--config", &config]).output().unwrap();
+    let report = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{report}");
+    assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("refused the user name or the password")), "{report}");
+
+    agent_.signal("TERM");
+    assert_eq!(agent_.ended(), Some(0), "{:#?}", agent_.lines());
+    assert!(agent_.saw("outbox: 10 wait, 0 dropped"), "five events and five heatmaps: {:#?}", agent_.lines());
+
+    std::fs::write(&secret, "right\n").unwrap();
+    let subscriber = broker.subscriber(&["camera/+/anomaly"], "%t %r %p", &["-u", "press", "-P", "right"]);
+    let mut again = run(&config);
+    assert_eq!(again.ended(), Some(0), "{:#?}", again.lines());
+    assert_eq!(alerted(&subscriber), files());
+}
+
+/// Files cannot grow beyond a limit, as on a full disk: below the first the outbox cannot even be created, below the second
+/// it fills up. The line is inspected and what it says is delivered all the same.
+#[test]
+fn a_full_disk_is_one_sentence_and_loses_nothing() {
+    for blocks in ["40", "120"] {
+        let site = Site::new();
+        let broker = Mosquitto::start(site.path());
+        let subscriber = broker.subscribe();
+        let images = site.images("parts", &PARTS);
+        let config = site.config(broker.port, &images, "", "");
+        let mut command = std::process::Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run --config \"$1\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_ckaad-agent"), &config]);
+        let mut agent = Running::spawn(command);
+        assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+        let told = agent.lines().iter().filter(|l| l.contains("the outbox") && l.contains("ERROR")).count();
+        assert_eq!(told, 1, "{:#?}", agent.lines());
+        assert!(!agent.saw(" 0 writes failed"), "it was counted: {:#?}", agent.lines());
+        assert_eq!(alerted(&subscriber), files());
+    }
+}
+
+#[test]
+fn a_corrupt_outbox_is_set_aside_and_the_line_runs() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    std::fs::write(site.path().join("outbox.sqlite"), vec![7u8; 8192]).unwrap();
+    let images = site.images("parts", &["a"]);
+    let mut agent = run(&site.config(broker.port, &images, "", ""));
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    assert!(agent.saw("set aside"), "{:#?}", agent.lines());
+    assert_eq!(alerted(&subscriber), ["a.png"]);
+}
