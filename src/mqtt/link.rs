@@ -114,7 +114,7 @@ impl Drop for Link {
 }
 
 /// Requests that may wait inside the client. The session holds far fewer at a time.
-const REQUESTS: usize = 512;
+pub(super) const REQUESTS: usize = 512;
 
 impl Link {
     /// Starts to connect. `will` is published retained by the broker when it loses us.

@@ -15,13 +15,16 @@
 //! | device and camera state | latest value, retained, QoS 1; sent again at every connect | the latest | said anew at the start; `offline` by the will |
 //! | health, result | QoS 0 | no | no |
 
+mod flight;
 mod link;
 mod outbox;
 mod session;
+mod shared;
 mod store;
 mod subscriber;
 
 pub use link::{Incoming, LinkError, MqttConfig, Protocol, TlsFiles, probe};
-pub use outbox::{Limits, Message, Outbox, OutboxError, Rank, SharedOutbox, Stored};
+pub use outbox::{Limits, Message, Outbox, OutboxError, Rank, Stored};
 pub use session::{Handle, Session, Status};
+pub use shared::SharedOutbox;
 pub use subscriber::Subscriber;

@@ -28,9 +28,7 @@ use crate::events::{Kind, OutboxHealth};
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// What is kept in memory while the disk refuses.
 pub const VOLATILE_BYTES: usize = 16 << 20;
@@ -387,37 +385,6 @@ impl Outbox {
             !matches!(one, Ok(None))
         });
         self.volatile.is_empty() && !stored
-    }
-}
-
-/// The outbox as inspection threads and the session share it.
-#[derive(Clone)]
-pub struct SharedOutbox {
-    inner: Arc<Mutex<Outbox>>,
-    /// Wakes the session.
-    arrived: Arc<Notify>,
-}
-
-impl SharedOutbox {
-    pub fn new(outbox: Outbox) -> SharedOutbox {
-        SharedOutbox { inner: Arc::new(Mutex::new(outbox)), arrived: Arc::new(Notify::new()) }
-    }
-
-    /// As [`Outbox::put`]; wakes the session.
-    pub fn put(&self, message: Message) -> Result<Stored, OutboxError> {
-        let stored = self.lock().put(message);
-        self.arrived.notify_one();
-        stored
-    }
-
-    /// SQLite keeps its own consistency, so a lock poisoned by a panic elsewhere is taken as it is.
-    pub fn lock(&self) -> MutexGuard<'_, Outbox> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Resolves when something was put.
-    pub async fn arrived(&self) {
-        self.arrived.notified().await;
     }
 }
 

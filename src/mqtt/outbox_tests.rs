@@ -116,7 +116,9 @@ fn behaves_as_its_model() {
             1..=3 => {
                 let batch = outbox.pending(|_| false, rng.random_range(1..6), usize::MAX).unwrap();
                 outbox.acked(&batch.iter().map(|(id, _)| *id).collect::<Vec<_>>()).unwrap();
-                batch.iter().for_each(|(_, m)| _ = model.remove(&m.event_id.parse().unwrap()));
+                for (_, m) in &batch {
+                    model.remove(&m.event_id.parse().unwrap());
+                }
             }
             _ => {
                 let rank = [Rank::Heatmap, Rank::Updated, Rank::Closed, Rank::Opened][rng.random_range(0..4)];

@@ -9,12 +9,13 @@
 //! Matching acknowledgements: messages go to the client in one order and come back as [`Event::Sent`] in the same order, with the packet
 //! number that the acknowledgement will carry. Nothing of this outlives the connection.
 
+use super::flight::{Flight, Sent, gone};
 use super::link::{Event, Link, LinkError, MqttConfig, Outbound};
-use super::outbox::SharedOutbox;
+use super::shared::SharedOutbox;
 use crate::events::{DevicePhase, DeviceState, Topics};
 use jiff::Timestamp;
 use rand::Rng;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -80,14 +81,6 @@ impl Handle {
     }
 }
 
-/// What a packet on its way is.
-#[derive(Debug)]
-enum Sent {
-    Outbox(i64),
-    State,
-    Volatile,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     No,
@@ -105,34 +98,6 @@ pub struct Session {
     /// Latest value of every retained topic but the device's own.
     retained: BTreeMap<String, Vec<u8>>,
     ending: Ending,
-}
-
-/// The state of one connection.
-struct Flight {
-    link: Link,
-    max_packet_bytes: usize,
-    /// Handed over, number not known yet; in order.
-    handed: VecDeque<Sent>,
-    by_number: HashMap<u16, Sent>,
-    /// Of the outbox: on the way, or refused on this connection.
-    held: HashSet<i64>,
-    refused: usize,
-    /// Acknowledged, but the disk did not let us delete them: counted in `refused`, tried again with the next.
-    undeleted: Vec<i64>,
-    states: usize,
-}
-
-impl Flight {
-    fn hand_over(&mut self, what: Sent, message: Outbound) -> Result<(), LinkError> {
-        self.states += usize::from(matches!(what, Sent::State));
-        self.handed.push_back(what);
-        let taken = self.link.publish(message);
-        taken.then_some(()).ok_or_else(|| gone("the client takes no more messages"))
-    }
-}
-
-fn gone(reason: &str) -> LinkError {
-    LinkError::Unreachable { broker: "connection".into(), reason: reason.into() }
 }
 
 impl Session {
@@ -204,7 +169,7 @@ impl Session {
                 self.retained.insert(topic.clone(), payload.clone());
                 flight.map_or(Ok(()), |f| f.hand_over(Sent::State, retained(topic, payload)))
             }
-            Order::Volatile { topic, payload } => flight.map_or(Ok(()), |f| {
+            Order::Volatile { topic, payload } => flight.filter(|f| !f.congested()).map_or(Ok(()), |f| {
                 let content_type = "application/json".into();
                 f.hand_over(Sent::Volatile, Outbound { topic, payload, content_type, ..Outbound::default() })
             }),
@@ -245,8 +210,7 @@ impl Session {
         };
         let max_packet_bytes =
             broker_limit.map_or(self.config.max_packet_bytes, |b| b.min(self.config.max_packet_bytes)) as usize;
-        let (handed, by_number, held) = Default::default();
-        let mut flight = Flight { link, max_packet_bytes, handed, by_number, held, refused: 0, undeleted: Vec::new(), states: 0 };
+        let mut flight = Flight::new(link, max_packet_bytes);
         self.status.send_modify(|s| *s = Status { connected: true, connects: s.connects + 1, trouble: None });
         tracing::info!("connected to the broker {}:{}", self.config.host, self.config.port);
 
@@ -266,7 +230,7 @@ impl Session {
                     let mut next = event;
                     let mut result = Ok(());
                     while let Some(event) = next {
-                        result = take(&mut flight, event, &mut acked);
+                        result = flight.take(event, &mut acked);
                         next = if result.is_ok() { events.try_recv().ok() } else { None };
                     }
                     self.delete(&mut flight, &acked);
@@ -288,7 +252,7 @@ impl Session {
 
     /// Everything is acknowledged, or time is up.
     fn finished(&self, flight: &Flight) -> bool {
-        let delivered = || flight.held.len() == flight.refused && (flight.refused > 0 || self.outbox.lock().is_empty());
+        let delivered = || flight.unacknowledged() == 0 && (flight.refused > 0 || self.outbox.lock().is_empty());
         match self.ending {
             Ending::No => false,
             Ending::Drain { .. } => delivered(),
@@ -298,8 +262,8 @@ impl Session {
 
     /// Fills the window from the outbox.
     fn feed(&mut self, flight: &mut Flight) -> Result<(), LinkError> {
-        while flight.held.len() - flight.refused < WINDOW {
-            let room = WINDOW - (flight.held.len() - flight.refused);
+        while flight.unacknowledged() < WINDOW {
+            let room = WINDOW - flight.unacknowledged();
             let pending = self.outbox.lock().pending(|id| flight.held.contains(&id), room, WINDOW_BYTES);
             let pending = pending.unwrap_or_else(|e| {
                 tracing::warn!("{e}");
@@ -374,7 +338,7 @@ impl Session {
         let words = async {
             while flight.states > 0 {
                 match events.recv().await {
-                    Some(event) => take(flight, event, &mut acked)?,
+                    Some(event) => flight.take(event, &mut acked)?,
                     None => break,
                 }
             }
@@ -387,36 +351,6 @@ impl Session {
         let _ = timeout(Duration::from_millis(500), goodbye).await;
         Ok(())
     }
-}
-
-/// Books one event of the connection.
-fn take(flight: &mut Flight, event: Event, acked: &mut Vec<i64>) -> Result<(), LinkError> {
-    match event {
-        Event::Sent(number) => {
-            if let Some(what) = flight.handed.pop_front().filter(|_| number != 0) {
-                flight.by_number.insert(number, what);
-            }
-        }
-        Event::Acked(number, refused) => match (flight.by_number.remove(&number), refused) {
-            (Some(Sent::Outbox(id)), None) => acked.push(id),
-            (Some(Sent::Outbox(_)), Some(reason)) => {
-                flight.refused += 1;
-                tracing::warn!(
-                    "the broker refused an event ({reason}); it stays in the outbox until the next connection"
-                );
-            }
-            (Some(Sent::State), refused) => {
-                flight.states -= 1;
-                if let Some(reason) = refused {
-                    tracing::warn!("the broker refused a state ({reason}); may this user publish at the prefix?");
-                }
-            }
-            (Some(Sent::Volatile) | None, _) => {}
-        },
-        Event::Down(why) => return Err(why),
-        Event::Connected { .. } | Event::Subscribed | Event::Incoming(_) => {}
-    }
-    Ok(())
 }
 
 fn retained(topic: String, payload: Vec<u8>) -> Outbound {

@@ -18,7 +18,9 @@ fn directory_alerts_reach_a_subscriber_with_their_heatmaps() {
     assert_eq!(alerted(&subscriber), ["good/c.png", "scratch/a.png", "scratch/b.png"]);
     let events = payloads(&subscriber, "/anomaly");
     assert_eq!(events.iter().map(|e| e["data"]["sequence"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
-    assert!(events.iter().all(|e| e["specversion"] == "1.0" && e["data"]["model"]["digest"].as_str().unwrap().len() == 64));
+    assert!(
+        events.iter().all(|e| e["specversion"] == "1.0" && e["data"]["model"]["digest"].as_str().unwrap().len() == 64)
+    );
     wait_until("three heatmaps", || heatmaps.lines().iter().filter(|l| l.contains("/heatmap")).count() == 3);
     for event in &events {
         let id = event["id"].as_str().unwrap();

@@ -9,7 +9,12 @@ fn camera_stall_and_unplug_are_published_and_it_comes_back() {
     let site = Site::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v4l2shim.c");
     let library = site.path().join("shim.so");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .arg("-ldl")
+        .status();
     assert!(compiled.unwrap().success());
     let control = site.path().join("control");
     let camera = |state: &str| std::fs::write(&control, state).unwrap();

@@ -41,7 +41,8 @@ fn the_other_files_resolve() {
 
 #[test]
 fn a_variable_overrides_the_file() {
-    let variables = vec![("CKAAD__MQTT__PORT".to_owned(), "77".to_owned()), ("CKAAD__DEVICE__NAME".into(), "123".into())];
+    let variables =
+        vec![("CKAAD__MQTT__PORT".to_owned(), "77".to_owned()), ("CKAAD__DEVICE__NAME".into(), "123".into())];
     let raw = Raw::parse("[mqtt]\nport = 5", Path::new("x"), variables).unwrap();
     assert_eq!((raw.mqtt.port, raw.device.name.as_str()), (77, "123"));
 }

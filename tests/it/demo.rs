@@ -22,8 +22,9 @@ fn a_taken_port_is_said_and_another_one_used() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let out = site.path().join("out");
-    let output =
-        agent(&["demo", "--frames", "3", "--port", &port.to_string(), "--out", out.to_str().unwrap()]).output().unwrap();
+    let output = agent(&["demo", "--frames", "3", "--port", &port.to_string(), "--out", out.to_str().unwrap()])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("Port {port} is taken")));
 }

@@ -50,13 +50,17 @@ fn reconnect_without_session_resends() {
     let site = Site::new();
     let mut broker = Mosquitto::start(site.path());
     let images = site.images("parts", &["a"]);
-    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "[camera.cam.heatmap]\nenabled = false\n")]);
+    let mut command =
+        agent(&["run", "--config", &site.config(broker.port, &images, "", "[camera.cam.heatmap]\nenabled = false\n")]);
     command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "loop").env("CKAAD__CAMERA__CAM__DIRECTORY__FPS", "10");
     let subscriber = broker.subscribe();
     let mut agent = Running::spawn(command);
     subscriber.wait_for("opened");
     broker.signal("STOP");
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    // More than may be on their way at one time.
+    let opened = |agent: &Running| agent.lines().iter().filter(|l| l.contains("Opened")).count();
+    let before = opened(&agent);
+    wait_until("more events", || opened(&agent) >= before + 20);
     agent.signal("STOP");
     broker.lose_all();
     broker.up();
@@ -83,7 +87,11 @@ fn reconnect_without_session_resends() {
 fn a_refused_password_is_one_sentence_and_events_wait() {
     let site = Site::new();
     let passwords = site.path().join("passwords");
-    let made = std::process::Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args(["press", "right"]).status();
+    let made = std::process::Command::new("mosquitto_passwd")
+        .args(["-b", "-c"])
+        .arg(&passwords)
+        .args(["press", "right"])
+        .status();
     assert!(made.unwrap().success());
     let secure = format!("allow_anonymous false\npassword_file {}", passwords.display());
     let mut broker = Mosquitto::prepared(site.path(), free_port(), &secure);
@@ -99,7 +107,10 @@ fn a_refused_password_is_one_sentence_and_events_wait() {
     let checked = agent(&["check", "--config", &config]).output().unwrap();
     let report = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert_eq!(checked.status.code(), Some(1), "{report}");
-    assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("refused the user name or the password")), "{report}");
+    assert!(
+        report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("refused the user name or the password")),
+        "{report}"
+    );
 
     agent_.signal("TERM");
     assert_eq!(agent_.ended(), Some(0), "{:#?}", agent_.lines());
@@ -145,4 +156,38 @@ fn a_corrupt_outbox_is_set_aside_and_the_line_runs() {
     assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
     assert!(agent.saw("set aside"), "{:#?}", agent.lines());
     assert_eq!(alerted(&subscriber), ["a.png"]);
+}
+
+#[test]
+fn tls_is_verified_against_the_given_authority() {
+    let site = Site::new();
+    let make = |script: &str| {
+        let made = std::process::Command::new("sh").args(["-ec", script]).current_dir(site.path()).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    for authority in ["ca", "stranger"] {
+        make(&format!("openssl req -x509 {key} -keyout {authority}.key -out {authority}.pem -subj /CN={authority}"));
+    }
+    make(&format!(
+        "openssl req {key} -keyout broker.key -out broker.csr -subj /CN=localhost
+         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > san
+         openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out broker.pem"
+    ));
+    let file = |name: &str| site.path().join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("broker.pem"), file("broker.key"));
+    let secure = format!("allow_anonymous true\ncafile {ca}\ncertfile {certificate}\nkeyfile {key}");
+    let mut broker = Mosquitto::prepared(site.path(), free_port(), &secure);
+    broker.up();
+    let subscriber = broker.subscriber(&["camera/+/anomaly"], "%t %r %p", &["--cafile", &ca]);
+    let images = site.images("parts", &["a"]);
+    let config = site.config(broker.port, &images, "", &format!("[mqtt.tls]\nenabled = true\nca_file = {ca:?}\n"));
+    let mut running = run(&config);
+    assert_eq!(running.ended(), Some(0), "{:#?}", running.lines());
+    assert_eq!(alerted(&subscriber), ["a.png"]);
+
+    let distrust =
+        agent(&["check", "--config", &config]).env("CKAAD__MQTT__TLS__CA_FILE", file("stranger.pem")).output();
+    let report = String::from_utf8_lossy(&distrust.unwrap().stdout).into_owned();
+    assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("ertificate")), "{report}");
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 
 /// The unit with a program that is there: `verify` looks for it.
 fn unit(dir: &Path) -> std::path::PathBuf {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/ckaad-agent.service")).unwrap();
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/ckaad-agent.service")).unwrap();
     assert!(text.contains("ExecStart=/usr/bin/ckaad-agent run --config /etc/ckaad/agent.toml"));
     let path = dir.join("ckaad-agent.service");
     std::fs::write(&path, text.replace("/usr/bin/ckaad-agent", "/bin/true")).unwrap();
@@ -38,7 +39,10 @@ fn the_watchdog_is_fed_while_the_line_runs() {
     systemd.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = site.config(broker.port, &images, "", "[camera.cam.heatmap]\nenabled = false\n");
     let mut command = agent(&["run", "--config", &config]);
-    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "600000").env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "loop");
+    command
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "600000")
+        .env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "loop");
     let mut agent = Running::spawn(command);
     let hear = |wanted: &str| {
         let mut buffer = [0; 256];

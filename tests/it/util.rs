@@ -32,7 +32,12 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 /// `ckaad-agent`, without the environment of whoever runs the tests.
 pub fn agent(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ckaad-agent"));
-    command.args(args).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").stdin(Stdio::null());
+    command
+        .args(args)
+        .env_remove("RUST_LOG")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .stdin(Stdio::null());
     command
 }
 
@@ -51,7 +56,8 @@ impl Running {
     pub fn spawn(mut command: Command) -> Running {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let streams: [Box<dyn Read + Send>; 2] = [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
         for stream in streams {
             let lines = lines.clone();
             std::thread::spawn(move || {
@@ -162,7 +168,22 @@ impl Mosquitto {
 
     pub fn subscriber(&self, topics: &[&str], format: &str, more: &[&str]) -> Running {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-V", "mqttv5", "-h", "127.0.0.1", "-q", "1", "-p", &self.port.to_string(), "-F", format, "-t", "ready"]).args(more);
+        command
+            .args([
+                "-V",
+                "mqttv5",
+                "-h",
+                "127.0.0.1",
+                "-q",
+                "1",
+                "-p",
+                &self.port.to_string(),
+                "-F",
+                format,
+                "-t",
+                "ready",
+            ])
+            .args(more);
         for topic in topics {
             command.args(["-t", &format!("{PREFIX}/{topic}")]);
         }
@@ -222,7 +243,8 @@ impl Site {
         let folder = self.path().join(folder);
         std::fs::create_dir_all(&folder).unwrap();
         for (n, name) in names.iter().enumerate() {
-            let picture = image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * 4) as u8, (y * 5) as u8, n as u8 * 20]));
+            let picture =
+                image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * 4) as u8, (y * 5) as u8, n as u8 * 20]));
             picture.save(folder.join(format!("{name}.png"))).unwrap();
         }
         folder
@@ -230,7 +252,9 @@ impl Site {
 
     /// A configuration with one camera, `cam`, that reads `images` and alerts on everything. `camera` and `more` are further TOML.
     pub fn config(&self, port: u16, images: &Path, camera: &str, more: &str) -> String {
-        let camera = format!("source = \"directory\"\nthreshold = 0.000001\n{camera}\n[camera.cam.directory]\npath = {images:?}\n");
+        let camera = format!(
+            "source = \"directory\"\nthreshold = 0.000001\n{camera}\n[camera.cam.directory]\npath = {images:?}\n"
+        );
         self.write(port, &camera, more)
     }
 
