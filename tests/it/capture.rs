@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn camera_stall_and_unplug_are_published_and_it_comes_back() {
+fn camera_stall_freeze_and_unplug_are_published_and_it_comes_back() {
     let site = Site::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v4l2shim.c");
     let library = site.path().join("shim.so");
@@ -22,7 +22,7 @@ fn camera_stall_and_unplug_are_published_and_it_comes_back() {
 
     let broker = Mosquitto::start(site.path());
     let subscriber = broker.subscribe();
-    let device = "source = \"camera\"\nresults = true\n[camera.cam.device]\ndevice = \"/dev/video77\"\nwidth = 320\nheight = 180\nframe_deadline_ms = 500\n";
+    let device = "source = \"camera\"\nresults = true\n[camera.cam.device]\ndevice = \"/dev/video77\"\nwidth = 320\nheight = 180\nframe_deadline_ms = 500\nfrozen_after_frames = 10\n";
     let mut command = agent(&["run", "--config", &site.write(broker.port, device, "")]);
     command.env("LD_PRELOAD", &library).env("SHIM_DEV", "/dev/video77").env("SHIM_CTL", &control);
     let mut agent = Running::spawn(command);
@@ -30,7 +30,7 @@ fn camera_stall_and_unplug_are_published_and_it_comes_back() {
     let last = || payloads(&subscriber, "camera/cam/state").last().cloned().unwrap_or_default();
     let results = || payloads(&subscriber, "/result").len();
     wait_until("judged frames", || results() > 3);
-    for (trouble, state) in [("stall", "stalled"), ("gone", "unplugged")] {
+    for (trouble, state) in [("stall", "stalled"), ("frozen", "frozen"), ("gone", "unplugged")] {
         camera(trouble);
         wait_until(state, || last()["state"] == state);
         assert!(last()["reason"].as_str().unwrap().contains("/dev/video77"), "{}", last());

@@ -46,3 +46,34 @@ fn a_variable_overrides_the_file() {
     let raw = Raw::parse("[mqtt]\nport = 5", Path::new("x"), variables).unwrap();
     assert_eq!((raw.mqtt.port, raw.device.name.as_str()), (77, "123"));
 }
+
+/// What `schema` prints is JSON whose references all lead somewhere.
+#[test]
+fn schemas_are_whole() {
+    fn references(value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(table) => table.iter().for_each(|(key, value)| match value.as_str() {
+                Some(text) if key == "$ref" => found.push(text.to_owned()),
+                _ => references(value, found),
+            }),
+            serde_json::Value::Array(values) => values.iter().for_each(|v| references(v, found)),
+            _ => {}
+        }
+    }
+    for what in ["events", "config", "asyncapi"] {
+        let output = crate::util::agent(&["schema", what]).output().unwrap();
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        // Each of the payloads is a document of its own.
+        let documents: Vec<_> = match what {
+            "events" => printed.as_object().unwrap().values().cloned().collect(),
+            _ => vec![printed],
+        };
+        for document in documents {
+            let mut found = Vec::new();
+            references(&document, &mut found);
+            for reference in found {
+                assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{what}: {reference}");
+            }
+        }
+    }
+}
