@@ -4,7 +4,7 @@ use super::config::{CameraSettings, PictureFormat};
 use super::quantile;
 use crate::capture::{Condition, Next, Source};
 use crate::events::{
-    CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics,
+    CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics, to_json,
 };
 use crate::imaging::{self, Frame, RgbImage, Truth};
 use crate::inspect::{self, Inspector, Verdict};
@@ -219,7 +219,7 @@ impl Line {
                 defective,
                 inspect_ms: took.as_secs_f64() * 1000.0,
             };
-            self.session.volatile(self.topics.result(&self.settings.name), json(&result));
+            self.session.volatile(self.topics.result(&self.settings.name), to_json(&result));
         }
         // Only now may a hot folder dispose of the file: what came of it is stored.
         if let Err(why) = self.source.judged() {
@@ -258,7 +258,7 @@ impl Line {
             topic: self.topics.anomaly(name),
             content_type: "application/json".into(),
             event_id: event_id.clone(),
-            payload: json(&event),
+            payload: to_json(&event),
         });
         if with_heatmap {
             match self.picture(frame, verdict) {
@@ -317,7 +317,7 @@ impl Line {
         (running.said_at, running.said_judged) = (Instant::now(), judged);
         let (state, reason, since) = running.phase.clone();
         let state = CameraState { state, reason, fps, since, model: self.model.clone() };
-        self.session.retain(self.topics.camera_state(&self.settings.name), json(&state));
+        self.session.retain(self.topics.camera_state(&self.settings.name), to_json(&state));
     }
 }
 
@@ -332,8 +332,4 @@ pub(super) fn shrink(picture: RgbImage, max_side: u32) -> RgbImage {
     let (w, h) = (side(w), side(h));
     let (bytes, _) = imaging::fit(&picture, w, h, imaging::Fit::Stretch, imaging::Filter::Bilinear);
     RgbImage::from_raw(w, h, bytes).expect("fit gives width x height x 3 bytes")
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("our payloads have string keys and no failing serialiser")
 }

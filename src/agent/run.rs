@@ -2,11 +2,11 @@
 //! outbox, the session, the lines; then waiting.
 
 use super::config::Settings;
-use super::line::{Line, LineReport, Observer, Progress, json};
+use super::line::{Line, LineReport, Observer, Progress};
 use super::{notify, peak_rss_bytes};
 use crate::bundle::{Bundle, BundleError};
 use crate::capture::{CaptureError, Source};
-use crate::events::{Health, ModelRef, OutboxHealth};
+use crate::events::{Health, ModelRef, OutboxHealth, to_json};
 use crate::inspect::{InspectError, InspectOptions, Inspector};
 use crate::mqtt::{Handle, Outbox, Session, SharedOutbox};
 use std::future::Future;
@@ -30,6 +30,15 @@ pub enum RunError {
     Start(#[from] std::io::Error),
     #[error("the inspection of {0} did not end as it should: its thread panicked or hangs")]
     Line(String),
+    #[error("the session with the broker ended unexpectedly; its task panicked")]
+    Session,
+}
+
+impl RunError {
+    /// True when the agent ran and something in it broke: starting again may help, other than with a wrong configuration.
+    pub fn is_breakdown(&self) -> bool {
+        matches!(self, RunError::Line(_) | RunError::Session)
+    }
 }
 
 /// What came of it, once everything has ended.
@@ -159,7 +168,10 @@ pub async fn run(
                     // A line died. The agent ends with it, and systemd starts it anew.
                     None => break true,
                 },
-                _ = &mut session, if all_ended => break false,
+                _ = &mut session => match all_ended {
+                    true => break false,
+                    false => return Err(RunError::Session),
+                },
                 _ = feed.tick() => watchdog.feed(&lines),
                 _ = health.tick() => say_health(&settings, &handle, &outbox, &lines, started),
             }
@@ -225,5 +237,5 @@ fn say_health(settings: &Settings, session: &Handle, outbox: &SharedOutbox, line
         cameras: lines.iter().map(|l| l.health()).collect(),
         outbox: outbox.lock().health(),
     };
-    session.volatile(settings.topics.health(), json(&health));
+    session.volatile(settings.topics.health(), to_json(&health));
 }

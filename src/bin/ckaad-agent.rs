@@ -20,9 +20,11 @@ const EXIT_CODES: &str =
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon: inspect, publish, until SIGTERM (or until every `once` source has ended and all is delivered)
-    #[command(after_help = "Exit codes: 0 ended as asked, 2 it cannot start (configuration, bundle, source).\n\
+    #[command(
+        after_help = "Exit codes: 0 ended as asked, 1 a part of it broke down (start it again), 2 it cannot start (configuration, bundle, source).\n\
         A broker that is away or refuses us is no reason to end: events wait in the outbox and the connection is tried again.\n\
-        Every key of FILE can be overridden by a variable: CKAAD__MQTT__HOST=broker CKAAD__CAMERA__LEFT__THRESHOLD=0.4")]
+        Every key of FILE can be overridden by a variable: CKAAD__MQTT__HOST=broker CKAAD__CAMERA__LEFT__THRESHOLD=0.4"
+    )]
     Run(ConfigFile),
     /// See it work: a broker, a synthetic line and a trained model, all in this one process
     #[command(after_help = "Exit codes: 0 ended as asked, 2 it cannot start.")]
@@ -149,7 +151,13 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
         Command::Run(ConfigFile { config }) => {
             let settings = agent::Settings::read(&config)?;
             agent::init_logs(&settings.log);
-            let report = agent::run_until_signal(settings, None)?;
+            let report = match agent::run_until_signal(settings, None) {
+                Err(broken) if broken.is_breakdown() => {
+                    tracing::error!("{broken}");
+                    return Ok(Outcome::NotWell);
+                }
+                result => result?,
+            };
             for line in report.to_string().lines() {
                 tracing::info!("{line}");
             }

@@ -24,7 +24,7 @@ mod topics;
 pub use grouping::{Change, Grouper, Grouping, Kind};
 pub use payload::{
     Anomaly, Box as RegionBox, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState,
-    FrameResult, Health, ModelRef, OutboxHealth,
+    FrameResult, Health, ModelRef, OutboxHealth, to_json,
 };
 pub use schema::{asyncapi, schemas};
 pub use topics::Topics;

@@ -6,6 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// A payload as it goes over the wire.
+pub fn to_json(payload: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(payload).expect("our payloads have string keys and no failing serialiser")
+}
+
 /// The envelope: CloudEvents 1.0, JSON format, structured mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudEvent<D> {

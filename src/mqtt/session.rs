@@ -12,7 +12,7 @@
 use super::flight::{Flight, Sent, gone};
 use super::link::{Event, Link, LinkError, MqttConfig, Outbound};
 use super::shared::SharedOutbox;
-use crate::events::{DevicePhase, DeviceState, Topics};
+use crate::events::{DevicePhase, DeviceState, Topics, to_json};
 use jiff::Timestamp;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -188,7 +188,7 @@ impl Session {
 
     fn device_state(&self, state: DevicePhase) -> Vec<u8> {
         let version = env!("CARGO_PKG_VERSION").into();
-        json(&DeviceState { state, version, since: Timestamp::now(), run: self.run })
+        to_json(&DeviceState { state, version, since: Timestamp::now(), run: self.run })
     }
 
     /// Ok when the session has ended as it should.
@@ -362,10 +362,6 @@ fn retained(topic: String, payload: Vec<u8>) -> Outbound {
         content_type: "application/json".into(),
         event_id: None,
     }
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("our payloads have string keys and no failing serialiser")
 }
 
 /// Never, if there is no such time.
