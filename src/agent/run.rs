@@ -21,9 +21,9 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("camera {camera}: {source}")]
-    Bundle { camera: String, source: BundleError },
+    Bundle { camera: String, source: Box<BundleError> },
     #[error("camera {camera}: the bundle {bundle} cannot be run: {source}")]
-    Inspect { camera: String, bundle: String, source: InspectError },
+    Inspect { camera: String, bundle: String, source: Box<InspectError> },
     #[error("camera {camera}: {source}")]
     Capture { camera: String, source: CaptureError },
     #[error("cannot start the agent: {0}")]
@@ -202,12 +202,12 @@ pub async fn run(
 fn prepare(settings: &Settings) -> Result<Vec<Prepared>, RunError> {
     let prepare = |c: &super::CameraSettings| {
         let camera = || c.name.clone();
-        let bundle = Bundle::read(&c.bundle).map_err(|source| RunError::Bundle { camera: camera(), source })?;
+        let bundle = Bundle::read(&c.bundle).map_err(|e| RunError::Bundle { camera: camera(), source: Box::new(e) })?;
         let options = InspectOptions { threads: c.threads, threshold: c.threshold };
-        let inspector = Inspector::new(&bundle, &options).map_err(|source| RunError::Inspect {
+        let inspector = Inspector::new(&bundle, &options).map_err(|e| RunError::Inspect {
             camera: camera(),
             bundle: c.bundle.display().to_string(),
-            source,
+            source: Box::new(e),
         })?;
         let source = c.source.build().map_err(|source| RunError::Capture { camera: camera(), source })?;
         let model = ModelRef {
