@@ -80,9 +80,11 @@ impl From<InputConfig> for Input {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeatureConfig {
+    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
+    pub strides: Vec<usize>,
     /// Bring every feature channel to mean 0 and variance 1 over normal images, so that none outweighs the others in the
     /// cosine and all share one int8 range well.
     pub standardise: bool,
@@ -92,7 +94,7 @@ pub struct FeatureConfig {
 
 impl Default for FeatureConfig {
     fn default() -> Self {
-        FeatureConfig { standardise: true, flips: Flips::None }
+        FeatureConfig { strides: vec![8, 16], standardise: true, flips: Flips::None }
     }
 }
 
@@ -190,7 +192,9 @@ impl TrainConfig {
         };
         let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
         let share = |s: f64| s > 0.0 && s < 0.5;
-        let scales = self.backbone.scales().len();
+        let strides = &self.features.strides;
+        let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
+        let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
         let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         let budget = self.false_alarm_budget;
         value(
@@ -212,10 +216,16 @@ impl TrainConfig {
             "a multiple of 32 from 64 to 2048 expected",
         )?;
         value(
-            self.net.widths.len() == scales,
+            neighbours,
+            "features.strides",
+            format!("{strides:?}"),
+            "neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
+        )?;
+        value(
+            self.net.widths.len() == strides.len(),
             "net.widths",
             format!("{:?}", self.net.widths),
-            "one width a scale of the backbone expected (three)",
+            "one width a stride of features.strides expected",
         )?;
         value(
             self.net.widths.iter().chain([&self.net.bottleneck]).all(|w| (1..=4096).contains(w)),

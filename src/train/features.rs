@@ -43,16 +43,22 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// With `statistics` every stream of the backbone is standardised, and so are the features. That keeps any channel from
+    /// `strides` chooses the scales that are tapped. With `statistics` every stream of the backbone is standardised, and so are the features. That keeps any channel from
     /// outweighing the others in the cosine, and gives all channels of a tensor the same use of its one int8 range.
     /// The backbone's weights are rounded to int8 in either case.
     pub fn new(
         backbone: Backbone,
+        strides: &[usize],
         input: Input,
         statistics: Option<&[ChannelStatistics]>,
     ) -> Result<Extractor, FeatureError> {
         let mut graph = Graph::new(input.width as usize, input.height as usize);
-        let Extracted { taps, streams } = backbone.append(&mut graph, &backbone.weights()?, statistics)?;
+        let Extracted { mut taps, streams } = backbone.append(&mut graph, &backbone.weights()?, statistics)?;
+        let mut scales = backbone.scales();
+        let wanted: Vec<bool> = scales.iter().map(|s| strides.contains(&s.stride)).collect();
+        let mut keep = wanted.iter();
+        taps.retain(|_| *keep.next().unwrap_or(&false));
+        scales.retain(|s| strides.contains(&s.stride));
         // The net learns from the weights that the device will have: rounding them later would shift every feature.
         for node in &mut graph.nodes {
             if let Op::Conv(conv) = &mut node.op {
@@ -60,7 +66,7 @@ impl Extractor {
             }
         }
         let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;
-        Ok(Extractor { graph, taps, streams, scales: backbone.scales(), plan, input })
+        Ok(Extractor { graph, taps, streams, scales, plan, input })
     }
 
     /// Channels, height and width of each scale.

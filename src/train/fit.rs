@@ -137,17 +137,17 @@ fn prepare(options: &FitOptions, run: &Run, progress: &Progress) -> Result<(Extr
             return Err(changed("training data set").into());
         }
         let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-        return Ok((Extractor::new(config.backbone, input, statistics)?, info));
+        return Ok((Extractor::new(config.backbone, &config.features.strides, input, statistics)?, info));
     }
     let split = Split::draw(&data, config);
     let mut statistics = vec![];
-    let mut extractor = Extractor::new(config.backbone, input, None)?;
+    let mut extractor = Extractor::new(config.backbone, &config.features.strides, input, None)?;
     if config.features.standardise {
         progress.say("measuring the feature channels");
         let mut normal = run::samples(&data.root, &split.train_normal, false);
         normal.truncate(STATISTICS_IMAGES);
         statistics = extractor.statistics(&normal)?;
-        extractor = Extractor::new(config.backbone, input, Some(&statistics))?;
+        extractor = Extractor::new(config.backbone, &config.features.strides, input, Some(&statistics))?;
     }
     let info = RunInfo { data: data.root.clone(), data_digest: data.training_digest()?, split, statistics };
     run.start(config, &info)?;

@@ -172,7 +172,7 @@ fn synth(data: &str) {
 
 const CONFIG: &str = "name = \"small\"\nseed = 7\nfalse_alarm_budget = 0.05\n\
     [input]\nwidth = 96\nheight = 96\n\
-    [net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
+    [features]\nstrides = [4, 8, 16]\n[net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
     [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\n\
     [validation]\nnormal_share = 0.4\nanomalous_share = 0.4\nevery = 2\n";
 

@@ -93,7 +93,7 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
         return Err(ExportError::Untrained(folder.to_owned()));
     }
     let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-    let extractor = Extractor::new(config.backbone, config.input.into(), statistics)?;
+    let extractor = Extractor::new(config.backbone, &config.features.strides, config.input.into(), statistics)?;
     let trainer = Trainer::new(&config.net, config.loss, false, &extractor.scales, &Device::flex());
     let graph = network(&extractor, &trainer.load_weights(&run.path("best"))?.auto_encoder());
     let model = match precision {
@@ -136,7 +136,7 @@ fn provisional(config: &TrainConfig, info: &RunInfo, model: Vec<u8>, precision: 
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
-        output_stride: config.backbone.scales()[0].stride as u32,
+        output_stride: config.features.strides[0] as u32,
         score: ScoreRule { sigma_px: config.score.sigma_px, top_k: 1 },
         calibration: Calibration {
             images: 0,

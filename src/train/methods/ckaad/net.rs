@@ -29,7 +29,7 @@ pub struct NetConfig {
 
 impl Default for NetConfig {
     fn default() -> Self {
-        NetConfig { widths: vec![32, 64, 96], bottleneck: 192 }
+        NetConfig { widths: vec![64, 96], bottleneck: 192 }
     }
 }
 
