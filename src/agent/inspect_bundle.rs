@@ -13,16 +13,20 @@ pub enum VerifyError {
     Inspect(PathBuf, InspectError),
 }
 
-/// Prints the manifest as JSON, with the file's digest.
+/// Prints what a bundle is: a line a fact, or the manifest as JSON with the file's digest.
 ///
 /// # Errors
 /// The file is no good bundle.
-pub fn show(path: &Path) -> Result<Outcome, VerifyError> {
+pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
     let bundle = Bundle::read(path)?;
-    let shown = serde_json::json!({
-        "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report.is_some(), "manifest": bundle.manifest,
-    });
-    say(format_args!("{shown:#}"));
+    if json {
+        let shown = serde_json::json!({
+            "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report, "manifest": bundle.manifest,
+        });
+        say(format_args!("{shown:#}"));
+    } else {
+        say(format_args!("{}", bundle.summary().trim_end()));
+    }
     Ok(Outcome::Well)
 }
 

@@ -120,9 +120,14 @@ struct Bench {
 
 #[derive(Subcommand)]
 enum BundleCommand {
-    /// Print the manifest and the digest as JSON; every member's digest is checked on the way
+    /// Print what a bundle is: model, input, threshold, members; every digest is checked on the way
     #[command(after_help = "Exit codes: 0 printed, 2 it is no good bundle.")]
-    Inspect { bundle: PathBuf },
+    Inspect {
+        bundle: PathBuf,
+        /// The manifest as JSON instead of a line a fact
+        #[arg(long)]
+        json: bool,
+    },
     /// Judge the bundle's golden samples with this machine's engine and compare with the answers packed with them
     #[command(after_help = "Exit codes: 0 all agree, 1 one differs, 2 it is no good bundle.")]
     Verify { bundle: PathBuf },
@@ -176,7 +181,7 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
             Ok(agent::bench(&agent::BenchOptions { bundle, threads: usize::from(threads), runs, json })?)
         }
         Command::Cameras => Ok(agent::cameras()),
-        Command::Bundle(BundleCommand::Inspect { bundle }) => Ok(agent::show(&bundle)?),
+        Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),
         Command::Bundle(BundleCommand::Verify { bundle }) => Ok(agent::verify(&bundle)?),
         Command::Schema { what } => {
             let schema = match what {

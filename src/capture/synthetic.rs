@@ -25,7 +25,7 @@ pub struct SyntheticConfig {
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        SyntheticConfig { seed: 1, width: 256, height: 256, defect_rate: 0.1, fps: 2.0, frames: 0 }
+        SyntheticConfig { seed: 1, width: 320, height: 320, defect_rate: 0.1, fps: 2.0, frames: 0 }
     }
 }
 
