@@ -60,9 +60,9 @@ pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
     device.seed(config.seed);
     let mut trainer = Trainer::new(&config.net, config.loss, config.train.discriminator, &extractor.scales, &device);
     let mut done = RunProgress::default();
-    if options.resume && run.path("last").is_dir() {
-        done = run.progress()?;
-        trainer = trainer.load(&run.path("last"))?;
+    if let Some(last) = run.checkpoint("last")? {
+        done = run.progress("last")?;
+        trainer = trainer.load(&last)?;
         progress.say(&format!("resuming after epoch {}", done.epochs_done));
     }
     describe(config, &extractor, &trainer, &caches, &device_name, &progress);
@@ -101,15 +101,14 @@ pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
             done.validations.push(validation);
             // The later of two equals: it has seen more.
             if done.best.is_none_or(|best| quality >= best.quality) {
-                trainer.save(&run.path("best"))?;
                 done.best = Some(validation);
+                run.replace_checkpoint::<FitError>("best", &done, |folder| Ok(trainer.save(folder)?))?;
             }
             progress.say(&format!(
                 "epoch {:>4}: reconstruction {:.4}, discriminator {:.4}, adversarial {:.4}, validation {quality:.4}, {rate:.1} images/s",
                 done.epochs_done, sum.reconstruction, sum.discriminator, sum.adversarial
             ));
-            trainer.save(&run.path("last"))?;
-            run.write_json("progress.json", &done)?;
+            run.replace_checkpoint::<FitError>("last", &done, |folder| Ok(trainer.save(folder)?))?;
         }
     }
     Ok(done)

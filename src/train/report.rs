@@ -85,14 +85,14 @@ pub fn page(bundle: &Bundle, e: &Evaluation, gallery: &Gallery) -> String {
     let _ = write!(
         out,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{name} {version} on {data}</title><style>{STYLE}</style>\
-         <h1>{name} {version} on {data}</h1><p>{method}, {backbone}, {precision:?}, {w}x{h} pixels; bundle <code>{digest}</code>. \
+         <h1>{name} {version} on {data}</h1><p>{method}, {backbone}, {precision}, {w}x{h} pixels; bundle <code>{digest}</code>. \
          Every number was computed through this bundle with the agent's own engine.</p>",
         name = escape(&e.model),
         version = escape(&e.version),
         data = escape(&e.data),
         method = escape(&m.method),
         backbone = escape(&m.backbone),
-        precision = e.precision,
+        precision = format!("{:?}", e.precision).to_lowercase(),
         w = m.input.width,
         h = m.input.height,
         digest = &e.bundle_sha256[..e.bundle_sha256.len().min(16)],

@@ -3,11 +3,11 @@
 //! ```text
 //! RUN/config.toml          the config, every key resolved
 //! RUN/run.json             data set, split, channel statistics, training-data digest
-//! RUN/progress.json        epochs done, validations, the best one
 //! RUN/cache/*.f16          frozen features
-//! RUN/last/  RUN/best/     checkpoints
+//! RUN/last/  RUN/best/     checkpoints: networks, optimisers, progress.json (epochs done, validations, the best one)
 //! ```
-//! Every file is written beside its name and renamed, so that a run that is stopped at any instant can be resumed.
+//! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant can be
+//! resumed.
 
 use super::backbones::ChannelStatistics;
 use super::config::TrainConfig;
@@ -61,7 +61,7 @@ pub struct Validation {
     pub quality: f64,
 }
 
-/// `progress.json`.
+/// `progress.json` of a checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunProgress {
     pub epochs_done: usize,
@@ -97,8 +97,41 @@ impl Run {
         self.json("run.json")
     }
 
-    pub fn progress(&self) -> Result<RunProgress, RunError> {
-        self.json("progress.json")
+    /// What the checkpoint `name` says of its run.
+    pub fn progress(&self, name: &str) -> Result<RunProgress, RunError> {
+        self.json(&format!("{name}/progress.json"))
+    }
+
+    /// The folder of the checkpoint `name`; the one before it when a replacement was cut short between its two renames.
+    pub fn checkpoint(&self, name: &str) -> Result<Option<PathBuf>, RunError> {
+        let (path, old) = (self.path(name), self.path(&format!("{name}.old")));
+        if !path.is_dir() && old.is_dir() {
+            rename(&old, &path)?;
+        }
+        Ok(path.is_dir().then_some(path))
+    }
+
+    /// Replaces the checkpoint `name` by what `write` puts into a new folder, whole or not at all.
+    pub fn replace_checkpoint<E: From<RunError>>(
+        &self,
+        name: &str,
+        progress: &RunProgress,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let [path, partial, old] = ["", ".partial", ".old"].map(|suffix| self.path(&format!("{name}{suffix}")));
+        for leftover in [&partial, &old] {
+            if leftover.is_dir() {
+                std::fs::remove_dir_all(leftover)
+                    .map_err(|source| RunError::Write { path: leftover.clone(), source })?;
+            }
+        }
+        std::fs::create_dir_all(&partial).map_err(|source| RunError::Write { path: partial.clone(), source })?;
+        write(&partial)?;
+        self.write_json(&format!("{name}.partial/progress.json"), progress)?;
+        if path.is_dir() {
+            rename(&path, &old)?;
+        }
+        Ok(rename(&partial, &path)?)
     }
 
     pub fn start(&self, config: &TrainConfig, info: &RunInfo) -> Result<(), RunError> {
@@ -110,7 +143,7 @@ impl Run {
         self.write_json("run.json", info)
     }
 
-    pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunError> {
+    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunError> {
         let text = serde_json::to_vec_pretty(value)
             .map_err(|e| RunError::Malformed { path: self.path(name), reason: e.to_string() })?;
         self.write(name, &text)
@@ -133,6 +166,10 @@ impl Run {
         let run = self.folder.clone();
         std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.to_owned(), run, source })
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
+    std::fs::rename(from, to).map_err(|source| RunError::Write { path: to.to_owned(), source })
 }
 
 impl Split {

@@ -59,7 +59,14 @@ fn backbone_features_match_the_original_network() {
         let [channels, height, width] = tap.shape;
         for s in &tap.sample {
             let found = f64::from(values[(s.channel * height + s.y) * width + s.x]);
-            assert!((found - s.value).abs() < 1e-3, "channel {} at {},{}: {found}, expected {}", s.channel, s.x, s.y, s.value);
+            assert!(
+                (found - s.value).abs() < 1e-3,
+                "channel {} at {},{}: {found}, expected {}",
+                s.channel,
+                s.x,
+                s.y,
+                s.value
+            );
         }
         for c in 0..channels {
             let plane = &values[c * height * width..(c + 1) * height * width];
@@ -92,8 +99,7 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
         train_well(&["export", "--run", &run, "--out", &bundle, "--precision", precision]);
         let (json, page) = (at("scores.json"), at("page.html"));
         train_well(&["evaluate", "--bundle", &bundle, "--data", &data, "--json", &json, "--report", &page]);
-        let evaluation: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        let evaluation: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
         let samples = evaluation["samples"].as_array().unwrap();
         assert_eq!(samples.len(), 20 + 6 * 2);
         let html = std::fs::read_to_string(&page).unwrap();
@@ -130,7 +136,7 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
         .args(["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"])
         .spawn()
         .unwrap();
-    while !Path::new(&broken).join("progress.json").exists() {
+    while !Path::new(&broken).join("last/progress.json").exists() {
         assert!(child.try_wait().unwrap().is_none_or(|status| status.success()), "fit stopped early");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
@@ -141,7 +147,7 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
     train_well(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
     let losses = |run: &str| {
-        let text = std::fs::read_to_string(Path::new(run).join("progress.json")).unwrap();
+        let text = std::fs::read_to_string(Path::new(run).join("last/progress.json")).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         value["validations"].clone()
     };
@@ -165,8 +171,19 @@ fn a_typo_in_the_training_config_is_named() {
 
 fn synth(data: &str) {
     train_well(&[
-        "synth", "--out", data, "--seed", "3", "--train-good", "60", "--train-defective", "2", "--test-good", "20",
-        "--test-defective", "2",
+        "synth",
+        "--out",
+        data,
+        "--seed",
+        "3",
+        "--train-good",
+        "60",
+        "--train-defective",
+        "2",
+        "--test-good",
+        "20",
+        "--test-defective",
+        "2",
     ]);
 }
 

@@ -89,13 +89,11 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
     let progress = Progress::detect();
     let run = Run::at(folder);
     let (config, info) = (run.config()?, run.info()?);
-    if !run.path("best").is_dir() {
-        return Err(ExportError::Untrained(folder.to_owned()));
-    }
+    let best = run.checkpoint("best")?.ok_or_else(|| ExportError::Untrained(folder.to_owned()))?;
     let statistics = config.features.standardise.then_some(info.statistics.as_slice());
     let extractor = Extractor::new(config.backbone, &config.features.strides, config.input.into(), statistics)?;
     let trainer = Trainer::new(&config.net, config.loss, false, &extractor.scales, &Device::flex());
-    let graph = network(&extractor, &trainer.load_weights(&run.path("best"))?.auto_encoder());
+    let graph = network(&extractor, &trainer.load_weights(&best)?.auto_encoder());
     let model = match precision {
         Precision::F32 => onnx::emit_f32(&graph, None),
         Precision::Int8 => {

@@ -120,21 +120,17 @@ impl Trainer {
         self.auto_encoder.valid()
     }
 
-    /// Writes the whole state into the folder `to`, which appears only when all of it is there.
+    /// Writes the whole state into the folder `to`.
     pub fn save(&self, to: &Path) -> Result<(), StepError> {
         let failed = |reason: String| StepError { path: to.to_owned(), reason };
-        let partial = to.with_extension("partial");
-        let _ = std::fs::remove_dir_all(&partial);
-        std::fs::create_dir_all(&partial).map_err(|e| failed(e.to_string()))?;
-        let at = |name: &str| partial.join(name);
+        let at = |name: &str| to.join(name);
         self.auto_encoder.clone().save_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
         self.optimiser.save(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         if let Some(discriminator) = &self.discriminator {
             discriminator.clone().save_file(at(DISCRIMINATOR)).map_err(|e| failed(e.to_string()))?;
             self.discriminator_optimiser.save(at(DISCRIMINATOR_OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         }
-        let _ = std::fs::remove_dir_all(to);
-        std::fs::rename(&partial, to).map_err(|e| failed(e.to_string()))
+        Ok(())
     }
 
     /// The auto-encoder of a checkpoint, without what further training needs.
