@@ -23,6 +23,7 @@ use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, Req
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -123,10 +124,10 @@ impl CameraSource {
     pub(super) fn new(config: &CameraConfig) -> Result<Self, CaptureError> {
         if config.frame_deadline_ms < 50 {
             let ms = config.frame_deadline_ms;
-            return Err(CaptureError::Config(format!("camera.frame_deadline_ms is {ms}; expected 50 or more")));
+            return Err(CaptureError::Config(format!("device.frame_deadline_ms is {ms}; expected 50 or more")));
         }
         if (config.width == 0) != (config.height == 0) {
-            return Err(CaptureError::Config("camera.width and camera.height must both be given, or both be 0".into()));
+            return Err(CaptureError::Config("device.width and device.height must both be given, or both be 0".into()));
         }
         let shared = Arc::new(Shared::default());
         let (for_thread, config_of_thread) = (shared.clone(), config.clone());
@@ -229,7 +230,7 @@ fn grab(config: &CameraConfig, shared: &Shared) {
     let mut backoff = BACKOFF.0;
     let mut sequence = 0;
     while !shared.stopped() {
-        let ended = open(config).and_then(|mut camera| {
+        let serve = |mut camera: nokhwa::Camera| {
             shared.set(|slot| {
                 slot.unplugged = None;
                 slot.alive_at = Some(Instant::now());
@@ -246,7 +247,10 @@ fn grab(config: &CameraConfig, shared: &Shared) {
                 });
             }
             camera.stop_stream().map_err(|e| e.to_string())
-        });
+        };
+        // A driver's answer that nokhwa does not expect can make it panic; the camera is opened again after that, too.
+        let ended = catch_unwind(AssertUnwindSafe(|| open(config).and_then(serve)))
+            .unwrap_or_else(|_| Err(format!("reading from {} broke down (a panic)", config.device.display())));
         if let Err(why) = ended {
             shared.set(|slot| {
                 slot.unplugged = Some(why);

@@ -1,5 +1,5 @@
 use super::pace::{PATIENCE, Pace, valid_rate};
-use super::{CaptureError, Next, Source};
+use super::{CaptureError, Condition, Next, Source};
 use crate::imaging::{self, Frame, Truth};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -21,6 +21,9 @@ pub enum Mode {
     Watch,
 }
 
+/// Size and time of writing: as long as both stay, it is the same image.
+type Stamp = (u64, Option<SystemTime>);
+
 /// What a hot folder does with an image that was judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -29,7 +32,7 @@ pub enum AfterInspection {
     #[default]
     Keep,
     Remove,
-    /// Moves it to `move_to`.
+    /// Moves it to `move_to`, under another name if there is one of its name.
     Move,
 }
 
@@ -70,20 +73,24 @@ pub(super) struct DirectorySource {
     config: DirectoryConfig,
     pace: Pace,
     queue: VecDeque<PathBuf>,
-    /// `watch`: size when last looked at, and since when it is that.
-    settling: HashMap<PathBuf, (u64, Option<SystemTime>, Instant)>,
-    /// `watch` with `keep`: what was queued already.
-    seen: HashSet<PathBuf>,
+    /// `watch`: as it was when last looked at, and since when it is that.
+    settling: HashMap<PathBuf, (Stamp, Instant)>,
+    /// `watch`: what was queued already, as it was then. Written anew, it is another image.
+    seen: HashMap<PathBuf, Stamp>,
     /// The image that is being judged.
     current: Option<PathBuf>,
     sequence: u64,
     last_scan: Option<Instant>,
+    /// `watch`: the folder cannot be listed.
+    away: bool,
 }
 
 impl DirectorySource {
     pub(super) fn new(config: &DirectoryConfig) -> Result<Self, CaptureError> {
-        if !config.path.is_dir() {
-            return Err(CaptureError::NotADirectory(config.path.clone()));
+        // A hot folder that is not there yet, for instance a share that is not mounted, is waited for.
+        let may_come = config.mode == Mode::Watch && !config.path.exists();
+        if !config.path.is_dir() && !may_come {
+            return Err(CaptureError::NotADirectory { key: "directory.path", path: config.path.clone() });
         }
         if !valid_rate(config.fps) {
             return Err(CaptureError::Config(format!(
@@ -96,18 +103,29 @@ impl DirectorySource {
                 "directory.after works in the mode \"watch\" only; it is a hot folder's setting".into(),
             ));
         }
-        if config.after == AfterInspection::Move && !config.move_to.is_dir() {
-            return Err(CaptureError::NotADirectory(config.move_to.clone()));
+        if config.after == AfterInspection::Move {
+            if config.move_to.as_os_str().is_empty() {
+                let why = "directory.move_to is empty; directory.after = \"move\" needs a directory to move images to";
+                return Err(CaptureError::Config(why.into()));
+            }
+            if !config.move_to.is_dir() {
+                return Err(CaptureError::NotADirectory { key: "directory.move_to", path: config.move_to.clone() });
+            }
+            if config.path.canonicalize().is_ok_and(|path| config.move_to.canonicalize().is_ok_and(|to| to == path)) {
+                let why = "directory.move_to is directory.path itself; expected another directory";
+                return Err(CaptureError::Config(why.into()));
+            }
         }
         let mut source = DirectorySource {
             pace: Pace::new(config.fps),
             config: config.clone(),
             queue: VecDeque::new(),
             settling: HashMap::new(),
-            seen: HashSet::new(),
+            seen: HashMap::new(),
             current: None,
             sequence: 0,
             last_scan: None,
+            away: false,
         };
         if config.mode != Mode::Watch {
             source.queue = images_under(&config.path)?.into();
@@ -125,28 +143,35 @@ impl DirectorySource {
             return Ok(());
         }
         self.last_scan = Some(Instant::now());
-        let found = images_under(&self.config.path)?;
+        let mut found = images_under(&self.config.path)?;
+        if let Some(judged) = self.moved_below() {
+            found.retain(|path| !path.starts_with(&judged));
+        }
         let there: HashSet<&PathBuf> = found.iter().collect();
         self.settling.retain(|path, _| there.contains(path));
-        self.seen.retain(|path| there.contains(path));
+        self.seen.retain(|path, _| there.contains(path));
         for path in found {
-            if self.seen.contains(&path)
-                || path.starts_with(&self.config.move_to) && self.config.after == AfterInspection::Move
-            {
-                continue;
-            }
-            let Ok(meta) = path.metadata() else { continue };
-            let now = (meta.len(), meta.modified().ok());
-            let entry = self.settling.entry(path.clone()).or_insert((now.0, now.1, Instant::now()));
-            if (entry.0, entry.1) != now {
-                *entry = (now.0, now.1, Instant::now());
-            } else if now.0 > 0 && entry.2.elapsed().as_millis() >= u128::from(self.config.settle_ms) {
+            let Some(now) = stamp(&path).filter(|now| self.seen.get(&path) != Some(now)) else { continue };
+            let entry = self.settling.entry(path.clone()).or_insert((now, Instant::now()));
+            if entry.0 != now {
+                *entry = (now, Instant::now());
+            } else if now.0 > 0 && entry.1.elapsed().as_millis() >= u128::from(self.config.settle_ms) {
                 self.settling.remove(&path);
-                self.seen.insert(path.clone());
+                self.seen.insert(path.clone(), now);
                 self.queue.push_back(path);
             }
         }
         Ok(())
+    }
+
+    /// `move_to`, where it lies below the hot folder, as the list of images names it.
+    fn moved_below(&self) -> Option<PathBuf> {
+        if self.config.after != AfterInspection::Move {
+            return None;
+        }
+        let (root, to) = (self.config.path.canonicalize().ok()?, self.config.move_to.canonicalize().ok()?);
+        let below = to.strip_prefix(root).ok().filter(|below| !below.as_os_str().is_empty())?;
+        Some(self.config.path.join(below))
     }
 }
 
@@ -162,12 +187,14 @@ impl Source for DirectorySource {
                         return Next::Skipped(e);
                     }
                 },
-                Mode::Watch => {
-                    if let Err(e) = self.scan() {
-                        std::thread::sleep(PATIENCE);
-                        return Next::Skipped(e);
+                Mode::Watch => match self.scan() {
+                    Ok(()) if std::mem::take(&mut self.away) => return Next::Condition(Condition::Running),
+                    Ok(()) => {}
+                    Err(e) if !std::mem::replace(&mut self.away, true) => {
+                        return Next::Condition(Condition::Unplugged(e.to_string()));
                     }
-                }
+                    Err(_) => {}
+                },
             }
         }
         if self.queue.is_empty() {
@@ -193,19 +220,42 @@ impl Source for DirectorySource {
 
     fn judged(&mut self) -> Result<(), CaptureError> {
         let Some(path) = self.current.take() else { return Ok(()) };
-        match self.config.after {
-            AfterInspection::Keep => Ok(()),
-            AfterInspection::Remove => {
-                std::fs::remove_file(&path).map_err(|source| CaptureError::Dispose { what: "remove", path, source })
-            }
+        // Written anew meanwhile: what lies there now was not judged.
+        if self.config.after == AfterInspection::Keep || stamp(&path).as_ref() != self.seen.get(&path) {
+            return Ok(());
+        }
+        let (what, done) = match self.config.after {
             AfterInspection::Move => {
                 let target = self.config.move_to.join(path.strip_prefix(&self.config.path).unwrap_or(&path));
-                let done =
-                    target.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| rename(&path, &target));
-                done.map_err(|source| CaptureError::Dispose { what: "move", path, source })
+                let folder = target.parent().map_or(Ok(()), std::fs::create_dir_all);
+                ("move", folder.and_then(|()| rename(&path, &free(target))))
             }
+            _ => ("remove", std::fs::remove_file(&path)),
+        };
+        match done {
+            Ok(()) => {
+                // The next file of this name is another image, however soon it comes.
+                self.seen.remove(&path);
+                Ok(())
+            }
+            Err(source) => Err(CaptureError::Dispose { what, path, source }),
         }
     }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    path.metadata().ok().map(|m| (m.len(), m.modified().ok()))
+}
+
+/// `target`, or `NAME-1.EXT`, `NAME-2.EXT`, ... where there is such a file already: nothing is overwritten.
+fn free(target: PathBuf) -> PathBuf {
+    let part = |p: Option<&std::ffi::OsStr>| p.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = (part(target.file_stem()), part(target.extension()));
+    let other = |n: u32| target.with_file_name(format!("{stem}-{n}.{extension}"));
+    if target.symlink_metadata().is_err() {
+        return target;
+    }
+    (1..).map(other).find(|path| path.symlink_metadata().is_err()).unwrap_or(target)
 }
 
 /// A rename that also works across file systems.
@@ -234,7 +284,12 @@ fn images_under(root: &Path) -> Result<Vec<PathBuf>, CaptureError> {
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let list = |source| CaptureError::List { path: folder.clone(), source };
-        for entry in std::fs::read_dir(&folder).map_err(list)? {
+        let entries = match std::fs::read_dir(&folder) {
+            // A folder below that went while we looked.
+            Err(e) if folder != root && e.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(list)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(list)?;
             if entry.file_name().to_string_lossy().starts_with('.') {
                 continue;
@@ -254,4 +309,97 @@ fn images_under(root: &Path) -> Result<Vec<PathBuf>, CaptureError> {
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     matches!(extension.as_str(), "png" | "jpg" | "jpeg" | "bmp" | "tif" | "tiff")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn hot(root: &Path, after: AfterInspection) -> DirectoryConfig {
+        let (path, move_to) = (root.join("in"), root.join("in/done"));
+        DirectoryConfig { path, move_to, mode: Mode::Watch, after, settle_ms: 1, ..DirectoryConfig::default() }
+    }
+
+    fn write(path: &Path, side: u32) {
+        image::RgbImage::new(side, side).save(path).unwrap();
+    }
+
+    /// The next answer that is not `Idle` within a second.
+    fn wait(source: &mut DirectorySource) -> Option<Next> {
+        let begun = Instant::now();
+        std::iter::from_fn(|| Some(source.next()))
+            .take_while(|_| begun.elapsed() < Duration::from_secs(1))
+            .find(|next| !matches!(next, Next::Idle))
+    }
+
+    fn judge(source: &mut DirectorySource) -> Option<u32> {
+        match wait(source) {
+            Some(Next::Frame(frame)) => {
+                source.judged().unwrap();
+                Some(frame.image.width())
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_name_that_comes_again_is_another_image() {
+        for after in [AfterInspection::Keep, AfterInspection::Remove, AfterInspection::Move] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(root.path().join("in/done")).unwrap();
+            let image = root.path().join("in/part.png");
+            let mut source = DirectorySource::new(&hot(root.path(), after)).unwrap();
+            for side in [8, 16, 24] {
+                write(&image, side);
+                assert_eq!(judge(&mut source), Some(side), "{after:?}");
+                // Written again before the folder is looked at the next time.
+            }
+            assert_eq!(judge(&mut source), None, "{after:?}: once each, and what was moved is not judged again");
+            assert_eq!(image.exists(), after == AfterInspection::Keep);
+            let moved = ["part.png", "part-1.png", "part-2.png"].map(|n| root.path().join("in/done").join(n).exists());
+            assert_eq!(moved, [after == AfterInspection::Move; 3]);
+        }
+    }
+
+    #[test]
+    fn what_was_written_anew_while_it_was_judged_is_not_removed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("in")).unwrap();
+        let image = root.path().join("in/part.png");
+        write(&image, 8);
+        let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Remove)).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Frame(_))));
+        write(&image, 16);
+        source.judged().unwrap();
+        assert_eq!(judge(&mut source), Some(16));
+        assert!(!image.exists());
+    }
+
+    #[test]
+    fn a_hot_folder_that_is_not_there_yet_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Keep)).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Unplugged(why))) if why.contains("/in")));
+        assert!(wait(&mut source).is_none(), "told once");
+        std::fs::create_dir(root.path().join("in")).unwrap();
+        write(&root.path().join("in/a.png"), 8);
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        assert_eq!(judge(&mut source), Some(8));
+    }
+
+    #[test]
+    fn a_wrong_move_to_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("in")).unwrap();
+        let good = hot(root.path(), AfterInspection::Move);
+        for (move_to, part) in [
+            (PathBuf::new(), "directory.move_to is empty"),
+            (root.path().join("nowhere"), "directory.move_to must be"),
+            (root.path().join("in/../in"), "is directory.path itself"),
+        ] {
+            let why = DirectorySource::new(&DirectoryConfig { move_to, ..good.clone() }).err().unwrap().to_string();
+            assert!(why.contains(part), "{why}");
+        }
+    }
 }

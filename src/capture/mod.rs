@@ -48,7 +48,7 @@ pub enum Condition {
     Stalled(String),
     /// The same picture again and again.
     Frozen(String),
-    /// The device is not there, or cannot be opened.
+    /// The device or the hot folder is not there, or cannot be opened.
     Unplugged(String),
 }
 
@@ -56,7 +56,7 @@ pub enum Condition {
 pub trait Source: Send {
     fn next(&mut self) -> Next;
 
-    /// The last frame was judged and what came of it is stored: a hot folder may dispose of its file now, not earlier.
+    /// The last frame was judged and what came of it is on disk: a hot folder may dispose of its file now, not earlier.
     ///
     /// # Errors
     /// The file could not be moved or removed; it will be judged again at the next start.
@@ -76,8 +76,8 @@ pub enum CaptureError {
     Image(#[from] DecodeError),
     #[error("cannot list the directory {path}: {source}")]
     List { path: PathBuf, source: std::io::Error },
-    #[error("{0} is not a directory; `path` of a directory source must be one that exists")]
-    NotADirectory(PathBuf),
+    #[error("{path} is not a directory; {key} must be one that exists")]
+    NotADirectory { key: &'static str, path: PathBuf },
     #[error("no image (PNG, JPEG, BMP or TIFF) lies in or under {0}")]
     Empty(PathBuf),
     #[error("cannot {what} the judged image {path}: {source}")]
@@ -98,7 +98,8 @@ pub enum SourceConfig {
 
 impl SourceConfig {
     /// # Errors
-    /// When the source can never give a frame. A camera that is not there *yet* is none of these: it comes as a [`Condition`].
+    /// When the source can never give a frame. A camera or a hot folder that is not there *yet* is none of these: it comes
+    /// as a [`Condition`].
     pub fn build(&self) -> Result<Box<dyn Source>, CaptureError> {
         Ok(match self {
             SourceConfig::Camera(c) => Box::new(camera::CameraSource::new(c)?),
