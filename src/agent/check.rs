@@ -65,7 +65,10 @@ fn outbox(path: &Path, limits: Limits) -> Result<String, String> {
 
 fn broker(settings: &Settings) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(probe(&settings.mqtt)).map_err(|e| e.to_string())?;
+    let probed = runtime.block_on(probe(&settings.mqtt));
+    // A look-up of the name that hangs in the system must not keep us.
+    runtime.shutdown_background();
+    probed.map_err(|e| e.to_string())?;
     Ok(format!("{}:{} takes the connection", settings.mqtt.host, settings.mqtt.port))
 }
 

@@ -8,7 +8,7 @@ use crate::events::{
 };
 use crate::imaging::{self, Frame, RgbImage, Truth};
 use crate::inspect::{self, Inspector, Verdict};
-use crate::mqtt::{Handle, Message, Rank, SharedOutbox};
+use crate::mqtt::{Handle, Message, Rank, SharedOutbox, Stored};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -207,9 +207,8 @@ impl Line {
         if let Some(observer) = &self.observer {
             observer(frame, &verdict);
         }
-        if let Some(change) = running.grouper.judge(defective, verdict.score) {
-            self.publish(change, frame, &verdict, running);
-        }
+        let change = running.grouper.judge(defective, verdict.score);
+        let safe = change.is_none_or(|change| self.publish(change, frame, &verdict, running));
         if self.settings.results {
             let result = FrameResult {
                 frame_id: frame.id.clone(),
@@ -221,14 +220,14 @@ impl Line {
             };
             self.session.volatile(self.topics.result(&self.settings.name), to_json(&result));
         }
-        // Only now may a hot folder dispose of the file: what came of it is stored.
-        if let Err(why) = self.source.judged() {
+        // Only now may a hot folder dispose of the file, and only if what came of it would survive our end.
+        if safe && let Err(why) = self.source.judged() {
             tracing::warn!(camera = self.settings.name, "{why}");
         }
     }
 
-    /// The event first, its heatmap behind it.
-    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, running: &mut Running) {
+    /// The event first, its heatmap behind it. True when the event is on disk; a heatmap may be lost to make room.
+    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, running: &mut Running) -> bool {
         let with_heatmap = self.settings.heatmap.enabled && change.kind == Kind::Opened;
         let (name, prefix) = (&self.settings.name, self.topics.prefix());
         let stamp = (self.run, running.sequence);
@@ -253,7 +252,7 @@ impl Line {
             change.kind
         );
         let event_id = event.id.to_string();
-        self.store(Message {
+        let safe = self.store(Message {
             rank: change.kind.into(),
             topic: self.topics.anomaly(name),
             content_type: "application/json".into(),
@@ -264,7 +263,7 @@ impl Line {
             match self.picture(frame, verdict) {
                 Ok((content_type, payload)) => {
                     let topic = self.topics.heatmap(name);
-                    self.store(Message {
+                    let _ = self.store(Message {
                         rank: Rank::Heatmap,
                         topic,
                         content_type: content_type.into(),
@@ -275,13 +274,17 @@ impl Line {
                 Err(why) => tracing::warn!(camera = name, "the heatmap of {} could not be made: {why}", frame.id),
             }
         }
+        safe
     }
 
-    fn store(&self, message: Message) {
+    /// True when it is on disk.
+    fn store(&self, message: Message) -> bool {
         // Dropped messages are counted by the outbox, which also says so.
-        if let Err(why) = self.outbox.put(message) {
+        let stored = self.outbox.put(message);
+        if let Err(why) = &stored {
             tracing::debug!(camera = self.settings.name, "{why}");
         }
+        matches!(stored, Ok(Stored::OnDisk))
     }
 
     fn picture(&self, frame: &Frame, verdict: &Verdict) -> image::ImageResult<(&'static str, Vec<u8>)> {

@@ -10,6 +10,7 @@ use crate::events::{Health, ModelRef, OutboxHealth, to_json};
 use crate::inspect::{InspectError, InspectOptions, Inspector};
 use crate::mqtt::{Handle, Outbox, Session, SharedOutbox};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,9 +36,10 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// True when the agent ran and something in it broke: starting again may help, other than with a wrong configuration.
+    /// True when the machine or a part of the agent broke down: starting again may help, other than with a wrong
+    /// configuration.
     pub fn is_breakdown(&self) -> bool {
-        matches!(self, RunError::Line(_) | RunError::Session)
+        matches!(self, RunError::Start(_) | RunError::Line(_) | RunError::Session)
     }
 }
 
@@ -67,7 +69,7 @@ impl std::fmt::Display for Report {
 /// What keeps it from starting, or a line that died.
 pub fn run_until_signal(settings: Settings, observer: Option<Observer>) -> Result<Report, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let stop = async move {
@@ -77,7 +79,10 @@ pub fn run_until_signal(settings: Settings, observer: Option<Observer>) -> Resul
             }
         };
         run(settings, observer, stop).await
-    })
+    });
+    // A look-up of the broker's name that hangs in the system must not keep us.
+    runtime.shutdown_background();
+    result
 }
 
 struct Prepared {
@@ -133,7 +138,9 @@ pub async fn run(
         };
         let reports = reports.clone();
         std::thread::Builder::new().name(format!("line {}", camera.name)).spawn(move || {
-            let _ = reports.send(line.run());
+            // A panic is the end of the agent, also while other cameras go on.
+            let name = line.settings.name.clone();
+            let _ = reports.send(catch_unwind(AssertUnwindSafe(|| line.run())).map_err(|_| name));
         })?;
     }
     drop(reports);
@@ -146,6 +153,7 @@ pub async fn run(
     notify::ready();
 
     let mut done: Vec<LineReport> = Vec::new();
+    let mut session_broke = false;
     let stopped = {
         tokio::pin!(stop);
         let mut watchdog = notify::Watchdog::new();
@@ -156,22 +164,26 @@ pub async fn run(
             tokio::select! {
                 () = &mut stop => break true,
                 report = ended.recv(), if !all_ended => match report {
-                    Some(report) => {
+                    Some(Ok(report)) => {
                         tracing::info!("{report}");
                         done.push(report);
+                    }
+                    // A line died. The agent ends with it, and systemd starts it anew.
+                    Some(Err(name)) => {
+                        tracing::error!("the inspection of {name} panicked; the agent ends");
+                        break true;
                     }
                     // Every source has given its last frame: what is left is to deliver.
                     None if done.len() == lines.len() && settings.ends() => {
                         all_ended = true;
                         handle.drain();
                     }
-                    // A line died. The agent ends with it, and systemd starts it anew.
                     None => break true,
                 },
-                _ = &mut session => match all_ended {
-                    true => break false,
-                    false => return Err(RunError::Session),
-                },
+                end = &mut session => {
+                    session_broke = end.is_err() || !all_ended;
+                    break false;
+                }
                 _ = feed.tick() => watchdog.feed(&lines),
                 _ = health.tick() => say_health(&settings, &handle, &outbox, &lines, started),
             }
@@ -184,13 +196,19 @@ pub async fn run(
         let begun = Instant::now();
         let finish = async {
             while let Some(report) = ended.recv().await {
+                // One that died is found below.
+                let Ok(report) = report else { continue };
                 tracing::info!("{report}");
                 done.push(report);
             }
         };
         let _ = timeout(deadline.max(Duration::from_secs(1)), finish).await;
         handle.stop(deadline.saturating_sub(begun.elapsed()));
-        let _ = session.await;
+        session_broke = session.await.is_err();
+    }
+    outbox.lock().flush();
+    if session_broke {
+        return Err(RunError::Session);
     }
     if let Some(died) = lines.iter().find(|l| !l.ended()) {
         return Err(RunError::Line(died.name.clone()));

@@ -264,6 +264,32 @@ impl Outbox {
         }
     }
 
+    /// The last chance before the process ends: opens the file if it could not be opened before, and stores what waits in
+    /// memory. What the disk still refuses is lost; it is counted and logged.
+    pub fn flush(&mut self) {
+        if self.volatile.is_empty() {
+            return;
+        }
+        if self.db.is_none()
+            && let Err(e) = self.reopen()
+        {
+            tracing::error!("{e}");
+        }
+        self.spill_back();
+        if self.volatile.is_empty() {
+            return;
+        }
+        tracing::error!(
+            "{} message(s) waited in memory only and are lost: the outbox {} does not take them",
+            self.volatile.len(),
+            self.path.display()
+        );
+        self.volatile_bytes = 0;
+        for (_, message) in std::mem::take(&mut self.volatile) {
+            *self.lost(message.rank) += 1;
+        }
+    }
+
     /// The oldest messages that `skip` does not hold back, in the order to send them: at most `count`, and no more than
     /// `bytes` together (but always one).
     ///
@@ -362,10 +388,14 @@ impl Outbox {
                 self.path.display()
             );
         }
+        *self.lost(rank) += n;
+    }
+
+    fn lost(&mut self, rank: Rank) -> &mut u64 {
         match rank {
-            Rank::Heatmap => self.counts.dropped_heatmaps += n,
-            Rank::Updated | Rank::Closed => self.counts.dropped_updates += n,
-            Rank::Opened => self.counts.lost_opened += n,
+            Rank::Heatmap => &mut self.counts.dropped_heatmaps,
+            Rank::Updated | Rank::Closed => &mut self.counts.dropped_updates,
+            Rank::Opened => &mut self.counts.lost_opened,
         }
     }
 

@@ -138,3 +138,23 @@ fn behaves_as_its_model() {
         assert!(path.metadata().unwrap().len() <= limits.max_bytes);
     }
 }
+
+#[test]
+fn a_disk_that_comes_back_at_the_end_takes_what_waits_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later/o.sqlite");
+    let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    assert_eq!(outbox.put(message(Rank::Opened, 0, 100)).unwrap(), Stored::InMemory);
+    std::fs::create_dir(dir.path().join("later")).unwrap();
+    outbox.flush();
+    assert_eq!((outbox.health().volatile, outbox.health().lost_opened), (0, 0));
+    drop(outbox);
+    assert_eq!(ids(&mut Outbox::open(&path, Limits { max_bytes: 1 << 20 }).0), ["0"]);
+
+    let (mut outbox, _) = Outbox::open(Path::new("/nowhere/at/all.sqlite"), Limits { max_bytes: 1 << 20 });
+    outbox.put(message(Rank::Opened, 0, 100)).unwrap();
+    outbox.put(message(Rank::Heatmap, 0, 100)).unwrap();
+    outbox.flush();
+    let health = outbox.health();
+    assert_eq!((health.volatile, health.bytes, health.lost_opened, health.dropped_heatmaps), (0, 0, 1, 1));
+}

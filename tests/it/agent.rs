@@ -108,3 +108,33 @@ fn an_incident_is_opened_and_updated() {
     let kinds: Vec<_> = payloads(&subscriber, "/anomaly").iter().map(|e| e["type"].clone()).collect();
     assert_eq!(kinds, ["opened", "updated", "updated"]);
 }
+
+#[test]
+fn a_hot_folder_keeps_the_image_whose_event_is_only_in_memory() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &["a"]);
+    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "")]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "watch").env("CKAAD__CAMERA__CAM__DIRECTORY__AFTER", "remove");
+    command.env("CKAAD__OUTBOX__PATH", "/proc/none/outbox.sqlite");
+    let mut agent = Running::spawn(command);
+    subscriber.wait_for("a.png");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    assert!(images.join("a.png").exists());
+}
+
+/// The observer runs in the line's thread, so its panic is the line's.
+#[test]
+fn a_line_that_panics_ends_the_agent_while_others_live() {
+    let site = Site::new();
+    let images = site.images("parts", &["a"]);
+    let more = format!("[camera.other]\nsource = \"synthetic\"\nbundle = {:?}\n", bundle());
+    let path = site.config(1, &images, "", &more);
+    let settings = ckaad_edge::agent::Settings::read(std::path::Path::new(&path)).unwrap();
+    let observer: ckaad_edge::agent::Observer =
+        std::sync::Arc::new(|frame, _| assert!(!frame.id.starts_with("a."), "this line breaks down"));
+    let end = ckaad_edge::agent::run_until_signal(settings, Some(observer)).unwrap_err();
+    assert!(end.is_breakdown() && end.to_string().contains("cam"), "{end}");
+}
