@@ -136,11 +136,11 @@ impl DirectorySource {
         Ok(source)
     }
 
-    /// Queues what has settled since the last look.
-    fn scan(&mut self) -> Result<(), CaptureError> {
+    /// Queues what has settled since the last look. False when it is too early for another one.
+    fn scan(&mut self) -> Result<bool, CaptureError> {
         let due = self.last_scan.is_none_or(|at| at.elapsed() >= PATIENCE);
         if !due {
-            return Ok(());
+            return Ok(false);
         }
         self.last_scan = Some(Instant::now());
         let mut found = images_under(&self.config.path)?;
@@ -161,7 +161,7 @@ impl DirectorySource {
                 self.queue.push_back(path);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `move_to`, where it lies below the hot folder, as the list of images names it.
@@ -188,8 +188,8 @@ impl Source for DirectorySource {
                     }
                 },
                 Mode::Watch => match self.scan() {
-                    Ok(()) if std::mem::take(&mut self.away) => return Next::Condition(Condition::Running),
-                    Ok(()) => {}
+                    Ok(true) if std::mem::take(&mut self.away) => return Next::Condition(Condition::Running),
+                    Ok(_) => {}
                     Err(e) if !std::mem::replace(&mut self.away, true) => {
                         return Next::Condition(Condition::Unplugged(e.to_string()));
                     }
