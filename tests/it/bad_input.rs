@@ -48,6 +48,8 @@ fn wrong_values_name_file_and_key() {
         (format!("{camera}[mqtt]\nprotocol = \"4\""), "protocol"),
         (format!("{camera}[device]\nsite = \"a+b\""), "device"),
         ("[camera.\"Big Name\"]\nsource = \"synthetic\"".into(), "camera.Big Name"),
+        (format!("{camera}[agent]\nlog = \"warning\""), "agent.log"),
+        (format!("{camera}[agent]\nlog = \"info,ckaad_edge=loud\""), "agent.log"),
         (String::new(), "camera"),
         ("[camera.a]\n[camera.b]".into(), "/dev/video0"),
         ("[[[".into(), "not valid TOML"),

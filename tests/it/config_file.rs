@@ -1,6 +1,7 @@
 //! configs/ holds what the program does.
 
 use ckaad_edge::agent::{Camera, Raw, Settings};
+use ckaad_edge::mqtt::Protocol;
 use std::path::Path;
 
 fn file(name: &str) -> std::path::PathBuf {
@@ -41,10 +42,19 @@ fn the_other_files_resolve() {
 
 #[test]
 fn a_variable_overrides_the_file() {
-    let variables =
-        vec![("CKAAD__MQTT__PORT".to_owned(), "77".to_owned()), ("CKAAD__DEVICE__NAME".into(), "123".into())];
-    let raw = Raw::parse("[mqtt]\nport = 5", Path::new("x"), variables).unwrap();
-    assert_eq!((raw.mqtt.port, raw.device.name.as_str()), (77, "123"));
+    let variables = [
+        ("CKAAD__MQTT__PORT", "77"),
+        ("CKAAD__MQTT__PROTOCOL", "5"),
+        ("CKAAD__MQTT__TLS__ENABLED", "true"),
+        ("CKAAD__DEVICE__NAME", "123"),
+        ("CKAAD__DEVICE__LINE", "03"),
+        ("CKAAD__CAMERA__LEFT__THRESHOLD", "0.5"),
+    ];
+    let variables = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let raw = Raw::parse("[mqtt]\nport = 5\nprotocol = \"3.1.1\"", Path::new("x"), variables).unwrap();
+    assert_eq!((raw.mqtt.port, raw.mqtt.protocol, raw.mqtt.tls.enabled), (77, Protocol::V5, true));
+    assert_eq!((raw.device.name.as_str(), raw.device.line.as_str()), ("123", "03"));
+    assert_eq!(raw.camera["left"].threshold, 0.5);
 }
 
 /// What `schema` prints is JSON whose references all lead somewhere.

@@ -67,7 +67,8 @@ impl Raw {
         let environment = config::Environment::with_prefix(ENVIRONMENT)
             .prefix_separator("__")
             .separator("__")
-            .try_parsing(true)
+            // Texts as they are: a key converts its own, and a line named `03` or a protocol `5` is no number.
+            .try_parsing(false)
             .source(Some(variables.into_iter().collect()));
         config::Config::builder()
             .add_source(config::File::from_str(text, config::FileFormat::Toml))

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// What runs.
 #[derive(Clone, Debug)]
@@ -59,6 +60,7 @@ impl Settings {
         if raw.outbox.max_bytes < 1 << 20 {
             return Err(bad("outbox.max_bytes", format!("is {}; expected 1048576 or more", raw.outbox.max_bytes)));
         }
+        log_filter(&raw.agent.log).map_err(|why| bad("agent.log", why))?;
         let mut cameras = Vec::new();
         let mut taken: HashMap<String, String> = HashMap::new();
         for (name, written) in raw.camera.iter().filter(|(_, c)| c.enabled) {
@@ -103,6 +105,15 @@ impl Settings {
     pub fn ends(&self) -> bool {
         self.cameras.iter().all(|c| c.source.ends())
     }
+}
+
+/// The filter's own reading takes any bare word for a module's name, so that `warning` would mean "nothing but of `warning`".
+fn log_filter(filter: &str) -> Result<(), String> {
+    let level = |word: &str| word.trim().parse::<LevelFilter>().is_ok();
+    if let Some(word) = filter.split(',').find(|part| !part.contains(['=', '[', ']']) && !level(part)) {
+        return Err(format!("has {word:?}; expected error, warn, info, debug, trace, or module=level"));
+    }
+    EnvFilter::try_new(filter).map(drop).map_err(|e| format!("is {filter:?}, which is no filter: {e}"))
 }
 
 fn mqtt(raw: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) -> Result<MqttConfig, ConfigError> {
