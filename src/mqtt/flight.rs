@@ -86,5 +86,5 @@ impl Flight {
 }
 
 pub(super) fn gone(reason: &str) -> LinkError {
-    LinkError::Unreachable { broker: "connection".into(), reason: reason.into() }
+    LinkError::Lost(reason.into())
 }

@@ -4,6 +4,8 @@
 //! forgotten the session, so nothing is left to it that must survive. The outbox sends again what was not acknowledged.
 
 use rumqttc::{Outgoing, Packet as Packet4, Transport, v5};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -52,12 +54,16 @@ pub struct MqttConfig {
 pub enum LinkError {
     #[error("cannot read {what} {path}: {reason}")]
     File { what: &'static str, path: PathBuf, reason: String },
+    #[error("{0}")]
+    Tls(String),
     #[error("the broker {broker} refused the user name or the password ({reason})")]
     Credentials { broker: String, reason: String },
     #[error("the broker {broker} refused the connection ({reason})")]
     Refused { broker: String, reason: String },
     #[error("the broker {broker} cannot be reached: {reason}")]
     Unreachable { broker: String, reason: String },
+    #[error("the connection to the broker is lost: {0}")]
+    Lost(String),
 }
 
 /// What happens on the connection, in order.
@@ -125,8 +131,9 @@ impl Link {
         let (events, receiver) = mpsc::unbounded_channel();
         let broker = format!("{}:{}", config.host, config.port);
         let password = config.password_file.as_ref().map(|path| read("the password file", path)).transpose()?;
-        let password =
-            password.map(|p| String::from_utf8_lossy(&p).trim_end_matches(['\r', '\n']).to_owned()).unwrap_or_default();
+        // The first line only, as the configuration promises: editors and `echo` end it in their own ways.
+        let password = password.map(|p| String::from_utf8_lossy(&p).lines().next().unwrap_or_default().to_owned());
+        let password = password.unwrap_or_default();
         let transport = transport(config)?;
         let timeout = config.connect_timeout.as_secs().max(1);
         let link = match config.protocol {
@@ -235,13 +242,40 @@ fn transport(config: &MqttConfig) -> Result<Transport, LinkError> {
     let Some(tls) = &config.tls else { return Ok(Transport::tcp()) };
     // rumqttc is built without a provider of its own. A second installation is refused, and the first one stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = match &tls.client {
-        Some((certificate, key)) => Some((read("the client certificate", certificate)?, read("the client key", key)?)),
-        None => None,
+    // Not rumqttc's own choices: its default panics over a machine without certificates and shows no client certificate.
+    let mut roots = RootCertStore::empty();
+    match &tls.ca {
+        Some(ca) => roots.add_parsable_certificates(certificates("the certificate authority", ca)?),
+        None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
     };
-    Ok(match &tls.ca {
-        Some(ca) => Transport::tls(read("the certificate authority", ca)?, client, None),
-        None => Transport::tls_with_default_config(),
+    if roots.is_empty() {
+        return Err(LinkError::Tls(match &tls.ca {
+            Some(ca) => format!("the certificate authority {} holds no certificate that can be used", ca.display()),
+            None => "this machine has no certificate authorities; name one with mqtt.tls.ca_file".into(),
+        }));
+    }
+    let trusting = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let client_config = match &tls.client {
+        None => trusting.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates("the client certificate", certificate)?;
+            let secret = PrivateKeyDer::from_pem_slice(&read("the client key", key)?)
+                .map_err(|e| LinkError::Tls(format!("the client key {} cannot be used: {e}", key.display())))?;
+            trusting.with_client_auth_cert(chain, secret).map_err(|e| {
+                LinkError::Tls(format!("the client certificate {} cannot be used: {e}", certificate.display()))
+            })?
+        }
+    };
+    Ok(Transport::tls_with_config(client_config.into()))
+}
+
+/// Every certificate of a PEM file.
+fn certificates(what: &'static str, path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let pem = read(what, path)?;
+    CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| LinkError::File {
+        what,
+        path: path.clone(),
+        reason: e.to_string(),
     })
 }
 

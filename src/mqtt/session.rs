@@ -124,7 +124,10 @@ impl Session {
                 last_trouble.clear();
             }
             if why != last_trouble {
-                tracing::warn!("{why}; events wait in the outbox, and the connection is tried again");
+                match self.ending {
+                    Ending::Stop { .. } => tracing::warn!("{why}; events wait in the outbox"),
+                    _ => tracing::warn!("{why}; events wait in the outbox, and the connection is tried again"),
+                }
                 last_trouble.clone_from(&why);
             }
             self.status.send_modify(|s| {
@@ -205,7 +208,10 @@ impl Session {
                     None => return Err(gone("the client ended")),
                 },
                 Some(order) = self.orders.recv() => self.note(order, None)?,
-                () = until(ending_at) => return Err(gone("no connection before the end")),
+                () = until(ending_at) => {
+                    tracing::warn!("there was no connection before the end; events wait in the outbox");
+                    return Ok(());
+                }
             }
         };
         let max_packet_bytes =
@@ -218,18 +224,29 @@ impl Session {
         for (topic, payload) in &self.retained {
             flight.hand_over(Sent::State, retained(topic.clone(), payload.clone()))?;
         }
+        // A broker may answer pings and acknowledge nothing, for ever: the client does not see that.
+        let patience = self.config.keep_alive * 3;
+        let mut silent_since = None;
         loop {
             self.feed(&mut flight)?;
             if self.finished(&flight) {
                 return self.last_words(&mut flight, &mut events).await;
             }
             let ending_at = self.ending_at();
+            if flight.unacknowledged() == 0 && flight.states == 0 {
+                silent_since = None;
+            } else {
+                silent_since.get_or_insert_with(Instant::now);
+            }
             tokio::select! {
                 event = events.recv() => {
                     let mut acked = Vec::new();
-                    let mut next = event;
+                    let mut next = Some(event.ok_or_else(|| gone("the client ended"))?);
                     let mut result = Ok(());
                     while let Some(event) = next {
+                        if matches!(event, Event::Acked(..)) {
+                            silent_since = None;
+                        }
                         result = flight.take(event, &mut acked);
                         next = if result.is_ok() { events.try_recv().ok() } else { None };
                     }
@@ -237,6 +254,10 @@ impl Session {
                     result?;
                 }
                 Some(order) = self.orders.recv() => self.note(order, Some(&mut flight))?,
+                () = until(silent_since.map(|at| at + patience)) => {
+                    let seconds = patience.as_secs();
+                    return Err(gone(&format!("the broker has acknowledged nothing for {seconds} s")));
+                }
                 () = self.outbox.arrived() => {}
                 () = until(ending_at) => {}
             }

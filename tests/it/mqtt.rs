@@ -116,7 +116,7 @@ fn a_refused_password_is_one_sentence_and_events_wait() {
     assert_eq!(agent_.ended(), Some(0), "{:#?}", agent_.lines());
     assert!(agent_.saw("outbox: 10 wait, 0 dropped"), "five events and five heatmaps: {:#?}", agent_.lines());
 
-    std::fs::write(&secret, "right\n").unwrap();
+    std::fs::write(&secret, "right\r\nonly the first line counts\n").unwrap();
     let subscriber = broker.subscriber(&["camera/+/anomaly"], "%t %r %p", &["-u", "press", "-P", "right"]);
     let mut again = run(&config);
     assert_eq!(again.ended(), Some(0), "{:#?}", again.lines());
@@ -190,4 +190,61 @@ fn tls_is_verified_against_the_given_authority() {
         agent(&["check", "--config", &config]).env("CKAAD__MQTT__TLS__CA_FILE", file("stranger.pem")).output();
     let report = String::from_utf8_lossy(&distrust.unwrap().stdout).into_owned();
     assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("ertificate")), "{report}");
+
+    // A machine without any authorities, as a slim container is.
+    let nobody = site.path().join("nobody");
+    std::fs::create_dir(&nobody).unwrap();
+    let bare = agent(&["check", "--config", &config])
+        .env("CKAAD__MQTT__TLS__CA_FILE", "")
+        .env("SSL_CERT_DIR", &nobody)
+        .env_remove("SSL_CERT_FILE")
+        .output();
+    let report = String::from_utf8_lossy(&bare.unwrap().stdout).into_owned();
+    assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("mqtt.tls.ca_file")), "{report}");
+}
+
+/// Takes every connection, answers pings, acknowledges nothing.
+fn silent_broker() -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut one = [0];
+            while stream.read_exact(&mut one).is_ok() {
+                let kind = one[0] >> 4;
+                let (mut length, mut shift) = (0usize, 0);
+                while stream.read_exact(&mut one).is_ok() {
+                    length |= usize::from(one[0] & 0x7f) << shift;
+                    shift += 7;
+                    if one[0] < 0x80 {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                let answer: &[u8] = match kind {
+                    1 => &[0x20, 2, 0, 0],
+                    12 => &[0xd0, 0],
+                    _ => &[],
+                };
+                if stream.read_exact(&mut body).and_then(|()| stream.write_all(answer)).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_broker_that_acknowledges_nothing_is_left() {
+    let site = Site::new();
+    let images = site.images("parts", &["a"]);
+    let config = site.config(silent_broker(), &images, "", "protocol = \"3.1.1\"\nkeep_alive_s = 5\n");
+    let mut agent = run(&config);
+    agent.wait_for("the broker has acknowledged nothing for 15 s");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    assert!(agent.saw("outbox: 2 wait"), "{:#?}", agent.lines());
 }
