@@ -19,7 +19,7 @@
 //! - The room rule: when a message does not fit, the oldest heatmaps go first, then the oldest `updated`, then the oldest `closed`.
 //!   An `opened` is never removed. A message never pushes out one of a higher rank than its own.
 //! - Every message that is not delivered is counted in [`OutboxHealth`].
-//! - A damaged file is renamed to `<name>.damaged-<time>` and a new one begun: it never stops the start.
+//! - A damaged file is renamed to `<name>.damaged-<time>` and a new one begun: it never stops the start. The newest two are kept.
 //!
 //! Delivery is at least once: an acknowledgement that we did not see leads to a second delivery with the same event id.
 
@@ -35,6 +35,7 @@ pub const VOLATILE_BYTES: usize = 16 << 20;
 /// Room that SQLite needs for itself; a smaller limit is raised to it.
 const SMALLEST: u64 = 64 * store::PAGE;
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
@@ -111,8 +112,9 @@ pub struct Outbox {
     volatile_bytes: usize,
     next_volatile: i64,
     counts: OutboxHealth,
-    /// The disk refuses; told once, and once when it is over.
-    refusing: bool,
+    /// The disk refuses, told then; told again when it is over. A disk at its limit takes one message and refuses the next:
+    /// that is one trouble.
+    refusing: Option<Instant>,
 }
 
 impl Outbox {
@@ -129,10 +131,10 @@ impl Outbox {
             volatile_bytes: 0,
             next_volatile: -1,
             counts: OutboxHealth::default(),
-            refusing: false,
+            refusing: None,
         };
         let trouble = outbox.reopen().err();
-        outbox.refusing = outbox.db.is_none();
+        outbox.refusing = outbox.db.is_none().then(Instant::now);
         (outbox, trouble)
     }
 
@@ -178,7 +180,7 @@ impl Outbox {
         }
         match self.put_on_disk(&message) {
             Ok(true) => {
-                if std::mem::take(&mut self.refusing) {
+                if self.refusing.take_if(|told| told.elapsed() >= TOLD_EVERY).is_some() {
                     tracing::info!("the outbox {} can be written again", self.path.display());
                 }
                 self.spill_back();
@@ -191,7 +193,8 @@ impl Outbox {
             Ok(false) => self.put_in_memory(message),
             Err(e) => {
                 self.counts.failed_writes += 1;
-                if !std::mem::replace(&mut self.refusing, true) {
+                if self.refusing.is_none() {
+                    self.refusing = Some(Instant::now());
                     tracing::error!("{e}");
                 }
                 self.put_in_memory(message)
@@ -294,7 +297,7 @@ impl Outbox {
     /// `bytes` together (but always one).
     ///
     /// # Errors
-    /// When the file cannot be read; what is in memory is given out first in that case.
+    /// When the file cannot be read, and nothing waits in memory.
     pub fn pending(
         &mut self,
         skip: impl Fn(i64) -> bool,
@@ -312,9 +315,8 @@ impl Outbox {
             }
             fits && out.len() < count
         };
-        let more = self.volatile.iter().filter(|(id, _)| !skip(*id)).all(|(id, m)| take(*id, m.clone()));
-        let Some(db) = self.db.as_ref().filter(|_| more) else { return Ok(out) };
-        let mut read = || -> rusqlite::Result<()> {
+        let mut room = true;
+        let mut read = |db: &Connection| -> rusqlite::Result<()> {
             let mut ids = db.prepare_cached("SELECT id FROM message ORDER BY id")?;
             let mut one =
                 db.prepare_cached("SELECT rank, topic, content_type, event_id, payload FROM message WHERE id = ?1")?;
@@ -333,20 +335,32 @@ impl Outbox {
                         payload: r.get(4)?,
                     })
                 })?;
-                if !take(id, message) {
+                room = take(id, message);
+                if !room {
                     break;
                 }
             }
             Ok(())
         };
-        let result = read();
+        let mut result = self.db.as_ref().map_or(Ok(()), &mut read).map_err(|e| {
+            let read = OutboxError::Read { path: self.path.clone(), reason: e.to_string() };
+            (store::is_damage(&e), read)
+        });
+        // What is in memory came when the disk took nothing more, after what is on it.
+        if room {
+            self.volatile.iter().filter(|(id, _)| !skip(*id)).all(|(id, m)| take(*id, m.clone()));
+        }
+        if let Err((true, _)) = result {
+            self.db = None;
+            result = self.reopen().map_err(|e| (true, e));
+        }
         match result {
-            Ok(()) => Ok(out),
-            Err(e) if store::is_damage(&e) => {
-                self.db = None;
-                self.reopen().map(|()| out)
+            Err((_, e)) if out.is_empty() => Err(e),
+            Err((_, e)) => {
+                tracing::warn!("{e}");
+                Ok(out)
             }
-            Err(e) => Err(OutboxError::Read { path: self.path.clone(), reason: e.to_string() }),
+            Ok(()) => Ok(out),
         }
     }
 

@@ -44,6 +44,7 @@ fn room_is_made_from_heatmaps_then_updates_and_never_from_opened() {
     for n in 3..100 {
         let _ = outbox.put(message(Rank::Opened, n, 4000));
         let left = ids(&mut outbox);
+        assert!(left.iter().map(|id| id.parse::<usize>().unwrap()).is_sorted(), "disk before memory: {left:?}");
         let gone = |id: &str| !left.contains(&id.to_owned());
         assert!(!gone("1") || gone("2"), "the heatmap goes before the update");
         assert!(!gone("0"), "an opened never goes");
@@ -73,6 +74,20 @@ fn a_damaged_file_is_set_aside_and_never_stops_the_start() {
         .flatten()
         .filter(|e| e.file_name().to_string_lossy().contains(".damaged-"));
     assert_eq!(aside.count(), 2);
+    let newest = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+        names.filter(|n| n.contains(".damaged-")).max().unwrap()
+    };
+    let before = newest();
+    for n in 0..3 {
+        std::thread::sleep(Duration::from_millis(2));
+        std::fs::write(&path, vec![n; 9000]).unwrap();
+        drop(Outbox::open(&path, Limits { max_bytes: 1 << 20 }));
+    }
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    let left = names.iter().filter(|n| n.to_string_lossy().contains(".damaged-")).count();
+    assert_eq!(left, 2, "only the newest two are kept: {names:?}");
+    assert!(!names.iter().any(|n| n.to_string_lossy() == before));
 }
 
 #[test]

@@ -2,12 +2,16 @@
 
 use super::outbox::{Limits, Message, Rank};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Length from which SQLite folds the write-ahead log back into the file.
 pub(super) const WAL_BYTES: u64 = 1 << 20;
 pub(super) const PAGE: u64 = 4096;
+
+/// Damaged files that are kept for whoever wants to look into them.
+const KEPT: usize = 2;
 
 pub(super) fn connect(path: &Path, limits: Limits) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
@@ -113,5 +117,22 @@ pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     for suffix in ["-wal", "-shm"] {
         let _ = std::fs::rename(with(suffix), with(&format!(".damaged-{stamp}{suffix}")));
     }
+    forget_older(path);
     Ok(aside)
+}
+
+/// Keeps the newest [`KEPT`] damaged files: a disk that goes bad must not be filled with them.
+fn forget_older(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let begin = format!("{name}.damaged-");
+    let names =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let stamp = |name: &str| name.strip_prefix(&begin)?.split('-').next()?.parse::<i64>().ok();
+    let ours: Vec<(i64, String)> = names.filter_map(|name| Some((stamp(&name)?, name))).collect();
+    let stamps: BTreeSet<i64> = ours.iter().map(|(stamp, _)| *stamp).collect();
+    let Some(oldest) = stamps.iter().rev().nth(KEPT - 1) else { return };
+    for (_, name) in ours.iter().filter(|(stamp, _)| stamp < oldest) {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
 }
