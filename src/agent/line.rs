@@ -10,6 +10,7 @@ use crate::imaging::{self, Frame, RgbImage, Truth};
 use crate::inspect::{self, Inspector, Verdict};
 use crate::mqtt::{Handle, Message, Rank, SharedOutbox, Stored};
 use jiff::Timestamp;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -130,7 +131,12 @@ const TIMES: usize = 4096;
 /// How often the camera's state is published while nothing changes, for its frame rate.
 const STATE_EVERY: Duration = Duration::from_secs(30);
 
+/// After so many frames in a row that the network could not judge, the camera counts as not inspected.
+const FAILURES: u32 = 5;
+
 struct Running {
+    /// Frames in a row that could not be judged.
+    failures: u32,
     grouper: Grouper,
     sequence: u64,
     times: Vec<f64>,
@@ -144,6 +150,7 @@ impl Line {
     /// Runs until the source ends or the stop flag is set.
     pub(super) fn run(mut self) -> LineReport {
         let mut running = Running {
+            failures: 0,
             grouper: Grouper::new(self.settings.grouping, self.settings.close_after),
             sequence: 0,
             times: Vec::new(),
@@ -168,7 +175,10 @@ impl Line {
                 self.say_state(&mut running);
             }
             self.progress.dropped.store(self.source.dropped(), Relaxed);
-            self.progress.rounds.fetch_add(1, Relaxed);
+            // A model that fails is no progress: the watchdog starts us anew.
+            if running.failures < FAILURES {
+                self.progress.rounds.fetch_add(1, Relaxed);
+            }
         };
         running.phase = (CameraPhase::Disabled, why.into(), Timestamp::now());
         self.say_state(&mut running);
@@ -186,12 +196,31 @@ impl Line {
         tracing::warn!(camera = self.settings.name, "{why}; it was skipped");
     }
 
+    /// The model could not judge a frame: told for each at first, then once for all.
+    fn failed(&self, why: &str, running: &mut Running) {
+        running.failures = running.failures.saturating_add(1);
+        match running.failures.cmp(&FAILURES) {
+            Ordering::Less => self.skip(why),
+            Ordering::Equal => {
+                self.progress.skipped.fetch_add(1, Relaxed);
+                let reason = format!("{FAILURES} frames in a row could not be judged, this is the last: {why}");
+                tracing::error!(camera = self.settings.name, "{reason}");
+                running.phase = (CameraPhase::Disabled, reason, Timestamp::now());
+                self.say_state(running);
+            }
+            Ordering::Greater => drop(self.progress.skipped.fetch_add(1, Relaxed)),
+        }
+    }
+
     fn judge(&mut self, frame: &Frame, running: &mut Running) {
         let begun = Instant::now();
         let verdict = match self.inspector.inspect(&frame.image) {
             Ok(verdict) => verdict,
-            Err(why) => return self.skip(&format!("the frame {} could not be judged: {why}", frame.id)),
+            Err(why) => return self.failed(&format!("the frame {} could not be judged: {why}", frame.id), running),
         };
+        if std::mem::take(&mut running.failures) >= FAILURES {
+            self.condition(Condition::Running, running);
+        }
         let took = begun.elapsed();
         let defective = verdict.is_defective();
         self.progress.judged.fetch_add(1, Relaxed);

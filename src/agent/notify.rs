@@ -51,7 +51,8 @@ impl Watchdog {
     }
 
     /// Once a period. A line makes progress when it went round: asked its source, and if there was a frame, judged it and stored
-    /// what came of it. A camera that is stalled or unplugged goes round and says so; an engine that hangs does not.
+    /// what came of it. A camera that is stalled or unplugged goes round and says so; an engine that hangs, or fails over
+    /// every frame, does not.
     pub(super) fn feed(&mut self, lines: &[Arc<Progress>]) {
         let rounds: Vec<u64> = lines.iter().map(|l| l.rounds()).collect();
         let stuck =
