@@ -116,6 +116,12 @@ impl Engine {
         self.plan.input_size()
     }
 
+    /// Width and height of the map.
+    pub fn map_size(&self) -> (usize, usize) {
+        let [_, height, width] = self.plan.outputs()[0];
+        (width, height)
+    }
+
     /// `image` is `[H,W,3]`.
     ///
     /// # Errors
@@ -150,7 +156,7 @@ fn output_shapes(model: &TypedModel) -> Result<Vec<[usize; 3]>, EngineError> {
         .map(|i| {
             let fact = model.output_fact(i).map_err(|e| contract(e.to_string()))?;
             match (fact.datum_type, fact.shape.as_concrete()) {
-                (DatumType::F32, Some(&[1, c, h, w])) => Ok([c, h, w]),
+                (DatumType::F32, Some(&[1, c, h, w])) if c > 0 && h > 0 && w > 0 => Ok([c, h, w]),
                 _ => Err(contract(format!("{fact:?}"))),
             }
         })

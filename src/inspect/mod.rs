@@ -33,6 +33,11 @@ pub enum InspectError {
         manifest.0, manifest.1, network.0, network.1
     )]
     InputSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
+    #[error(
+        "model {name} {version}: the manifest's output_stride makes a map of {}x{}, the network gives {}x{}",
+        manifest.0, manifest.1, network.0, network.1
+    )]
+    MapSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
 }
 
 /// What the one who runs the model may set.
@@ -70,6 +75,11 @@ impl Inspector {
         let stated = (manifest.input.width as usize, manifest.input.height as usize);
         if engine.input_size() != stated {
             return Err(InspectError::InputSize { name, version, manifest: stated, network: engine.input_size() });
+        }
+        let stride = (manifest.output_stride as usize).max(1);
+        let map = (stated.0 / stride, stated.1 / stride);
+        if engine.map_size() != map {
+            return Err(InspectError::MapSize { name, version, manifest: map, network: engine.map_size() });
         }
         let threshold = options.threshold.unwrap_or(manifest.calibration.threshold);
         Ok(Inspector { manifest, engine, threshold })

@@ -219,3 +219,13 @@ fn every_flipped_bit_that_matters_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_stride_that_is_not_the_networks_is_refused() {
+    use ckaad_edge::inspect::{InspectOptions, Inspector};
+    let mut bundle = Bundle::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad")).unwrap();
+    Inspector::new(&bundle, &InspectOptions::default()).unwrap();
+    bundle.manifest.output_stride *= 2;
+    let why = Inspector::new(&bundle, &InspectOptions::default()).err().unwrap().to_string();
+    assert!(why.contains("output_stride"), "{why}");
+}
