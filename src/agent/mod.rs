@@ -51,7 +51,7 @@ pub enum Outcome {
 }
 
 /// A line of a command's answer. A reader that has gone away (`| head`) is no error.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+pub fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{line}");
 }

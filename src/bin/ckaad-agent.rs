@@ -190,7 +190,7 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
                 Schema::Config => agent::config_schema(),
             };
             let text = serde_json::to_string_pretty(&schema).context("printing the schema")?;
-            println!("{text}");
+            agent::say(format_args!("{text}"));
             Ok(Outcome::Well)
         }
     }
