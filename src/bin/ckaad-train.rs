@@ -67,7 +67,7 @@ struct SynthArgs {
     test_defective: u32,
 }
 
-/// Which data set; `evaluate` judges its test images.
+// No doc comment: clap would take it for the about of whatever command this is part of.
 #[derive(Args)]
 struct DataArgs {
     /// Data set, in one of the layouts of docs/data.md

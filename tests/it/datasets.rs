@@ -51,7 +51,7 @@ impl Tree {
     }
 
     fn refused(&self, layout: Option<Layout>, category: Option<&str>) -> String {
-        self.open(layout, category).err().expect("a folder that is no such set is refused").to_string()
+        self.open(layout, category).expect_err("a folder that is no such set is refused").to_string()
     }
 }
 

@@ -81,8 +81,17 @@ fn is_image(path: &Path) -> bool {
 
 /// `folder/stem` with the first image extension that there is.
 pub fn image_named(folder: &Path, stem: &str) -> Option<PathBuf> {
+    named(folder, stem, &EXTENSIONS)
+}
+
+/// As [`image_named`], of the formats that keep zeros zero.
+pub fn mask_named(folder: &Path, stem: &str) -> Option<PathBuf> {
+    named(folder, stem, &["png", "bmp", "tif", "tiff"])
+}
+
+fn named(folder: &Path, stem: &str, extensions: &[&str]) -> Option<PathBuf> {
     let with = |e: &str| folder.join(format!("{stem}.{e}"));
-    EXTENSIONS.iter().flat_map(|e| [with(e), with(&e.to_uppercase())]).find(|p| p.is_file())
+    extensions.iter().flat_map(|e| [with(e), with(&e.to_uppercase())]).find(|p| p.is_file())
 }
 
 /// The images of one class folder; `defect` is `None` for the normal class.

@@ -18,5 +18,5 @@ pub fn read(source: &Source) -> Result<DataSet, DataError> {
 
 fn mask(root: &Path, sample: &Sample) -> Option<PathBuf> {
     let folder = root.join("ground_truth").join(sample.defect.as_ref()?);
-    listing::image_named(&folder, sample.path.file_stem()?.to_str()?)
+    listing::mask_named(&folder, sample.path.file_stem()?.to_str()?)
 }

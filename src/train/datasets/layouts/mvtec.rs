@@ -49,5 +49,5 @@ pub fn read_category(
 fn mask(root: &Path, sample: &Sample) -> Option<PathBuf> {
     let folder = root.join("ground_truth").join(sample.defect.as_ref()?);
     let stem = sample.path.file_stem()?.to_str()?;
-    listing::image_named(&folder, &format!("{stem}_mask")).or_else(|| listing::image_named(&folder, stem))
+    listing::mask_named(&folder, &format!("{stem}_mask")).or_else(|| listing::mask_named(&folder, stem))
 }

@@ -99,8 +99,9 @@ fn categories(root: &Path) -> Vec<(String, PathBuf, PathBuf)> {
         let images = images(&name)?;
         Some((name, json, images))
     };
-    let listed_in = |jsons: &&str| json_files(&root.join(jsons)).into_iter().filter_map(category).collect();
-    JSONS.iter().map(|jsons| listed_in(&jsons)).find(|found: &Vec<_>| !found.is_empty()).unwrap_or_default()
+    let listed_in =
+        |jsons: &&str| -> Vec<_> { json_files(&root.join(jsons)).into_iter().filter_map(category).collect() };
+    JSONS.iter().map(listed_in).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
 fn json_files(folder: &Path) -> Vec<PathBuf> {
