@@ -54,7 +54,7 @@ pub fn read(source: &Source) -> Result<DataSet, DataError> {
     let listed: Listing = serde_json::from_str(&listing::text(json)?).map_err(|e| {
         malformed(format!("meta, train and test with anomaly_class and image_path expected; found {e}"))
     })?;
-    let prefix = listed.meta.prefix.unwrap_or_else(|| category.clone());
+    let prefix = listed.meta.prefix.filter(|p| !p.is_empty()).unwrap_or_else(|| category.clone());
     let reader = Reader {
         json,
         root: listing::below(images, &prefix, json)?,
