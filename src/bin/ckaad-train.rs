@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use ckaad_edge::bundle::{Bundle, Precision};
 use ckaad_edge::synthetic::{DatasetConfig, write_dataset};
 use ckaad_edge::train::config::TrainConfig;
-use ckaad_edge::train::datasets::DataSet;
+use ckaad_edge::train::datasets::{DataSet, Layout, Source};
 use ckaad_edge::train::device::DeviceChoice;
 use ckaad_edge::train::evaluate::{Evaluation, evaluate};
 use ckaad_edge::train::fit::{FitOptions, fit};
@@ -35,7 +35,8 @@ enum Command {
     Synth(SynthArgs),
     /// Train a detector on a folder of images
     ///
-    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined.
+    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is one of the
+    /// public sets that docs/data.md lists, as it comes out of its archive.
     /// A run that was stopped (Ctrl-C, power) goes on with --resume from its last validation.
     Fit(FitArgs),
     /// Pack a trained run into one bundle: fold, quantise, calibrate
@@ -66,14 +67,33 @@ struct SynthArgs {
     test_defective: u32,
 }
 
+// No doc comment: clap would take it for the about of whatever command this is part of.
+#[derive(Args)]
+struct DataArgs {
+    /// Data set, in one of the layouts of docs/data.md
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// How it lies on disk; found out when not given
+    #[arg(long, value_name = "NAME", value_enum)]
+    layout: Option<Layout>,
+    /// Which category, where DIR holds several
+    #[arg(long, value_name = "NAME")]
+    category: Option<String>,
+}
+
+impl From<DataArgs> for Source {
+    fn from(args: DataArgs) -> Source {
+        Source { root: args.data, layout: args.layout, category: args.category }
+    }
+}
+
 #[derive(Args)]
 struct FitArgs {
     /// Training config; every key has a default, see configs/train/
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Data set in MVTec AD's layout
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
     /// Folder of the run: checkpoints, cached features, progress
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
@@ -107,9 +127,8 @@ enum PrecisionArg {
 struct EvaluateArgs {
     #[arg(long, value_name = "BUNDLE")]
     bundle: PathBuf,
-    /// Data set in MVTec AD's layout; its test images are judged
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
     /// Write all numbers and every image's score here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -151,8 +170,13 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
 
 fn run_fit(args: FitArgs) -> Result<ExitCode> {
     let config = TrainConfig::load(&args.config)?;
-    let done =
-        fit(&FitOptions { config, data: args.data, out: args.out.clone(), device: args.device, resume: args.resume })?;
+    let done = fit(&FitOptions {
+        config,
+        data: args.data.into(),
+        out: args.out.clone(),
+        device: args.device,
+        resume: args.resume,
+    })?;
     let best = done.best.context("no epoch was validated")?;
     println!(
         "{}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
@@ -190,7 +214,7 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     let bundle = Bundle::read(&args.bundle)?;
-    let data = DataSet::open(&args.data)?;
+    let data = DataSet::open(&args.data.into())?;
     let mut gallery = report::Gallery::new(&bundle);
     let evaluation = evaluate(&bundle, &data, |judged, image, verdict| gallery.add(judged, image, verdict))?;
     print_table(&evaluation);

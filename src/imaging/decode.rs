@@ -1,5 +1,6 @@
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
-use std::io::Cursor;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 /// The largest picture that is decoded: 64 megapixels, more than any line camera in reach of this software.
@@ -18,19 +19,52 @@ pub enum DecodeError {
     TooLong { path: PathBuf, bytes: u64 },
 }
 
-/// Decodes a PNG, JPEG, BMP or TIFF file to `[H,W,3] u8` RGB. Greyscale is repeated over the channels, 16 bit
-/// is scaled to 8, and the EXIF orientation is applied: the picture is as a person sees it.
+/// Decodes a PNG, JPEG, BMP or TIFF file to `[H,W,3] u8` RGB: the picture as a person sees it.
+///
+/// Greyscale is repeated over the channels. 16 bit becomes 8 by `round(v / 257)`, which takes 0 to 0 and 65535 to 255; a camera that
+/// uses only the lower bits of 16 therefore gives a dark picture. Transparency is left out: the colour below it counts as it
+/// is stored. The EXIF orientation is applied.
+///
+/// # Errors
+/// The file cannot be read, is no such image, or is larger than [`MAX_PIXELS`] or 256 MiB.
 pub fn load(path: &Path) -> Result<RgbImage, DecodeError> {
-    let read = |source| DecodeError::Read { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(read)?.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(DecodeError::TooLong { path: path.to_owned(), bytes });
-    }
-    decode(&std::fs::read(path).map_err(read)?, path)
+    decode(&read_bounded(path)?, path)
 }
 
 /// As [`load`], from memory; `name` is only for the error's sentence.
 pub fn decode(bytes: &[u8], name: &Path) -> Result<RgbImage, DecodeError> {
+    Ok(decode_as_stored(bytes, name)?.into_rgb8())
+}
+
+/// A mask file `[H,W]`: 255 where the stored value is not zero, of whatever depth, else 0. Transparency is left out.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_mask(path: &Path) -> Result<GrayImage, DecodeError> {
+    // By way of 16 bit: a value of 1 in a 16-bit mask must not be rounded away.
+    let grey = decode_as_stored(&read_bounded(path)?, path)?.into_luma16();
+    Ok(GrayImage::from_fn(grey.width(), grey.height(), |x, y| {
+        image::Luma([if grey.get_pixel(x, y).0[0] == 0 { 0 } else { u8::MAX }])
+    }))
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, DecodeError> {
+    let read = |source| DecodeError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    let mut bytes = vec![];
+    if length <= MAX_FILE_BYTES {
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    }
+    let length = length.max(bytes.len() as u64);
+    if length > MAX_FILE_BYTES {
+        return Err(DecodeError::TooLong { path: path.to_owned(), bytes: length });
+    }
+    Ok(bytes)
+}
+
+/// The pixels in their own depth and colour type, upright.
+fn decode_as_stored(bytes: &[u8], name: &Path) -> Result<DynamicImage, DecodeError> {
     let malformed = |reason: String| DecodeError::Malformed { path: name.to_owned(), reason };
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| malformed(e.to_string()))?;
@@ -48,5 +82,5 @@ pub fn decode(bytes: &[u8], name: &Path) -> Result<RgbImage, DecodeError> {
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| malformed(e.to_string()))?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(image)
 }

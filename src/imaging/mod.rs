@@ -7,7 +7,7 @@ mod fit;
 mod frame;
 mod heatmap;
 
-pub use decode::{DecodeError, MAX_PIXELS, decode, load};
+pub use decode::{DecodeError, MAX_PIXELS, decode, load, load_mask};
 pub use fit::{Filter, Fit, Placement, fit};
 pub use frame::{Frame, Truth};
 pub use heatmap::{draw_box, encode_jpeg, encode_png, overlay, turbo};

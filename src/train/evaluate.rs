@@ -1,6 +1,6 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use super::datasets::{DataError, DataSet, Sample};
+use super::datasets::{self, DataError, DataSet, Sample};
 use super::metrics::{self, Pixels};
 use super::progress::Progress;
 use crate::bundle::{Bundle, BundleError};
@@ -124,7 +124,7 @@ pub fn evaluate(
         version: bundle.manifest.version.to_string(),
         bundle_sha256: bundle.digest.clone(),
         precision: bundle.manifest.precision,
-        data: data.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        data: data.name(),
         normal_images: samples.iter().filter(|s| s.defect.is_none()).count(),
         anomalous_images: samples.iter().filter(|s| s.defect.is_some()).count(),
         image: image_metrics(&samples),
@@ -186,7 +186,7 @@ fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
 
 /// The mask as the network sees the image, `[H,W]`, nearest neighbour.
 fn mask_at_input(path: &Path, image: &RgbImage, bundle: &Bundle) -> Result<Vec<bool>, EvaluateError> {
-    let mask = imaging::load(path)?;
+    let mask = datasets::load_mask(path)?;
     if mask.dimensions() != image.dimensions() {
         let (found, expected) = (mask.dimensions(), image.dimensions());
         return Err(EvaluateError::MaskSize { mask: path.to_owned(), found, expected });

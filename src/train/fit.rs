@@ -1,7 +1,7 @@
 //! `ckaad-train fit`: data set → run.
 
 use super::config::{ConfigError, TrainConfig};
-use super::datasets::{DataError, DataSet};
+use super::datasets::{DataError, DataSet, Sample, Source};
 use super::device::{DeviceChoice, DeviceError};
 use super::export::graph::Graph;
 use super::export::network;
@@ -38,7 +38,7 @@ pub enum FitError {
 /// The command line, resolved.
 pub struct FitOptions {
     pub config: TrainConfig,
-    pub data: PathBuf,
+    pub data: Source,
     pub out: PathBuf,
     pub device: DeviceChoice,
     pub resume: bool,
@@ -138,12 +138,12 @@ fn prepare(options: &FitOptions, run: &Run, progress: &Progress) -> Result<(Extr
         let statistics = config.features.standardise.then_some(info.statistics.as_slice());
         return Ok((Extractor::new(config.backbone, &config.features.strides, input, statistics)?, info));
     }
-    let split = Split::draw(&data, config);
+    let split = Split::draw(&data, config)?;
     let mut statistics = vec![];
     let mut extractor = Extractor::new(config.backbone, &config.features.strides, input, None)?;
     if config.features.standardise {
         progress.say("measuring the feature channels");
-        let mut normal = run::samples(&data.root, &split.train_normal, false);
+        let mut normal = run::samples(&data.root, &split.train_normal);
         normal.truncate(STATISTICS_IMAGES);
         statistics = extractor.statistics(&normal)?;
         extractor = Extractor::new(config.backbone, &config.features.strides, input, Some(&statistics))?;
@@ -207,17 +207,17 @@ impl Caches {
         extractor: &Extractor,
         progress: &Progress,
     ) -> Result<Caches, FeatureError> {
-        let open = |name: &str, names: &[String], anomalous: bool, augmented: bool| {
-            let samples = run::samples(&info.data, names, anomalous);
+        let open = |name: &str, split: &[Sample], augmented: bool| {
+            let samples = run::samples(&info.data, split);
             let variants = if augmented { config.features.flips.variants() } else { &[(false, false)][..] };
             let path = run.path("cache").join(format!("{name}.f16"));
             FeatureCache::open(&path, extractor, &samples, variants, progress)
         };
         Ok(Caches {
-            train_normal: open("train-normal", &info.split.train_normal, false, true)?,
-            train_anomalous: open("train-anomalous", &info.split.train_anomalous, true, true)?,
-            validation_normal: open("validation-normal", &info.split.validation_normal, false, false)?,
-            validation_anomalous: open("validation-anomalous", &info.split.validation_anomalous, true, false)?,
+            train_normal: open("train-normal", &info.split.train_normal, true)?,
+            train_anomalous: open("train-anomalous", &info.split.train_anomalous, true)?,
+            validation_normal: open("validation-normal", &info.split.validation_normal, false)?,
+            validation_anomalous: open("validation-anomalous", &info.split.validation_anomalous, false)?,
         })
     }
 

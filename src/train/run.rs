@@ -11,11 +11,12 @@
 
 use super::backbones::ChannelStatistics;
 use super::config::TrainConfig;
-use super::datasets::{DataSet, Sample};
+use super::datasets::{self, DataSet, Sample};
 use super::methods::ckaad::Losses;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -30,15 +31,19 @@ pub enum RunError {
     Exists(PathBuf),
     #[error("{run} was made with another {what}; resume with the same, or give another --out")]
     Changed { run: PathBuf, what: &'static str },
+    #[error(
+        "no normal image of {data} can be held out: all {images} are of one part or patient; those of two are needed"
+    )]
+    OneGroup { data: PathBuf, images: usize },
 }
 
-/// Which training image is used for what; paths relative to the data set.
+/// Which training image is used for what; paths relative to the data set. [`samples`] gives them as they lie on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    pub train_normal: Vec<String>,
-    pub train_anomalous: Vec<String>,
-    pub validation_normal: Vec<String>,
-    pub validation_anomalous: Vec<String>,
+    pub train_normal: Vec<Sample>,
+    pub train_anomalous: Vec<Sample>,
+    pub validation_normal: Vec<Sample>,
+    pub validation_anomalous: Vec<Sample>,
 }
 
 /// `run.json`.
@@ -174,28 +179,52 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
 
 impl Split {
     /// Draws the validation images; the same seed draws the same ones.
-    pub fn draw(data: &DataSet, config: &TrainConfig) -> Split {
-        let mut rng = StdRng::seed_from_u64(config.seed);
-        let mut hold_out = |samples: &[Sample], share: f64| {
-            let mut names: Vec<String> = samples.iter().map(|s| data.relative(&s.path)).collect();
-            names.shuffle(&mut rng);
-            let mut rest = names.split_off((names.len() as f64 * share).ceil() as usize);
-            names.sort();
-            rest.sort();
-            (names, rest)
+    ///
+    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they are; of the
+    /// anomalies each kind of defect gives its share, as far as it has more than one group.
+    ///
+    /// # Errors
+    /// All normal images are of one group.
+    pub fn draw(data: &DataSet, config: &TrainConfig) -> Result<Split, RunError> {
+        let keyed = |s| (datasets::key(s, &data.root), s);
+        let mut held: BTreeSet<String> = data.validation_normal.iter().map(|s| keyed(s).0).collect();
+        let own_validation = !held.is_empty();
+        let samples: Vec<(String, &Sample)> =
+            data.train_normal.iter().chain(&data.train_anomalous).map(keyed).collect();
+        let keys: BTreeSet<&String> = samples.iter().map(|(key, _)| key).collect();
+        let mut order: Vec<String> = keys.into_iter().cloned().collect();
+        order.shuffle(&mut StdRng::seed_from_u64(config.seed));
+        datasets::hold_out(&samples, &order, &mut held, |sample| match sample.defect {
+            Some(_) => config.validation.anomalous_share,
+            None if own_validation => 0.0,
+            None => config.validation.normal_share,
+        });
+        let is_held = |s: &&Sample| held.contains(&datasets::key(s, &data.root));
+        let part = |samples: &[Sample], on_hold: bool| -> Vec<Sample> {
+            samples.iter().filter(|s| is_held(s) == on_hold).map(|s| relative(s, &data.root)).collect()
         };
-        let (validation_normal, train_normal) = hold_out(&data.train_normal, config.validation.normal_share);
-        let (validation_anomalous, train_anomalous) =
-            hold_out(&data.train_anomalous, config.validation.anomalous_share);
-        Split { train_normal, train_anomalous, validation_normal, validation_anomalous }
+        let own = data.validation_normal.iter().map(|s| relative(s, &data.root));
+        let split = Split {
+            train_normal: part(&data.train_normal, false),
+            train_anomalous: part(&data.train_anomalous, false),
+            validation_normal: own.chain(part(&data.train_normal, true)).collect(),
+            validation_anomalous: part(&data.train_anomalous, true),
+        };
+        if split.validation_normal.is_empty() || split.train_normal.is_empty() {
+            return Err(RunError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
+        }
+        Ok(split)
     }
 }
 
-/// The listed images as samples below `root`.
-pub fn samples(root: &Path, names: &[String], anomalous: bool) -> Vec<Sample> {
-    let sample = |name: &String| {
-        let defect = name.split('/').nth(1).filter(|_| anomalous).map(str::to_owned);
-        Sample { path: root.join(name), defect, mask: None }
-    };
-    names.iter().map(sample).collect()
+fn relative(sample: &Sample, root: &Path) -> Sample {
+    let below = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
+    Sample { path: below(&sample.path), mask: sample.mask.as_deref().map(below), ..sample.clone() }
+}
+
+/// The samples of a split as they lie below `root`.
+pub fn samples(root: &Path, split: &[Sample]) -> Vec<Sample> {
+    let placed =
+        |s: &Sample| Sample { path: root.join(&s.path), mask: s.mask.as_ref().map(|m| root.join(m)), ..s.clone() };
+    split.iter().map(placed).collect()
 }

@@ -1,6 +1,8 @@
 //! Integration tests, one file a promise, one binary to link.
 
 mod bundle;
+#[cfg(feature = "train")]
+mod datasets;
 mod floors;
 mod parity;
 mod synthetic;

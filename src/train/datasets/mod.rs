@@ -1,57 +1,125 @@
-//! Folders of images in MVTec AD's layout:
+//! Data sets on disk → lists of labelled images. Nothing is decoded here but masks.
 //!
 //! ```text
-//! train/good/*            normal images
-//! train/<defect>/*        optional: anomalous images, known as such but not outlined (coarse labels)
-//! test/good/*  test/<defect>/*
-//! ground_truth/<defect>/NAME_mask.png     optional: pixel masks of test images
+//! Source (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
+//!                                                                        validation_normal, test
 //! ```
+//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held out is
+//! decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
 
+mod coarse;
+mod error;
+mod groups;
+mod layouts;
+mod listing;
+mod mask;
+
+pub use coarse::{Classes, LabelledShare, coarse_labels};
+pub use error::DataError;
+pub(super) use groups::{hold_out, key};
+pub use layouts::Layout;
+pub use mask::load_mask;
+
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
-
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    #[error("{0} has no folder train/good or test/good: a data set in MVTec AD's layout is expected")]
-    Layout(PathBuf),
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{folder} holds {found} images; at least {needed} are needed")]
-    TooFew { folder: PathBuf, found: usize, needed: usize },
-}
-
 /// One image and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sample {
     pub path: PathBuf,
     /// The kind of defect; `None` for a normal image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
-    /// Pixel mask, when there is one: not zero is anomalous.
+    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See [`load_mask`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<PathBuf>,
+    /// Images of one part or patient share it; `None` when nothing shows which image belongs to which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The part that this image is one view of, where the set is judged by parts (Real-IAD's sample level).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+}
+
+impl Sample {
+    /// An image of which only the class is known.
+    pub fn new(path: PathBuf, defect: Option<String>) -> Sample {
+        Sample { path, defect, ..Sample::default() }
+    }
+}
+
+/// Where a data set lies, and what the command line says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub root: PathBuf,
+    /// `None` is found out from what lies on disk.
+    pub layout: Option<Layout>,
+    /// Needed where `root` holds several.
+    pub category: Option<String>,
+}
+
+impl Source {
+    pub fn new(root: impl Into<PathBuf>) -> Source {
+        Source { root: root.into(), layout: None, category: None }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct DataSet {
+    /// Paths in reports and runs are relative to it.
     pub root: PathBuf,
+    pub layout: Layout,
+    pub category: Option<String>,
     pub train_normal: Vec<Sample>,
     /// Coarse-labelled training anomalies.
     pub train_anomalous: Vec<Sample>,
+    /// The set's own held-out normal images; empty when it has none and some are to be drawn from the training images.
+    pub validation_normal: Vec<Sample>,
     pub test: Vec<Sample>,
 }
 
 impl DataSet {
-    /// Lists the images below `root`, sorted by path; none is decoded.
-    pub fn open(root: &Path) -> Result<DataSet, DataError> {
-        if !root.join("train/good").is_dir() && !root.join("test/good").is_dir() {
-            return Err(DataError::Layout(root.to_owned()));
+    /// Lists the images of `source`, each list sorted by path; none is decoded.
+    ///
+    /// # Errors
+    /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV or JSON
+    /// file in it is malformed, too long or names files that are not below it.
+    pub fn open(source: &Source) -> Result<DataSet, DataError> {
+        let layout = match source.layout {
+            Some(layout) => layout,
+            None => Layout::detect(&source.root)?,
+        };
+        let mut data = layout.read(source)?;
+        for samples in [&mut data.train_normal, &mut data.train_anomalous, &mut data.validation_normal, &mut data.test]
+        {
+            samples.sort();
         }
-        let (train_normal, train_anomalous) = split(root, "train")?;
-        let (mut test, test_anomalous) = split(root, "test")?;
-        test.extend(test_anomalous);
-        Ok(DataSet { root: root.to_owned(), train_normal, train_anomalous, test })
+        Ok(data)
+    }
+
+    /// A set of no images.
+    fn empty(root: &Path, layout: Layout) -> DataSet {
+        DataSet {
+            root: root.to_owned(),
+            layout,
+            category: None,
+            train_normal: vec![],
+            train_anomalous: vec![],
+            validation_normal: vec![],
+            test: vec![],
+        }
+    }
+
+    fn add_training(&mut self, samples: impl IntoIterator<Item = Sample>) {
+        for sample in samples {
+            if sample.defect.is_none() { &mut self.train_normal } else { &mut self.train_anomalous }.push(sample);
+        }
+    }
+
+    /// The category's name, else the folder's.
+    pub fn name(&self) -> String {
+        self.category.clone().unwrap_or_else(|| listing::name(&self.root))
     }
 
     /// # Errors
@@ -60,13 +128,13 @@ impl DataSet {
         if self.train_normal.len() >= needed {
             return Ok(());
         }
-        Err(DataError::TooFew { folder: self.root.join("train/good"), found: self.train_normal.len(), needed })
+        Err(DataError::TooFew { root: self.root.clone(), found: self.train_normal.len(), needed })
     }
 
-    /// SHA-256 over the relative paths and contents of all training images.
+    /// SHA-256 over the relative paths and contents of all training images and of the set's own validation images.
     pub fn training_digest(&self) -> Result<String, DataError> {
         let mut all = Sha256::new();
-        for sample in self.train_normal.iter().chain(&self.train_anomalous) {
+        for sample in self.train_normal.iter().chain(&self.train_anomalous).chain(&self.validation_normal) {
             let bytes =
                 std::fs::read(&sample.path).map_err(|source| DataError::Read { path: sample.path.clone(), source })?;
             all.update(self.relative(&sample.path).as_bytes());
@@ -79,37 +147,4 @@ impl DataSet {
     pub fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().into_owned()
     }
-}
-
-/// The normal and the anomalous images of `root/part`.
-fn split(root: &Path, part: &str) -> Result<(Vec<Sample>, Vec<Sample>), DataError> {
-    let folder = root.join(part);
-    let (mut normal, mut anomalous) = (vec![], vec![]);
-    if !folder.is_dir() {
-        return Ok((normal, anomalous));
-    }
-    for class in entries(&folder)?.into_iter().filter(|p| p.is_dir()) {
-        let name = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for path in entries(&class)?.into_iter().filter(|p| is_image(p)) {
-            if name == "good" {
-                normal.push(Sample { path, defect: None, mask: None });
-            } else {
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                let mask = root.join("ground_truth").join(&name).join(format!("{stem}_mask.png"));
-                let mask = mask.is_file().then_some(mask);
-                anomalous.push(Sample { path, defect: Some(name.clone()), mask });
-            }
-        }
-    }
-    Ok((normal, anomalous))
-}
-
-fn entries(folder: &Path) -> Result<BTreeSet<PathBuf>, DataError> {
-    let read = |source| DataError::Read { path: folder.to_owned(), source };
-    std::fs::read_dir(folder).map_err(read)?.map(|entry| entry.map(|e| e.path()).map_err(read)).collect()
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    path.is_file() && extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }

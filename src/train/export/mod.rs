@@ -97,11 +97,10 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
     let model = match precision {
         Precision::F32 => onnx::emit_f32(&graph, None),
         Precision::Int8 => {
-            let mut samples = run::samples(&info.data, &info.split.train_normal, false);
+            let mut samples = run::samples(&info.data, &info.split.train_normal);
             let every = samples.len().div_ceil(RANGE_IMAGES).max(1);
             samples = samples.into_iter().step_by(every).collect();
-            samples
-                .extend(run::samples(&info.data, &info.split.train_anomalous, true).into_iter().take(RANGE_IMAGES / 4));
+            samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(RANGE_IMAGES / 4));
             onnx::emit_int8(&graph, &ranges::measure(&graph, &samples, config.input.into(), &progress)?)
         }
     };
@@ -173,8 +172,8 @@ impl HeldOut {
         progress: &Progress,
     ) -> Result<HeldOut, ExportError> {
         let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
-        let normal = run::samples(&info.data, &info.split.validation_normal, false);
-        let anomalous = run::samples(&info.data, &info.split.validation_anomalous, true);
+        let normal = run::samples(&info.data, &info.split.validation_normal);
+        let anomalous = run::samples(&info.data, &info.split.validation_anomalous);
         let bar = progress.bar(&format!("calibrating {}", config.name), normal.len() + anomalous.len());
         let mut maps = |samples: &[super::datasets::Sample]| -> Result<Vec<Vec<f32>>, ExportError> {
             let map = |s: &super::datasets::Sample| {
@@ -208,9 +207,9 @@ impl HeldOut {
 /// Held-out images at input size with the answers of this bundle: normal and, where there are, anomalous ones.
 fn golden(bundle: &Bundle, info: &RunInfo) -> Result<Vec<Golden>, ExportError> {
     let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
-    let mut samples = run::samples(&info.data, &info.split.validation_anomalous, true);
+    let mut samples = run::samples(&info.data, &info.split.validation_anomalous);
     samples.truncate(GOLDEN / 2);
-    let normal = run::samples(&info.data, &info.split.validation_normal, false);
+    let normal = run::samples(&info.data, &info.split.validation_normal);
     samples.extend(normal.into_iter().take(GOLDEN - samples.len()));
     let input = &bundle.manifest.input;
     let golden = |s: &super::datasets::Sample| {
