@@ -16,6 +16,11 @@ pub fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"))
 }
 
+/// `0.1234 to 0.2345`, or a dash.
+pub fn interval(value: Option<(f64, f64)>) -> String {
+    value.map_or_else(|| "–".to_owned(), |(low, high)| format!("{low:.4} to {high:.4}"))
+}
+
 /// Keeps the pictures worth showing while a set is judged, so that memory does not grow with the set.
 pub struct Gallery<'a> {
     bundle: &'a Bundle,
@@ -127,7 +132,7 @@ fn numbers(e: &Evaluation) -> String {
     let image = cells([e.image.auroc, e.image.average_precision, e.image.f1_max, None]);
     let _ = write!(out, "<tr><td>image</td>{image}</tr>");
     if let Some(p) = &e.pixel {
-        let _ = write!(out, "<tr><td>pixel</td>{}</tr>", cells([p.auroc, p.average_precision, None, p.aupro]));
+        let _ = write!(out, "<tr><td>pixel</td>{}</tr>", cells([p.auroc, p.average_precision, None, p.aupro_30]));
     }
     let _ = write!(
         out,
@@ -192,13 +197,9 @@ fn histogram(e: &Evaluation) -> String {
 
 fn roc_curve(e: &Evaluation) -> String {
     let size = 300.0;
-    let items = e.samples.iter().map(|s| {
-        let positive = f32::from(s.defect.is_some());
-        metrics::Item { score: s.score, negative: 1.0 - positive, positive }
-    });
-    let Some(points) = metrics::roc(items.collect()) else {
-        return "<p>The set has one class only, so there is no curve.</p>".into();
-    };
+    let (scores, labels): (Vec<f32>, Vec<bool>) = e.samples.iter().map(|s| (s.score, s.defect.is_some())).unzip();
+    let points: Vec<(f64, f64)> =
+        metrics::operating_points(&scores, &labels).iter().map(|p| (p.false_positive_rate, p.recall)).collect();
     let line: Vec<String> =
         points.iter().map(|(x, y)| format!("{:.1},{:.1}", 40.0 + x * size, 10.0 + (1.0 - y) * size)).collect();
     format!(

@@ -2,6 +2,8 @@
 
 mod bundle;
 mod floors;
+#[cfg(feature = "train")]
+mod metrics;
 mod parity;
 mod synthetic;
 #[cfg(feature = "train")]
