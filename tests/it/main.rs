@@ -5,6 +5,8 @@ mod floors;
 #[cfg(feature = "train")]
 mod metrics;
 mod parity;
+#[cfg(feature = "train")]
+mod report;
 mod synthetic;
 #[cfg(feature = "train")]
 mod trainer;
