@@ -229,3 +229,41 @@ fn mask_at_input(path: &Path, image: &RgbImage, bundle: &Bundle) -> Result<Vec<b
     };
     Ok((0..input.height).flat_map(|y| (0..input.width).map(move |x| (x, y))).map(|(x, y)| at(x, y)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(part: Option<&str>, defect: Option<&str>, score: f32) -> Judged {
+        let [part, defect] = [part, defect].map(|text| text.map(str::to_owned));
+        Judged { path: String::new(), defect, score, map_maximum: -score, part }
+    }
+
+    #[test]
+    fn a_part_is_found_by_the_one_view_that_shows_its_defect() {
+        let samples = [
+            judged(Some("a"), None, 0.1),
+            judged(Some("a"), Some("dent"), 0.9),
+            judged(Some("b"), None, 0.5),
+            judged(Some("b"), None, 0.2),
+        ];
+        let part = part_metrics(&samples).unwrap();
+        assert_eq!((part.normal_parts, part.anomalous_parts), (1, 1));
+        assert_eq!(part.by_score.auroc, Some(1.0));
+        // The maps' maxima are turned round: part a has -0.1, part b -0.2.
+        assert_eq!(part.by_map_maximum.auroc, Some(1.0));
+        assert_eq!(image_metrics(&samples, |s| s.map_maximum).auroc, Some(0.0));
+    }
+
+    #[test]
+    fn without_parts_there_is_no_part_level() {
+        assert!(part_metrics(&[judged(None, None, 0.1), judged(None, Some("dent"), 0.9)]).is_none());
+    }
+
+    #[test]
+    fn a_score_at_the_threshold_alerts() {
+        let samples = [judged(None, None, 0.5), judged(None, Some("dent"), 0.5), judged(None, Some("dent"), 0.4)];
+        let found = counts(&samples, 0.5);
+        assert_eq!((found.hits, found.misses, found.false_alarms, found.passed), (1, 1, 1, 0));
+    }
+}

@@ -1,6 +1,10 @@
 //! The trainer's metrics against those of others: scikit-learn, anomalib, and ADer's definitions done by brute force
 //! (`tests/reference/metrics.py`).
 
+use ckaad_edge::bundle::Bundle;
+use ckaad_edge::synthetic::{DatasetConfig, write_dataset};
+use ckaad_edge::train::datasets::DataSet;
+use ckaad_edge::train::evaluate::{EvaluateError, Evaluation, evaluate as judge};
 use ckaad_edge::train::metrics::{ImageMetrics, PixelMetrics, Pixels, by_part};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::path::Path;
@@ -132,4 +136,63 @@ fn stepped_metrics_equal_aders_definitions() {
         near(&case.name, "IoU .2-.8", Some(found.iou_mean), expected.iou_mean, 1e-6);
         near(&case.name, "stepped AUPRO", found.aupro_30, expected.aupro_30, 1e-6);
     }
+}
+
+fn small_set(folder: &Path) -> std::path::PathBuf {
+    let root = folder.join("data");
+    let config =
+        DatasetConfig { train_good: 1, train_defective: 0, test_good: 4, test_defective: 1, ..Default::default() };
+    write_dataset(&root, &config).unwrap();
+    root
+}
+
+fn judge_with_the_shipped_bundle(root: &Path) -> Result<Evaluation, EvaluateError> {
+    let bundle = Bundle::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad")).unwrap();
+    judge(&bundle, &DataSet::open(root).unwrap(), |_, _, _| ())
+}
+
+#[test]
+fn an_evaluation_carries_every_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = small_set(folder.path());
+    let value = serde_json::to_value(judge_with_the_shipped_bundle(&root).unwrap()).unwrap();
+    for level in ["image", "image_by_map_maximum"] {
+        for metric in ["auroc", "average_precision", "f1_max"] {
+            assert!(value[level][metric].is_f64(), "{level}.{metric} in {value}");
+        }
+        assert_eq!(value[level]["auroc_95"].as_array().map(Vec::len), Some(2), "{value}");
+    }
+    for metric in ["auroc", "average_precision", "f1_max", "aupro_30", "aupro_05"] {
+        assert!(value["pixel"][metric].as_f64().is_some_and(|v| v > 0.0 && v <= 1.0), "pixel.{metric} in {value}");
+    }
+    for metric in ["f1_max", "iou_max", "f1_mean", "acc_mean", "iou_mean", "aupro_30"] {
+        assert!(value["pixel"]["ader"][metric].is_f64(), "pixel.ader.{metric} in {value}");
+    }
+    let images = value["samples"].as_array().unwrap().len();
+    assert_eq!(value["pixel"]["images"], images);
+    assert!(value["pixel"]["regions"].as_u64().unwrap() >= images as u64 - 4);
+    // The bundle's score is a mean of the largest pixels, so the largest is never below it.
+    assert!(value["samples"].as_array().unwrap().iter().all(|s| s["map_maximum"].as_f64() >= s["score"].as_f64()));
+}
+
+/// Without masks there are no pixel metrics; a defect without one is left out of them; a mask of another size is named.
+#[test]
+fn masks_decide_what_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = small_set(folder.path());
+    let masks: Vec<_> = std::fs::read_dir(root.join("ground_truth"))
+        .unwrap()
+        .flat_map(|kind| std::fs::read_dir(kind.unwrap().path()).unwrap())
+        .map(|mask| mask.unwrap().path())
+        .collect();
+    std::fs::remove_file(&masks[0]).unwrap();
+    let found = judge_with_the_shipped_bundle(&root).unwrap();
+    assert_eq!(found.pixel.unwrap().images, found.samples.len() - 1);
+
+    image::GrayImage::new(7, 5).save(&masks[1]).unwrap();
+    let error = judge_with_the_shipped_bundle(&root).unwrap_err().to_string();
+    assert!(error.contains(masks[1].to_str().unwrap()) && error.contains("is 7x5 pixels, its image"), "{error}");
+
+    std::fs::remove_dir_all(root.join("ground_truth")).unwrap();
+    assert!(judge_with_the_shipped_bundle(&root).unwrap().pixel.is_none());
 }

@@ -68,11 +68,12 @@ fn a_set_that_outgrows_memory_gives_the_same_numbers() {
 fn random_maps(images: usize, width: usize, height: usize) -> Vec<(Vec<f32>, Option<Vec<bool>>)> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
     let mut image = |i: usize| {
-        let mask: Vec<bool> =
-            (0..width * height).map(|p| i % 3 > 0 && (p % width / 7 + p / width / 5) % 4 == 0).collect();
+        let normal = i.is_multiple_of(3);
+        let defective = |p: usize| (p % width / 7 + p / width / 5).is_multiple_of(4);
+        let mask: Vec<bool> = (0..width * height).map(|p| !normal && defective(p)).collect();
         let score = |m: &bool| (rng.random_range(-60..60) as f32 + if *m { 25.0 } else { 0.0 }) / 64.0;
         let map = mask.iter().map(score).collect();
-        (map, (i % 3 > 0).then_some(mask))
+        (map, (!normal).then_some(mask))
     };
     (0..images).map(&mut image).collect()
 }

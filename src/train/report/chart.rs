@@ -3,7 +3,7 @@
 use super::escape;
 use std::fmt::Write;
 
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 46.0;

@@ -22,7 +22,7 @@ pub fn histogram(e: &Evaluation) -> String {
     let tallest = bins.iter().flat_map(|b| [share(b, 0), share(b, 1)]).fold(0.0, f64::max);
     let x = Axis { label: "image score", low, high: low + step * BINS as f64 };
     let y = Axis { label: "share of the class, %", low: 0.0, high: tallest * 1.05 };
-    let mut chart = Chart::new(x, y, (940.0, 280.0));
+    let mut chart = Chart::new(x, y, (1048.0, 280.0));
     for (i, bin) in bins.iter().enumerate() {
         for (class, ink) in [(0, Ink::Normal), (1, Ink::Anomalous)] {
             if bin[class] > 0 {
@@ -50,7 +50,7 @@ pub fn roc_and_precision(e: &Evaluation) -> String {
 
 fn roc(e: &Evaluation, points: &[OperatingPoint]) -> String {
     let mut chart =
-        Chart::new(unit("share of normal images alerted"), unit("share of anomalous images alerted"), (460.0, 400.0));
+        Chart::new(unit("share of normal images alerted"), unit("share of anomalous images alerted"), (516.0, 420.0));
     chart.guide((0.0, 0.0), (1.0, 1.0));
     let mut line = vec![(0.0, 0.0)];
     line.extend(points.iter().map(|p| (p.false_positive_rate, p.recall)));
@@ -65,7 +65,7 @@ fn precision_recall(e: &Evaluation, points: &[OperatingPoint]) -> String {
     let mut chart = Chart::new(
         unit("recall: share of anomalous images alerted"),
         unit("precision: share of alerts that are right"),
-        (460.0, 400.0),
+        (516.0, 420.0),
     );
     let chance = e.anomalous_images as f64 / (e.anomalous_images + e.normal_images).max(1) as f64;
     chart.guide((0.0, chance), (1.0, chance));

@@ -163,7 +163,7 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
     if let Some(auroc) = reported(bundle, "image_auroc") {
         fact("image AUROC on held-out training images", number(Some(auroc)));
     }
-    fact("packed", m.created.to_string());
+    fact("packed", format!("{:.0}", m.created));
     m.licences.iter().for_each(|licence| fact("licence", licence.clone()));
     fact("bundle SHA-256", e.bundle_sha256.clone());
     format!("<h2>Model</h2>{}", table("facts", "", &rows))

@@ -49,7 +49,7 @@ fn curve(label: &str, points: &[(f64, f64)], ink: Ink) -> String {
     let low = points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
     let x = Axis { label: "epoch", low: first.0, high: last.0 };
-    let mut chart = Chart::new(x, Axis { label, low, high }, (330.0, 220.0));
+    let mut chart = Chart::new(x, Axis { label, low, high }, (338.0, 220.0));
     chart.line(points, ink);
     points.iter().filter(|_| points.len() <= 40).for_each(|(x, y)| chart.dot(*x, *y, ink));
     chart.figure("")
