@@ -10,7 +10,7 @@ use super::runs::{Runs, Sorted};
 use imageproc::region_labelling::{Connectivity, connected_components};
 use serde::Serialize;
 
-/// Memory for pixels, about 130 megapixels; more are sorted on disk.
+/// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on disk.
 pub const MEMORY_BYTES: usize = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]
