@@ -8,6 +8,7 @@ use ckaad_edge::train::datasets::{DataSet, Layout, Source};
 use ckaad_edge::train::device::DeviceChoice;
 use ckaad_edge::train::evaluate::{Evaluation, evaluate};
 use ckaad_edge::train::fit::{FitOptions, fit};
+use ckaad_edge::train::metrics::{ImageMetrics, PixelMetrics};
 use ckaad_edge::train::{export, report};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -239,19 +240,15 @@ fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
 fn print_table(e: &Evaluation) {
     let number = report::number;
     println!("{} {} on {}: {} normal, {} anomalous", e.model, e.version, e.data, e.normal_images, e.anomalous_images);
-    println!(
-        "image  AUROC {}  AP {}  F1-max {}",
-        number(e.image.auroc),
-        number(e.image.average_precision),
-        number(e.image.f1_max)
-    );
-    if let Some(p) = &e.pixel {
-        println!(
-            "pixel  AUROC {}  AP {}  AUPRO(0.3) {}",
-            number(p.auroc),
-            number(p.average_precision),
-            number(p.aupro)
-        );
+    print_images("image, bundle's score", &e.image);
+    print_images("image, map's maximum", &e.image_by_map_maximum);
+    if let Some(part) = &e.part {
+        println!("{} normal, {} anomalous parts", part.normal_parts, part.anomalous_parts);
+        print_images("part, bundle's score", &part.by_score);
+        print_images("part, map's maximum", &part.by_map_maximum);
+    }
+    if let Some(pixel) = &e.pixel {
+        print_pixels(pixel);
     }
     let c = e.at_threshold;
     println!(
@@ -266,4 +263,41 @@ fn print_table(e: &Evaluation) {
         println!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc));
     }
     println!("median {:.1} ms an image, one thread", e.median_ms);
+}
+
+fn print_images(what: &str, m: &ImageMetrics) {
+    let number = report::number;
+    println!(
+        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {}",
+        number(m.auroc),
+        report::interval(m.auroc_95),
+        number(m.average_precision),
+        number(m.f1_max)
+    );
+}
+
+fn print_pixels(p: &PixelMetrics) {
+    let number = report::number;
+    println!(
+        "{:<22} AUROC {}  AP {}  F1-max {}  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
+        "pixel, all thresholds",
+        number(p.auroc),
+        number(p.average_precision),
+        number(p.f1_max),
+        number(p.aupro_30),
+        number(p.aupro_05),
+        p.regions
+    );
+    if let Some(a) = &p.ader {
+        println!(
+            "{:<22} F1-max {:.4}  IoU-max {:.4}  F1 .2-.8 {:.4}  Acc .2-.8 {:.4}  IoU .2-.8 {:.4}  AUPRO(0.3) {}",
+            "pixel, ADer's steps",
+            a.f1_max,
+            a.iou_max,
+            a.f1_mean,
+            a.acc_mean,
+            a.iou_mean,
+            number(a.aupro_30)
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use super::datasets::{self, DataError, DataSet, Sample};
-use super::metrics::{self, Pixels};
+use super::datasets::{DataError, DataSet, Sample};
+use super::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use super::progress::Progress;
 use crate::bundle::{Bundle, BundleError};
 use crate::imaging::{self, DecodeError, RgbImage};
@@ -19,6 +19,8 @@ pub enum EvaluateError {
     Image(#[from] DecodeError),
     #[error(transparent)]
     Inspect(#[from] InspectError),
+    #[error("pixel metrics of {image}: {source}")]
+    Pixels { image: PathBuf, source: PixelError },
     #[error("{0} has no test images")]
     NoTest(PathBuf),
     #[error("the mask {mask} is {}x{} pixels, its image {}x{}", found.0, found.1, expected.0, expected.1)]
@@ -35,7 +37,12 @@ pub struct Evaluation {
     pub data: String,
     pub normal_images: usize,
     pub anomalous_images: usize,
+    /// By the bundle's own image score.
     pub image: ImageMetrics,
+    /// By the largest value of each image's map, as ADer scores images.
+    pub image_by_map_maximum: ImageMetrics,
+    /// By part, where the set says which images show the same one.
+    pub part: Option<PartMetrics>,
     /// `None` when the set has no masks.
     pub pixel: Option<PixelMetrics>,
     pub threshold: f32,
@@ -46,19 +53,13 @@ pub struct Evaluation {
     pub samples: Vec<Judged>,
 }
 
+/// The sample level: a part has the largest score of its images, and is anomalous when one of them is.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct ImageMetrics {
-    pub auroc: Option<f64>,
-    pub average_precision: Option<f64>,
-    pub f1_max: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct PixelMetrics {
-    pub auroc: Option<f64>,
-    pub average_precision: Option<f64>,
-    /// Up to a false-positive rate of 0.3.
-    pub aupro: Option<f64>,
+pub struct PartMetrics {
+    pub normal_parts: usize,
+    pub anomalous_parts: usize,
+    pub by_score: ImageMetrics,
+    pub by_map_maximum: ImageMetrics,
 }
 
 /// What the calibrated threshold makes of the set.
@@ -86,6 +87,10 @@ pub struct Judged {
     /// `null` for a normal image.
     pub defect: Option<String>,
     pub score: f32,
+    /// The largest value of the smoothed map.
+    pub map_maximum: f32,
+    /// Which part the image shows, where several images show one.
+    pub part: Option<String>,
 }
 
 /// Judges every test image of `data`; `seen` is called with each image and its verdict.
@@ -110,7 +115,8 @@ pub fn evaluate(
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
             let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, bundle)).transpose()?;
-            pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
+            let added = pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
+            added.map_err(|source| EvaluateError::Pixels { image: sample.path.clone(), source })?;
         }
         let judged = judged(data, sample, &verdict);
         seen(&judged, &image, &verdict);
@@ -119,6 +125,8 @@ pub fn evaluate(
     }
     times.sort_by(f64::total_cmp);
     let threshold = inspector.threshold();
+    let pixel = masked.then(|| pixels.metrics()).transpose();
+    let pixel = pixel.map_err(|source| EvaluateError::Pixels { image: data.root.clone(), source })?;
     Ok(Evaluation {
         model: bundle.manifest.name.clone(),
         version: bundle.manifest.version.to_string(),
@@ -127,12 +135,10 @@ pub fn evaluate(
         data: data.name(),
         normal_images: samples.iter().filter(|s| s.defect.is_none()).count(),
         anomalous_images: samples.iter().filter(|s| s.defect.is_some()).count(),
-        image: image_metrics(&samples),
-        pixel: masked.then(|| PixelMetrics {
-            auroc: pixels.auroc(),
-            average_precision: pixels.average_precision(),
-            aupro: pixels.aupro(0.3),
-        }),
+        image: image_metrics(&samples, |s| s.score),
+        image_by_map_maximum: image_metrics(&samples, |s| s.map_maximum),
+        part: part_metrics(&samples),
+        pixel,
         threshold,
         at_threshold: counts(&samples, threshold),
         defects: defects(&samples, threshold),
@@ -142,17 +148,39 @@ pub fn evaluate(
 }
 
 fn judged(data: &DataSet, sample: &Sample, verdict: &Verdict) -> Judged {
-    Judged { path: data.relative(&sample.path), defect: sample.defect.clone(), score: verdict.score }
+    Judged {
+        path: data.relative(&sample.path),
+        defect: sample.defect.clone(),
+        score: verdict.score,
+        map_maximum: verdict.map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        part: None,
+    }
 }
 
-fn image_metrics(samples: &[Judged]) -> ImageMetrics {
-    let scores: Vec<f32> = samples.iter().map(|s| s.score).collect();
+fn image_metrics(samples: &[Judged], score: fn(&Judged) -> f32) -> ImageMetrics {
+    let scores: Vec<f32> = samples.iter().map(score).collect();
     let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
-    ImageMetrics {
-        auroc: metrics::auroc(&scores, &anomalous),
-        average_precision: metrics::average_precision(&scores, &anomalous),
-        f1_max: metrics::f1_max(&scores, &anomalous).map(|(f1, _)| f1),
+    ImageMetrics::of(&scores, &anomalous)
+}
+
+fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
+    if samples.iter().all(|s| s.part.is_none()) {
+        return None;
     }
+    let parts: Vec<Option<String>> = samples.iter().map(|s| s.part.clone()).collect();
+    let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
+    let by = |score: fn(&Judged) -> f32| {
+        metrics::by_part(&parts, &samples.iter().map(score).collect::<Vec<_>>(), &anomalous)
+    };
+    let (scores, anomalous_parts) = by(|s| s.score);
+    let (maxima, _) = by(|s| s.map_maximum);
+    let defective = anomalous_parts.iter().filter(|a| **a).count();
+    Some(PartMetrics {
+        normal_parts: anomalous_parts.len() - defective,
+        anomalous_parts: defective,
+        by_score: ImageMetrics::of(&scores, &anomalous_parts),
+        by_map_maximum: ImageMetrics::of(&maxima, &anomalous_parts),
+    })
 }
 
 fn counts(samples: &[Judged], threshold: f32) -> Counts {
@@ -200,4 +228,42 @@ fn mask_at_input(path: &Path, image: &RgbImage, bundle: &Bundle) -> Result<Vec<b
         inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
     };
     Ok((0..input.height).flat_map(|y| (0..input.width).map(move |x| (x, y))).map(|(x, y)| at(x, y)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(part: Option<&str>, defect: Option<&str>, score: f32) -> Judged {
+        let [part, defect] = [part, defect].map(|text| text.map(str::to_owned));
+        Judged { path: String::new(), defect, score, map_maximum: -score, part }
+    }
+
+    #[test]
+    fn a_part_is_found_by_the_one_view_that_shows_its_defect() {
+        let samples = [
+            judged(Some("a"), None, 0.1),
+            judged(Some("a"), Some("dent"), 0.9),
+            judged(Some("b"), None, 0.5),
+            judged(Some("b"), None, 0.2),
+        ];
+        let part = part_metrics(&samples).unwrap();
+        assert_eq!((part.normal_parts, part.anomalous_parts), (1, 1));
+        assert_eq!(part.by_score.auroc, Some(1.0));
+        // The maps' maxima are turned round: part a has -0.1, part b -0.2.
+        assert_eq!(part.by_map_maximum.auroc, Some(1.0));
+        assert_eq!(image_metrics(&samples, |s| s.map_maximum).auroc, Some(0.0));
+    }
+
+    #[test]
+    fn without_parts_there_is_no_part_level() {
+        assert!(part_metrics(&[judged(None, None, 0.1), judged(None, Some("dent"), 0.9)]).is_none());
+    }
+
+    #[test]
+    fn a_score_at_the_threshold_alerts() {
+        let samples = [judged(None, None, 0.5), judged(None, Some("dent"), 0.5), judged(None, Some("dent"), 0.4)];
+        let found = counts(&samples, 0.5);
+        assert_eq!((found.hits, found.misses, found.false_alarms, found.passed), (1, 1, 1, 0));
+    }
 }

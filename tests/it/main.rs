@@ -4,7 +4,11 @@ mod bundle;
 #[cfg(feature = "train")]
 mod datasets;
 mod floors;
+#[cfg(feature = "train")]
+mod metrics;
 mod parity;
+#[cfg(feature = "train")]
+mod report;
 mod synthetic;
 #[cfg(feature = "train")]
 mod trainer;
