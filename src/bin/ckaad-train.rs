@@ -198,19 +198,28 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
     let done = export::export(&args.run, &args.out, precision)?;
     let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
     println!(
-        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.2} GMAC, top-k {}, threshold {:.4}, held-out image AUROC {}, sha256 {}",
+        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {:.3} x error {:+.3} x energy, {}, threshold {:.4}, held-out image AUROC {}, sha256 {}",
         args.out.display(),
         done.manifest.name,
         done.manifest.version,
         bytes as f64 / 1e6,
         done.parameters as f64 / 1e6,
         done.macs as f64 / 1e9,
-        done.manifest.score.top_k,
+        done.weights.error,
+        done.weights.energy,
+        rule(&done.manifest.score),
         done.manifest.calibration.threshold,
         report::number(done.validation_auroc),
         done.digest
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn rule(score: &ckaad_edge::bundle::ScoreRule) -> String {
+    match score.terms.len() {
+        0 => format!("top-k {}", score.top_k),
+        n => format!("{n} score terms"),
+    }
 }
 
 fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {

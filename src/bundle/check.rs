@@ -24,6 +24,13 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     need("score.sigma_px", m.score.sigma_px, (0.0..=64.0).contains(&m.score.sigma_px), "a number from 0 to 64")?;
     let k = m.score.top_k;
     need("score.top_k", k, k >= 1 && k <= w * h, "a number from 1 to the input's pixels")?;
+    let terms = &m.score.terms;
+    need("the length of score.terms", terms.len(), terms.len() <= 16, "at most 16")?;
+    for term in terms {
+        let (k, weight) = (term.top_k, term.weight);
+        need("score.terms.top_k", k, k >= 1 && k <= w * h, "a number from 1 to the input's pixels")?;
+        need("score.terms.weight", weight, weight.is_finite(), "a finite number")?;
+    }
 
     let c = &m.calibration;
     need("calibration.images", c.images, c.images > 0, "at least 1")?;

@@ -65,13 +65,24 @@ pub enum Filter {
 }
 
 /// From the smoothed anomaly map at input size to one number an image.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreRule {
     /// Standard deviation of the Gaussian, in input pixels.
     pub sigma_px: f32,
     /// The image score is the mean of this many largest pixels: 1 is the maximum, width x height the mean.
     pub top_k: u32,
+    /// Where there are any, the score is their weighted sum in place of the single mean above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<ScoreTerm>,
+}
+
+/// One term of a combined image score: `weight` times the mean of the `top_k` largest pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreTerm {
+    pub top_k: u32,
+    pub weight: f32,
 }
 
 /// Learned from normal images that were held out of training.

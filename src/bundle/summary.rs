@@ -20,10 +20,15 @@ impl Bundle {
             Filter::CatmullRom => "Catmull-Rom",
         };
         let (w, h) = (m.input.width, m.input.height);
-        let rule = match m.score.top_k {
+        let mean = |k: u32| match k {
             1 => "the largest pixel".to_owned(),
             k if k == w * h => "the mean of all pixels".to_owned(),
             k => format!("the mean of the {k} largest pixels"),
+        };
+        let terms = m.score.terms.iter().map(|t| format!("{:+.3} x {}", t.weight, mean(t.top_k)));
+        let rule = match m.score.terms.is_empty() {
+            true => mean(m.score.top_k),
+            false => terms.collect::<Vec<_>>().join(" "),
         };
         let mut lines = vec![
             ("model", format!("{} {}", m.name, m.version)),

@@ -16,7 +16,7 @@ mod verdict;
 
 pub use calibrate::{CalibrationError, calibrate};
 pub use golden::{GoldenResult, answer};
-pub use smooth::{smooth, top_k_mean};
+pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 
 use crate::bundle::{self, Bundle, Manifest};
@@ -109,7 +109,7 @@ impl Inspector {
         let ran = Instant::now();
         let (width, height) = (self.manifest.input.width as usize, self.manifest.input.height as usize);
         let smoothed = smooth(&map, width, height, self.manifest.score.sigma_px);
-        let score = top_k_mean(&smoothed, self.manifest.score.top_k as usize);
+        let score = image_score(&smoothed, &self.manifest.score);
         let pixel_threshold = self.manifest.calibration.pixel_threshold;
         let regions = if score >= self.threshold {
             regions::find(&smoothed, width, pixel_threshold, &placement, image.dimensions())

@@ -1,3 +1,4 @@
+use crate::bundle::{ScoreRule, ScoreTerm};
 use crate::engine::AnomalyMap;
 
 /// Brings the map to `width` x `height` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off at
@@ -27,6 +28,15 @@ pub fn smooth(map: &AnomalyMap, width: usize, height: usize, sigma: f32) -> Vec<
         }
     }
     out
+}
+
+/// The image score of a smoothed map under `rule`.
+pub fn image_score(values: &[f32], rule: &ScoreRule) -> f32 {
+    if rule.terms.is_empty() {
+        return top_k_mean(values, rule.top_k as usize);
+    }
+    let term = |t: &ScoreTerm| f64::from(t.weight) * f64::from(top_k_mean(values, t.top_k as usize));
+    rule.terms.iter().map(term).sum::<f64>() as f32
 }
 
 /// Mean of the `k` largest values; all of them when there are fewer.
@@ -96,6 +106,13 @@ mod tests {
         let peak = 1.0 / (2.0 * std::f32::consts::PI * 4.0);
         assert!((out[20 * 41 + 20] - peak).abs() < 1e-3, "{}", out[20 * 41 + 20]);
         assert!((out[20 * 41 + 24] / out[20 * 41 + 20] - (-2.0f32).exp()).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_combined_score_is_the_weighted_sum_of_its_terms() {
+        let terms = vec![ScoreTerm { top_k: 1, weight: 2.0 }, ScoreTerm { top_k: 5, weight: -1.0 }];
+        let rule = ScoreRule { sigma_px: 0.0, top_k: 1, terms };
+        assert_eq!(image_score(&[1.0, 5.0, 3.0, 4.0, 2.0], &rule), 2.0 * 5.0 - 3.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use super::datasets::{DataError, DataSet, Sample};
+use super::datasets::{self, DataError, DataSet, Sample};
 use super::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use super::progress::Progress;
 use crate::bundle::{Bundle, BundleError};
@@ -153,7 +153,7 @@ fn judged(data: &DataSet, sample: &Sample, verdict: &Verdict) -> Judged {
         defect: sample.defect.clone(),
         score: verdict.score,
         map_maximum: verdict.map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-        part: None,
+        part: sample.part.clone(),
     }
 }
 

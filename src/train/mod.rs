@@ -4,12 +4,15 @@
 //! |---|---|
 //! | list images, read labels and masks | [`datasets`] |
 //! | frozen features, once an image, on disk | [`backbones`], [`features`] |
+//! | flip, turn, make anomalies | [`augment`] |
 //! | train, validate, checkpoint | [`methods`], [`fit`], [`run`] |
+//! | weigh the maps, choose the score rule | `select` |
 //! | fold, write ONNX, quantise, calibrate, pack | [`export`] |
 //! | judge a test set *through the bundle* | [`evaluate`], [`metrics`], [`report`] |
 //!
 //! burn appears in [`methods`], [`device`] and nowhere else.
 
+pub mod augment;
 pub mod backbones;
 pub mod config;
 pub mod datasets;
@@ -23,3 +26,4 @@ pub mod metrics;
 mod progress;
 pub mod report;
 pub mod run;
+pub mod select;

@@ -73,6 +73,9 @@ pub struct RunProgress {
     pub seconds: f64,
     pub validations: Vec<Validation>,
     pub best: Option<Validation>,
+    /// What is wrong with the training, as far as it can be seen from its losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 pub struct Run {

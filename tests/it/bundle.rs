@@ -18,7 +18,7 @@ fn manifest() -> Manifest {
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
         input: Input { width: 224, height: 192, fit: Fit::Letterbox, filter: Filter::Bilinear },
         output_stride: 8,
-        score: ScoreRule { sigma_px: 4.0, top_k: 100 },
+        score: ScoreRule { sigma_px: 4.0, top_k: 100, terms: vec![] },
         calibration: Calibration {
             images: 50,
             quantiles: (0..21).map(|i| i as f32 * 0.05).collect(),

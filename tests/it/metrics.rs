@@ -3,7 +3,7 @@
 
 use ckaad_edge::bundle::Bundle;
 use ckaad_edge::synthetic::{DatasetConfig, write_dataset};
-use ckaad_edge::train::datasets::DataSet;
+use ckaad_edge::train::datasets::{DataSet, Source};
 use ckaad_edge::train::evaluate::{EvaluateError, Evaluation, evaluate as judge};
 use ckaad_edge::train::metrics::{ImageMetrics, PixelMetrics, Pixels, by_part};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -148,7 +148,7 @@ fn small_set(folder: &Path) -> std::path::PathBuf {
 
 fn judge_with_the_shipped_bundle(root: &Path) -> Result<Evaluation, EvaluateError> {
     let bundle = Bundle::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad")).unwrap();
-    judge(&bundle, &DataSet::open(root).unwrap(), |_, _, _| ())
+    judge(&bundle, &DataSet::open(&Source::new(root)).unwrap(), |_, _, _| ())
 }
 
 #[test]

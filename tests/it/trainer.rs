@@ -50,7 +50,7 @@ fn backbone_features_match_the_original_network() {
 
     let backbone = Backbone::EfficientNetLite0;
     let mut graph = Graph::new(224, 224);
-    let taps = backbone.append(&mut graph, &backbone.weights().unwrap(), None).unwrap().taps;
+    let taps = backbone.append(&mut graph, &backbone.weights(None).unwrap(), None).unwrap().taps;
     let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1).unwrap();
     let features = plan.run(photo.as_raw()).unwrap();
 

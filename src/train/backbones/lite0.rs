@@ -47,7 +47,7 @@ pub fn append(
     let stem = load(graph, "stem", Graph::IMAGE, spec(3, STEM, 3, 2, 1, Activation::Relu6))?;
     let mut x = graph.conv("stem", Graph::IMAGE, stem);
     let mut channels = STEM;
-    let mut extracted = Extracted { streams: vec![], taps: vec![] };
+    let mut extracted = Extracted { streams: vec![], taps: vec![], tap_streams: vec![] };
     // What `x` was standardised with.
     let mut standardised: Option<&ChannelStatistics> = None;
     for (s, stage) in STAGES.iter().enumerate() {
@@ -80,6 +80,7 @@ pub fn append(
         extracted.streams.push(x);
         if SCALES.iter().any(|scale| scale.channels == stage.channels) {
             extracted.taps.push(x);
+            extracted.tap_streams.push(s);
         }
     }
     Ok(extracted)

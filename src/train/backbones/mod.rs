@@ -1,11 +1,14 @@
 //! Frozen feature extractors as graphs, so that training reads its features from the engine that the device runs.
 
 mod lite0;
+mod resnet;
 mod weights;
 
 pub use weights::{WeightError, Weights, fold_batch_norm};
 
-use super::export::graph::{Conv, Graph, Id};
+use super::export::graph::{Activation, Conv, Graph, Id};
+use resnet::{Kind, ResNet};
+use std::path::Path;
 
 /// One map of features that the method reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,33 +23,71 @@ pub struct Scale {
 pub enum Backbone {
     #[serde(rename = "efficientnet-lite0")]
     EfficientNetLite0,
+    #[serde(rename = "resnet18")]
+    ResNet18,
+    #[serde(rename = "resnet34")]
+    ResNet34,
+    #[serde(rename = "resnet50")]
+    ResNet50,
+    #[serde(rename = "resnet101")]
+    ResNet101,
+    #[serde(rename = "resnet152")]
+    ResNet152,
+    #[serde(rename = "wide-resnet50-2")]
+    WideResNet50,
+    #[serde(rename = "wide-resnet101-2")]
+    WideResNet101,
 }
 
 impl Backbone {
     pub fn name(self) -> &'static str {
         match self {
             Backbone::EfficientNetLite0 => "efficientnet-lite0",
+            Backbone::ResNet18 => "resnet18",
+            Backbone::ResNet34 => "resnet34",
+            Backbone::ResNet50 => "resnet50",
+            Backbone::ResNet101 => "resnet101",
+            Backbone::ResNet152 => "resnet152",
+            Backbone::WideResNet50 => "wide-resnet50-2",
+            Backbone::WideResNet101 => "wide-resnet101-2",
         }
+    }
+
+    fn resnet(self) -> Option<ResNet> {
+        let (blocks, block) = match self {
+            Backbone::EfficientNetLite0 => return None,
+            Backbone::ResNet18 => ([2, 2, 2], Kind::Basic),
+            Backbone::ResNet34 => ([3, 4, 6], Kind::Basic),
+            Backbone::ResNet50 => ([3, 4, 6], Kind::Bottleneck { inner: 64 }),
+            Backbone::ResNet101 => ([3, 4, 23], Kind::Bottleneck { inner: 64 }),
+            Backbone::ResNet152 => ([3, 8, 36], Kind::Bottleneck { inner: 64 }),
+            Backbone::WideResNet50 => ([3, 4, 6], Kind::Bottleneck { inner: 128 }),
+            Backbone::WideResNet101 => ([3, 4, 23], Kind::Bottleneck { inner: 128 }),
+        };
+        Some(ResNet { blocks, block })
     }
 
     /// What must be said of the weights in every bundle that holds them.
     pub fn licence(self) -> &'static str {
         match self {
             Backbone::EfficientNetLite0 => "EfficientNet-lite0 weights (ImageNet): Apache-2.0, Google",
+            _ => "ResNet weights: as given to the trainer; torchvision's (ImageNet) are BSD-3-Clause",
         }
     }
 
     /// Strides 4, 8 and 16.
     pub fn scales(self) -> Vec<Scale> {
-        match self {
-            Backbone::EfficientNetLite0 => lite0::SCALES.to_vec(),
-        }
+        self.resnet().map_or_else(|| lite0::SCALES.to_vec(), ResNet::scales)
     }
 
-    /// The weights that come with this program.
-    pub fn weights(self) -> Result<Weights, WeightError> {
-        match self {
-            Backbone::EfficientNetLite0 => Weights::from_bytes(lite0::WEIGHTS, "the built-in EfficientNet-lite0"),
+    /// The weights in `file`, or those that come with this program.
+    pub fn weights(self, file: Option<&Path>) -> Result<Weights, WeightError> {
+        match (file, self) {
+            (Some(path), _) => Weights::load(path),
+            (None, Backbone::EfficientNetLite0) => {
+                Weights::from_bytes(lite0::WEIGHTS, "the built-in EfficientNet-lite0")
+            }
+            (None, other) => Err(WeightError::NoneBuiltIn(other.name())),
         }
     }
 
@@ -61,8 +102,9 @@ impl Backbone {
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
     ) -> Result<Extracted, WeightError> {
-        match self {
-            Backbone::EfficientNetLite0 => lite0::append(graph, weights, statistics),
+        match self.resnet() {
+            Some(resnet) => resnet.append(graph, weights, statistics),
+            None => lite0::append(graph, weights, statistics),
         }
     }
 }
@@ -73,6 +115,8 @@ pub struct Extracted {
     pub streams: Vec<Id>,
     /// Those that are reconstructed, in the order of [`Backbone::scales`].
     pub taps: Vec<Id>,
+    /// For each tap the stream that it comes from.
+    pub tap_streams: Vec<usize>,
 }
 
 /// Mean and standard deviation of every channel of one stream, over normal images.
@@ -92,6 +136,14 @@ impl ChannelStatistics {
             weights.iter_mut().for_each(|w| *w /= self.deviation[c]);
             conv.bias[c] = (conv.bias[c] - mean) / self.deviation[c];
         }
+    }
+
+    /// `(x - mean) / deviation` as a convolution of its own, one channel a group.
+    fn as_conv(&self) -> Conv {
+        let weight: Vec<f32> = self.deviation.iter().map(|d| 1.0 / d).collect();
+        let bias = self.mean.iter().zip(&weight).map(|(m, w)| -m * w).collect();
+        let out = weight.len();
+        Conv { weight, bias, out, kernel: 1, stride: 1, pads: [0; 4], groups: out, activation: Activation::Linear }
     }
 
     /// Makes a 1x1 `conv` read `(x - mean) / deviation` and give what it gave for `x`.

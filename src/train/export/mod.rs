@@ -10,13 +10,17 @@ pub mod graph;
 pub mod onnx;
 mod proto;
 mod ranges;
+pub mod tail;
 
-use super::config::TrainConfig;
+use super::backbones::WeightError;
+use super::config::{Method, TrainConfig};
 use super::features::{Extractor, FeatureError};
-use super::methods::ckaad::{AutoEncoder, Fold, StepError, Trainer};
-use super::metrics;
+use super::fit::networks;
+use super::methods::ckaad::{AutoEncoder, Fold, Kind, PatchDiscriminator, StepError, Trainer};
+use super::methods::nearest::{self, BankError};
 use super::progress::Progress;
 use super::run::{self, Run, RunError, RunInfo};
+use super::select::{HeldOut, MapWeights};
 use crate::bundle::{
     Bundle, BundleError, Calibration, Draft, FORMAT, Golden, Manifest, Precision, ScoreRule, TrainingData,
 };
@@ -24,7 +28,7 @@ use crate::engine::EngineError;
 use crate::imaging::{self, DecodeError};
 use crate::inspect::{self, CalibrationError, InspectError, InspectOptions, Inspector};
 use burn::prelude::Device;
-use graph::Graph;
+use graph::{Bank, Graph};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,10 @@ pub enum ExportError {
     Features(#[from] FeatureError),
     #[error(transparent)]
     Checkpoint(#[from] StepError),
+    #[error(transparent)]
+    Bank(#[from] BankError),
+    #[error(transparent)]
+    Weights(#[from] WeightError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -55,6 +63,8 @@ pub enum ExportError {
 pub struct Exported {
     pub digest: String,
     pub manifest: Manifest,
+    /// Of reconstruction error and patch energy in the map.
+    pub weights: MapWeights,
     /// Image AUROC on the held-out training images, where anomalies are among them.
     pub validation_auroc: Option<f64>,
     pub macs: u64,
@@ -66,23 +76,66 @@ const GOLDEN: usize = 4;
 /// Training images that the int8 ranges are measured on.
 const RANGE_IMAGES: usize = 128;
 
-/// The whole network as a graph: extractor, auto-encoder, cosine errors and their sum.
-pub fn network(extractor: &Extractor, auto_encoder: &AutoEncoder) -> Graph {
-    let mut graph = extractor.graph.clone();
-    let outputs = auto_encoder.append(&mut Fold { graph: &mut graph }, &extractor.taps);
-    let errors = extractor.taps.iter().zip(outputs).enumerate();
-    let errors = errors.map(|(i, (&tap, output))| graph.cosine_error(format!("error.{i}"), tap, output)).collect();
-    graph.sum_maps("errors", errors);
-    graph
+/// What was trained, in inference form.
+pub enum Network {
+    Ckaad(Box<AutoEncoder>, Option<PatchDiscriminator>),
+    Bank(Bank, usize),
 }
 
-/// The numbers of pixels that the image score may be the mean of: the largest alone, some, all.
-pub fn score_rules(config: &TrainConfig) -> Vec<u32> {
-    let pixels = config.input.width * config.input.height;
-    match config.score.top_k {
-        0 => vec![1, pixels / 500, pixels / 100, pixels / 20, pixels / 4, pixels],
-        k => vec![k.min(pixels)],
+impl Network {
+    pub fn of(trainer: &Trainer) -> Network {
+        let (auto_encoder, patch) = trainer.networks();
+        Network::Ckaad(Box::new(auto_encoder), patch)
     }
+
+    /// From a checkpoint's folder.
+    fn load(config: &TrainConfig, extractor: &Extractor, folder: &Path) -> Result<Network, ExportError> {
+        Ok(match config.method {
+            Method::Ckaad => {
+                Network::of(&Trainer::new(networks(config, extractor), &Device::flex()).load_weights(folder)?)
+            }
+            Method::NearestNeighbour => {
+                Network::Bank(nearest::load(&folder.join(nearest::FILE))?, extractor.scale_of(config.bank.stride))
+            }
+        })
+    }
+
+    fn has_energy(&self) -> bool {
+        matches!(self, Network::Ckaad(_, Some(_)))
+    }
+}
+
+/// Extractor, trained networks, and the weighted sum of their maps as one graph. A map of weight 0 is left out.
+pub fn network(config: &TrainConfig, extractor: &Extractor, network: &Network, weights: MapWeights) -> Graph {
+    let spread = networks(config, extractor).spread;
+    let mut graph = extractor.graph.clone();
+    let taps = &extractor.taps;
+    let (mut maps, mut factors) = (vec![], vec![]);
+    match network {
+        Network::Bank(bank, grid) => {
+            let patches = nearest::patches(&mut graph, taps, taps[*grid]);
+            maps.push(graph.nearest("distance", patches, bank.clone()));
+            factors.push(weights.error);
+        }
+        Network::Ckaad(auto_encoder, patch) => {
+            if weights.error > 0.0 {
+                let outputs = auto_encoder.append(&mut Fold { graph: &mut graph }, taps);
+                for (i, (&tap, output)) in taps.iter().zip(outputs).enumerate() {
+                    let raw = spread.map(|all| all[i].clone());
+                    maps.push(graph.cosine_error(format!("error.{i}"), tap, output, raw));
+                    factors.push(weights.error);
+                }
+            }
+            if let Some(patch) = patch.as_ref().filter(|_| weights.energy > 0.0) {
+                for energy in (Fold { graph: &mut graph }).energies(patch, taps) {
+                    maps.push(energy);
+                    factors.push(weights.energy);
+                }
+            }
+        }
+    }
+    graph.sum_maps("map", maps, factors);
+    graph
 }
 
 pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exported, ExportError> {
@@ -91,50 +144,103 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
     let (config, info) = (run.config()?, run.info()?);
     let best = run.checkpoint("best")?.ok_or_else(|| ExportError::Untrained(folder.to_owned()))?;
     let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-    let extractor = Extractor::new(config.backbone, &config.features.strides, config.input.into(), statistics)?;
-    let trainer = Trainer::new(&config.net, config.loss, false, &extractor.scales, &Device::flex());
-    let graph = network(&extractor, &trainer.load_weights(&best)?.auto_encoder());
-    let model = match precision {
-        Precision::F32 => onnx::emit_f32(&graph, None),
-        Precision::Int8 => {
-            let mut samples = run::samples(&info.data, &info.split.train_normal);
-            let every = samples.len().div_ceil(RANGE_IMAGES).max(1);
-            samples = samples.into_iter().step_by(every).collect();
-            samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(RANGE_IMAGES / 4));
-            onnx::emit_int8(&graph, &ranges::measure(&graph, &samples, config.input.into(), &progress)?)
-        }
+    let weights = config.backbone.weights(config.weights.as_deref())?;
+    let extractor = Extractor::new(&config, &weights, statistics)?;
+    let trained = Network::load(&config, &extractor, &best)?;
+    let emit = |map: MapWeights| -> Result<(Graph, Vec<u8>), ExportError> {
+        let graph = network(&config, &extractor, &trained, map);
+        let model = match precision {
+            Precision::F32 => onnx::emit_f32(&graph, None),
+            Precision::Int8 => onnx::emit_int8(&graph, &ranges(&graph, &config, &info, &progress)?),
+        };
+        Ok((graph, model))
     };
-    let mut bundle = provisional(&config, &info, model, precision);
-    let held_out = HeldOut::judge(&bundle, &config, &info, &progress)?;
-    let (top_k, validation_auroc) = held_out.choose_rule(&score_rules(&config));
-    bundle.manifest.score.top_k = top_k;
-    bundle.manifest.calibration = held_out.calibrate(top_k, config.false_alarm_budget)?;
+
+    // The maps are linear in their weights, so the choice needs each map only once; what is packed is then judged as a whole.
+    let (graph, model) = emit(MapWeights::ERRORS)?;
+    let mut bundle = provisional(&config, &info, &graph, model, precision);
+    let normal = info.split.validation_normal.len();
+    let mut held_out = HeldOut { errors: judge(&bundle, &info, &progress)?, energies: None, normal };
+    if trained.has_energy() && config.score.energy != Some(0.0) {
+        let (graph, model) = emit(MapWeights { error: 0.0, energy: 1.0 })?;
+        held_out.energies = Some(judge(&provisional(&config, &info, &graph, model, precision), &info, &progress)?);
+    }
+    let choice = held_out.choose(&config.score);
+    let mut graph = graph;
+    if choice.weights != MapWeights::ERRORS {
+        let (whole, model) = emit(choice.weights)?;
+        bundle = provisional(&config, &info, &whole, model, precision);
+        held_out = HeldOut { errors: judge(&bundle, &info, &progress)?, energies: None, normal };
+        graph = whole;
+    }
+    bundle.manifest.score = choice.rule;
+    bundle.manifest.calibration = calibrate(&held_out, &bundle.manifest.score, config.false_alarm_budget)?;
     bundle.golden = golden(&bundle, &info)?;
+    let training = run.progress("last").or_else(|_| run.progress("best"))?;
     bundle.report = Some(serde_json::json!({
         "what": "held-out training images, judged by the agent's engine through this bundle",
-        "image_auroc": validation_auroc,
+        "image_auroc": choice.auroc,
         "normal_images": info.split.validation_normal.len(),
         "anomalous_images": info.split.validation_anomalous.len(),
         "gmac": graph.macs() as f64 / 1e9,
         "parameters": graph.parameters(),
+        "map_weights": { "error": choice.weights.error, "energy": choice.weights.energy },
+        "training": {
+            "seconds": training.seconds,
+            "epochs": training.epochs_done,
+            "best_epoch": training.best.map(|b| b.epoch),
+            "validations": training.validations,
+            "warning": training.warning,
+        },
     }));
     let Bundle { manifest, model, golden, report, .. } = bundle;
     let digest = Draft { manifest: manifest.clone(), model, golden, report }.write(out)?;
-    Ok(Exported { digest, manifest, validation_auroc, macs: graph.macs(), parameters: graph.parameters() })
+    Ok(Exported {
+        digest,
+        manifest,
+        weights: choice.weights,
+        validation_auroc: choice.auroc,
+        macs: graph.macs(),
+        parameters: graph.parameters(),
+    })
+}
+
+/// Value ranges on training images, normal and anomalous.
+fn ranges(
+    graph: &Graph,
+    config: &TrainConfig,
+    info: &RunInfo,
+    progress: &Progress,
+) -> Result<Vec<(f32, f32)>, FeatureError> {
+    let mut samples = run::samples(&info.data, &info.split.train_normal);
+    let every = samples.len().div_ceil(RANGE_IMAGES).max(1);
+    samples = samples.into_iter().step_by(every).collect();
+    samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(RANGE_IMAGES / 4));
+    ranges::measure(graph, &samples, config.input.into(), progress)
+}
+
+fn method(config: &TrainConfig) -> &'static str {
+    match (config.method, config.discriminator.kind) {
+        (Method::NearestNeighbour, _) => "nearest-neighbour",
+        (_, Kind::None) => "ckaad-reconstruction",
+        (_, Kind::Patch) => "ckaad-patch",
+        (_, Kind::Image) => "ckaad-image",
+        (_, Kind::Both) => "ckaad-both",
+    }
 }
 
 /// The bundle before its calibration is known.
-fn provisional(config: &TrainConfig, info: &RunInfo, model: Vec<u8>, precision: Precision) -> Bundle {
+fn provisional(config: &TrainConfig, info: &RunInfo, graph: &Graph, model: Vec<u8>, precision: Precision) -> Bundle {
     let manifest = Manifest {
         format: FORMAT,
         name: config.name.clone(),
         version: config.version.clone(),
-        method: if config.train.discriminator { "ckaad-patch" } else { "ckaad-reconstruction" }.into(),
+        method: method(config).into(),
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
-        output_stride: config.features.strides[0] as u32,
-        score: ScoreRule { sigma_px: config.score.sigma_px, top_k: 1 },
+        output_stride: config.input.width / graph.shape(graph.output())[2] as u32,
+        score: ScoreRule { sigma_px: config.score.sigma_px, top_k: 1, terms: vec![] },
         calibration: Calibration {
             images: 0,
             quantiles: vec![0.0; 21],
@@ -158,50 +264,24 @@ fn provisional(config: &TrainConfig, info: &RunInfo, model: Vec<u8>, precision: 
     Bundle { manifest, model, golden: vec![], report: None, digest: String::new() }
 }
 
-/// Smoothed maps of the held-out training images, through the bundle.
-struct HeldOut {
-    normal: Vec<Vec<f32>>,
-    anomalous: Vec<Vec<f32>>,
+/// Smoothed maps of the held-out training images through the bundle, normal ones first.
+fn judge(bundle: &Bundle, info: &RunInfo, progress: &Progress) -> Result<Vec<Vec<f32>>, ExportError> {
+    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
+    let mut samples = run::samples(&info.data, &info.split.validation_normal);
+    samples.extend(run::samples(&info.data, &info.split.validation_anomalous));
+    let bar = progress.bar(&format!("calibrating {}", bundle.manifest.name), samples.len());
+    let map = |s: &super::datasets::Sample| {
+        bar.advance(1);
+        Ok(inspector.inspect(&imaging::load(&s.path)?)?.map)
+    };
+    samples.iter().map(map).collect()
 }
 
-impl HeldOut {
-    fn judge(
-        bundle: &Bundle,
-        config: &TrainConfig,
-        info: &RunInfo,
-        progress: &Progress,
-    ) -> Result<HeldOut, ExportError> {
-        let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
-        let normal = run::samples(&info.data, &info.split.validation_normal);
-        let anomalous = run::samples(&info.data, &info.split.validation_anomalous);
-        let bar = progress.bar(&format!("calibrating {}", config.name), normal.len() + anomalous.len());
-        let mut maps = |samples: &[super::datasets::Sample]| -> Result<Vec<Vec<f32>>, ExportError> {
-            let map = |s: &super::datasets::Sample| {
-                bar.advance(1);
-                Ok(inspector.inspect(&imaging::load(&s.path)?)?.map)
-            };
-            samples.iter().map(map).collect()
-        };
-        Ok(HeldOut { normal: maps(&normal)?, anomalous: maps(&anomalous)? })
-    }
-
-    /// The rule with the best image AUROC; where no anomalies are held out, 1/500 of the pixels (the paper's 100 of 224x224).
-    fn choose_rule(&self, rules: &[u32]) -> (u32, Option<f64>) {
-        let labels: Vec<bool> = (0..self.normal.len() + self.anomalous.len()).map(|i| i >= self.normal.len()).collect();
-        let default = rules[1.min(rules.len() - 1)];
-        rules.iter().fold((default, None), |best: (u32, Option<f64>), &k| {
-            let scores: Vec<f32> =
-                self.normal.iter().chain(&self.anomalous).map(|m| inspect::top_k_mean(m, k as usize)).collect();
-            let auroc = metrics::auroc(&scores, &labels);
-            if auroc.is_some() && auroc > best.1 { (k, auroc) } else { best }
-        })
-    }
-
-    fn calibrate(&self, top_k: u32, budget: f32) -> Result<Calibration, CalibrationError> {
-        let scores: Vec<f32> = self.normal.iter().map(|m| inspect::top_k_mean(m, top_k as usize)).collect();
-        let peaks: Vec<f32> = self.normal.iter().map(|m| inspect::top_k_mean(m, 1)).collect();
-        inspect::calibrate(&scores, &peaks, budget)
-    }
+fn calibrate(held_out: &HeldOut, rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
+    let normal = &held_out.errors[..held_out.normal];
+    let scores: Vec<f32> = normal.iter().map(|m| inspect::image_score(m, rule)).collect();
+    let peaks: Vec<f32> = normal.iter().map(|m| inspect::top_k_mean(m, 1)).collect();
+    inspect::calibrate(&scores, &peaks, budget)
 }
 
 /// Held-out images at input size with the answers of this bundle: normal and, where there are, anomalous ones.

@@ -4,8 +4,9 @@
 //! form keeps every tensor in u8: `QLinearConv` with i8 weights per output channel, nearest upsampling and
 //! concatenation on the bytes, additions as DequantizeLinear-Add-QuantizeLinear.
 
-use super::graph::{Activation, Conv, Graph, Id, Node, Op};
-use super::proto::{GraphBuilder, int, ints, string};
+use super::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
+use super::proto::{GraphBuilder, float, int, ints, string};
+use super::tail;
 use prost::Message;
 
 /// Name of the result that the ONNX contract asks for.
@@ -59,10 +60,18 @@ pub fn emit_f32(graph: &Graph, outputs: Option<&[Id]>) -> Vec<u8> {
                 b.node("Add", &[&inputs[0], &inputs[1]], &linear, vec![]);
                 activation(&mut b, &linear, &out, *act);
             }
+            Op::Ones => append_channel(&mut b, &inputs[0], &out, |b| b.f32s("one", &[], &[1.0])),
+            Op::InstanceNorm(norm) => {
+                let linear = before_activation(&out, norm.activation);
+                instance_norm(&mut b, norm, &inputs[0], &out, &linear);
+                activation(&mut b, &linear, &out, norm.activation);
+            }
+            Op::MaxPool => max_pool(&mut b, &inputs[0], &out),
             Op::Upsample2 => upsample2(&mut b, &inputs[0], &out),
             Op::Concat => b.node("Concat", &refs(&inputs), &out, vec![int("axis", 1)]),
-            Op::CosineError => cosine_error(&mut b, &inputs[0], &inputs[1], &out),
-            Op::SumMaps => sum_maps(&mut b, graph, node, &inputs, &out),
+            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => {
+                tail::emit(&mut b, graph, node, &inputs, &out);
+            }
         }
     }
     let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
@@ -89,16 +98,25 @@ pub fn emit_int8(graph: &Graph, ranges: &[(f32, f32)]) -> Vec<u8> {
                 let (scale, zero) = parameters(&mut b, &out, q);
                 b.node("QuantizeLinear", &[&sum, &scale, &zero], &out, vec![]);
             }
+            Op::Ones => append_channel(&mut b, &bytes[0], &out, |b| b.u8s("image.ones.byte", &[], &[255])),
+            Op::InstanceNorm(norm) => {
+                let x = dequantise(&mut b, &bytes[0], quantisation[node.inputs[0]]);
+                let normal = format!("{out}.normal");
+                instance_norm(&mut b, norm, &x, &out, &normal);
+                let (scale, zero) = parameters(&mut b, &out, q);
+                b.node("QuantizeLinear", &[&normal, &scale, &zero], &out, vec![]);
+            }
+            Op::MaxPool => max_pool(&mut b, &bytes[0], &out),
             Op::Upsample2 => upsample2(&mut b, &bytes[0], &out),
             Op::Concat => b.node("Concat", &refs(&bytes), &out, vec![int("axis", 1)]),
-            Op::CosineError => {
-                let a = dequantise(&mut b, &bytes[0], quantisation[node.inputs[0]]);
-                let c = dequantise(&mut b, &bytes[1], quantisation[node.inputs[1]]);
-                cosine_error(&mut b, &a, &c, &float_name(graph, id));
+            Op::CosineError(_) | Op::Joint(_) => {
+                let reals = node.inputs.iter().zip(&bytes).map(|(&i, x)| dequantise(&mut b, x, quantisation[i]));
+                let reals: Vec<String> = reals.collect();
+                tail::emit(&mut b, graph, node, &reals, &float_name(graph, id));
             }
-            Op::SumMaps => {
-                let maps: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
-                sum_maps(&mut b, graph, node, &maps, &float_name(graph, id));
+            Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => {
+                let reals: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
+                tail::emit(&mut b, graph, node, &reals, &float_name(graph, id));
             }
         }
     }
@@ -124,15 +142,20 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)]) -> Vec<Quantisation> {
     for (id, node) in graph.nodes.iter().enumerate() {
         let (low, high) = ranges[id];
         result.push(match &node.op {
-            Op::Image => Quantisation::IMAGE,
-            Op::Upsample2 => result[node.inputs[0]],
-            Op::Conv(Conv { activation, .. }) | Op::Add(activation) => match activation {
+            Op::Image | Op::Ones => Quantisation::IMAGE,
+            Op::Upsample2 | Op::MaxPool => result[node.inputs[0]],
+            Op::Conv(Conv { activation, .. })
+            | Op::InstanceNorm(InstanceNorm { activation, .. })
+            | Op::Add(activation) => match activation {
                 Activation::Linear => Quantisation::covering(low, high),
                 Activation::Relu => Quantisation::covering(0.0, high),
                 Activation::Relu6 => Quantisation::covering(0.0, high.min(6.0)),
             },
             Op::Concat => Quantisation::covering(low, high),
-            Op::CosineError | Op::SumMaps => Quantisation::covering(low, high),
+            // Float in both precisions; nothing reads this.
+            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => {
+                Quantisation::covering(low, high)
+            }
         });
     }
     result
@@ -203,11 +226,11 @@ fn dequantise(b: &mut GraphBuilder, tensor: &str, q: Quantisation) -> String {
     out
 }
 
-fn weight_dims(conv: &Conv) -> [usize; 4] {
+pub(super) fn weight_dims(conv: &Conv) -> [usize; 4] {
     [conv.out, conv.depth(), conv.kernel, conv.kernel]
 }
 
-fn conv_attributes(conv: &Conv) -> Vec<tract_onnx::pb::AttributeProto> {
+pub(super) fn conv_attributes(conv: &Conv) -> Vec<tract_onnx::pb::AttributeProto> {
     let (k, s) = (conv.kernel as i64, conv.stride as i64);
     let pads = conv.pads.map(|p| p as i64);
     vec![ints("kernel_shape", &[k, k]), ints("strides", &[s, s]), ints("pads", &pads), int("group", conv.groups as i64)]
@@ -228,6 +251,25 @@ fn activation(b: &mut GraphBuilder, input: &str, out: &str, activation: Activati
     }
 }
 
+fn instance_norm(b: &mut GraphBuilder, norm: &InstanceNorm, input: &str, name: &str, out: &str) {
+    let channels = [norm.scale.len()];
+    let scale = b.f32s(&format!("{name}.norm.scale"), &channels, &norm.scale);
+    let offset = b.f32s(&format!("{name}.norm.offset"), &channels, &norm.offset);
+    b.node("InstanceNormalization", &[input, &scale, &offset], out, vec![float("epsilon", norm.epsilon)]);
+}
+
+/// One more channel behind the others, filled with a constant.
+fn append_channel(b: &mut GraphBuilder, input: &str, out: &str, value: impl Fn(&mut GraphBuilder) -> String) {
+    let pads = b.i64s("image.ones.pads", &[0, 0, 0, 0, 0, 1, 0, 0]);
+    let value = value(b);
+    b.node("Pad", &[input, &pads, &value], out, vec![string("mode", "constant")]);
+}
+
+fn max_pool(b: &mut GraphBuilder, input: &str, out: &str) {
+    let attributes = vec![ints("kernel_shape", &[3, 3]), ints("strides", &[2, 2]), ints("pads", &[1, 1, 1, 1])];
+    b.node("MaxPool", &[input], out, attributes);
+}
+
 fn upsample2(b: &mut GraphBuilder, input: &str, out: &str) {
     let scales = b.f32s("upsample2.scales", &[4], &[1.0, 1.0, 2.0, 2.0]);
     let attributes = vec![
@@ -236,49 +278,4 @@ fn upsample2(b: &mut GraphBuilder, input: &str, out: &str) {
         string("coordinate_transformation_mode", "asymmetric"),
     ];
     b.node("Resize", &[input, "", &scales], out, attributes);
-}
-
-/// `1 - a·b / sqrt(a·a * b·b + ε)` along the channels.
-fn cosine_error(b: &mut GraphBuilder, x: &str, y: &str, out: &str) {
-    let axis = b.i64s("channel.axis", &[1]);
-    let mut dot = |x: &str, y: &str, what: &str| {
-        let (product, sum) = (format!("{out}.{what}.product"), format!("{out}.{what}"));
-        b.node("Mul", &[x, y], &product, vec![]);
-        b.node("ReduceSum", &[&product, &axis], &sum, vec![int("keepdims", 1)]);
-        sum
-    };
-    let (xy, xx, yy) = (dot(x, y, "xy"), dot(x, x, "xx"), dot(y, y, "yy"));
-    let epsilon = b.f32s("cosine.epsilon", &[], &[COSINE_EPSILON]);
-    let one = b.f32s("one", &[], &[1.0]);
-    let name = |what: &str| format!("{out}.{what}");
-    b.node("Mul", &[&xx, &yy], &name("squares"), vec![]);
-    b.node("Add", &[&name("squares"), &epsilon], &name("guarded"), vec![]);
-    b.node("Sqrt", &[&name("guarded")], &name("norms"), vec![]);
-    b.node("Div", &[&xy, &name("norms")], &name("cosine"), vec![]);
-    b.node("Sub", &[&one, &name("cosine")], out, vec![]);
-}
-
-/// Keeps the cosine finite where a feature vector is all zero.
-pub const COSINE_EPSILON: f32 = 1e-12;
-
-fn sum_maps(b: &mut GraphBuilder, graph: &Graph, node: &Node, maps: &[String], out: &str) {
-    let [_, height, width] = node.shape;
-    let mut sum = maps[0].clone();
-    if maps.len() == 1 {
-        b.node("Identity", &[&sum], out, vec![]);
-    }
-    for (i, map) in maps.iter().enumerate().skip(1) {
-        let [_, h, w] = graph.shape(node.inputs[i]);
-        let mut same_size = map.clone();
-        if (h, w) != (height, width) {
-            same_size = format!("{map}.resized");
-            let factors = [1.0, 1.0, height as f32 / h as f32, width as f32 / w as f32];
-            let scales = b.f32s(&format!("{same_size}.scales"), &[4], &factors);
-            let attributes = vec![string("mode", "linear"), string("coordinate_transformation_mode", "half_pixel")];
-            b.node("Resize", &[map, "", &scales], &same_size, attributes);
-        }
-        let next = if i + 1 == maps.len() { out.to_owned() } else { format!("{out}.{i}") };
-        b.node("Add", &[&sum, &same_size], &next, vec![]);
-        sum = next;
-    }
 }

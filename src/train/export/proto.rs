@@ -22,6 +22,10 @@ pub fn int(name: &str, value: i64) -> AttributeProto {
     attribute(name, AttributeType::Int, |a| a.i = value)
 }
 
+pub fn float(name: &str, value: f32) -> AttributeProto {
+    attribute(name, AttributeType::Float, |a| a.f = value)
+}
+
 pub fn string(name: &str, value: &str) -> AttributeProto {
     attribute(name, AttributeType::String, |a| a.s = value.as_bytes().to_vec())
 }

@@ -23,8 +23,9 @@ pub fn measure(
     input: Input,
     progress: &Progress,
 ) -> Result<Vec<(f32, f32)>, FeatureError> {
-    let measured: Vec<usize> =
-        (0..graph.nodes.len()).filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_))).collect();
+    let measured: Vec<usize> = (0..graph.nodes.len())
+        .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))
+        .collect();
     let plan = Plan::load(&onnx::emit_f32(graph, Some(&measured)), 1)?;
     let bar = progress.bar("ranges", samples.len());
     let per_image: Vec<Vec<(f32, f32)>> = samples

@@ -1,3 +1,4 @@
 //! Anomaly detectors that can be trained.
 
 pub mod ckaad;
+pub mod nearest;

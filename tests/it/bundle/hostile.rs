@@ -350,7 +350,7 @@ mod manifests {
 
     #[test]
     fn values_that_the_agent_cannot_work_with() {
-        let cases: [(&str, serde_json::Value, &str); 17] = [
+        let cases: [(&str, serde_json::Value, &str); 18] = [
             ("/name", json!("Washer Line"), "name in manifest.json is Washer Line; 1 to 64 of a-z"),
             ("/name", json!("a/#"), "name in manifest.json is a/#"),
             ("/method", json!(""), "method in manifest.json is ; a plain text"),
@@ -360,6 +360,7 @@ mod manifests {
             ("/output_stride", json!(0), "output_stride in manifest.json is 0"),
             ("/output_stride", json!(5), "output_stride in manifest.json is 5; a divisor"),
             ("/score/sigma_px", json!(-1), "score.sigma_px in manifest.json is -1"),
+            ("/score/terms", json!([{"top_k": 0, "weight": 1.0}]), "score.terms.top_k in manifest.json is 0"),
             ("/score/top_k", json!(224 * 192 + 1), "score.top_k in manifest.json is 43009"),
             ("/calibration/images", json!(0), "calibration.images in manifest.json is 0"),
             ("/calibration/quantiles", json!([1, 2]), "the length of calibration.quantiles in manifest.json is 2; 21"),

@@ -14,50 +14,87 @@ pub struct LossConfig {
     pub margin: f64,
     /// Weight of the adversarial term against the reconstruction.
     pub lambda: f64,
+    /// The discriminators' gradient is scaled down to this length; 0 leaves it.
+    pub clip: f64,
+    pub cosine: Cosine,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        LossConfig { gamma: 0.5, margin: 5.0, lambda: 0.02 }
+        LossConfig { gamma: 0.5, margin: 5.0, lambda: 0.02, clip: 1.0, cosine: Cosine::Flattened }
     }
 }
 
-/// `Σ_scales mean over images (1 - cos)`, the cosine over an image's whole flattened map.
-pub fn reconstruction(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Tensor<1> {
+/// What the reconstruction's cosine is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Cosine {
+    /// An image's whole map of one scale (the paper): places with strong features weigh more.
+    Flattened,
+    /// Every position by itself.
+    Position,
+}
+
+/// `Σ_scales mean (1 - cos)` over images, or over positions.
+pub fn reconstruction(cosine: Cosine, features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Tensor<1> {
     let per_scale = features.iter().zip(outputs).map(|(f, g)| {
-        let (f, g): (Tensor<2>, Tensor<2>) = (f.clone().flatten(1, 3), g.clone().flatten(1, 3));
-        let dot = (f.clone() * g.clone()).sum_dim(1);
-        let norms = (f.square().sum_dim(1) * g.square().sum_dim(1) + 1e-12).sqrt();
+        let [n, c, h, w] = f.dims();
+        let (dims, axis) = match cosine {
+            Cosine::Flattened => ([n, c * h * w, 1], 1),
+            Cosine::Position => ([n, c, h * w], 1),
+        };
+        let (f, g): (Tensor<3>, Tensor<3>) = (f.clone().reshape(dims), g.clone().reshape(dims));
+        let dot = (f.clone() * g.clone()).sum_dim(axis);
+        let norms = (f.square().sum_dim(axis) * g.square().sum_dim(axis) + 1e-12).sqrt();
         (dot / norms).neg().add_scalar(1.0).mean()
     });
     sum(per_scale)
 }
 
-/// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over scales. `anomalous` is `None` when no coarse
-/// labels are there; reconstructions then carry the whole margin loss.
+/// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over heads. `anomalous` is `None` when no coarse
+/// labels are there; reconstructions then carry the whole margin loss. With `hard_share` below 1 only that share of an anomalous
+/// image's patches counts, those of the highest energy, and the mean over the same share of normal images is added.
 pub fn discriminator(
     config: &LossConfig,
+    hard_share: f64,
     normal: &[Tensor<4>],
     anomalous: Option<&[Tensor<4>]>,
     reconstructed: &[Tensor<4>],
 ) -> Tensor<1> {
-    let lift = |e: &Tensor<4>| e.clone().neg().add_scalar(config.margin).clamp_min(0.0).mean();
-    let scales = normal.len() as f64;
-    let per_scale = (0..normal.len()).map(|i| {
+    let lift = |e: Tensor<2>| e.neg().add_scalar(config.margin).clamp_min(0.0).mean();
+    let flat = |e: &Tensor<4>| -> Tensor<2> { e.clone().flatten(1, 3) };
+    let heads = normal.len() as f64;
+    let per_head = (0..normal.len()).map(|i| {
         let gamma = if anomalous.is_some() { config.gamma } else { 1.0 };
-        let mut loss = normal[i].clone().mean() + lift(&reconstructed[i]).mul_scalar(gamma);
+        let mut loss = normal[i].clone().mean() + lift(flat(&reconstructed[i])).mul_scalar(gamma);
+        if hard_share < 1.0 {
+            loss = loss + hardest(flat(&normal[i]), hard_share).mean();
+        }
         if let Some(anomalous) = anomalous {
-            loss = loss + lift(&anomalous[i]).mul_scalar(1.0 - gamma);
+            loss = loss + lift(hardest(flat(&anomalous[i]), hard_share)).mul_scalar(1.0 - gamma);
         }
         loss
     });
-    sum(per_scale).div_scalar(scales)
+    sum(per_head).div_scalar(heads)
 }
 
-/// `mean E(G)`, averaged over scales: what the auto-encoder wants low.
+/// `mean [m - E]+` over all patches, averaged over heads: for what is known to be anomalous everywhere.
+pub fn lift(margin: f64, energies: &[Tensor<4>]) -> Tensor<1> {
+    let one = |e: &Tensor<4>| e.clone().neg().add_scalar(margin).clamp_min(0.0).mean();
+    sum(energies.iter().map(one)).div_scalar(energies.len() as f64)
+}
+
+/// The largest `share` of each row, at least one value.
+fn hardest(energies: Tensor<2>, share: f64) -> Tensor<2> {
+    let [_, patches] = energies.dims();
+    let count = (patches as f64 * share) as usize;
+    if count >= patches { energies } else { energies.topk(count.max(1), 1) }
+}
+
+/// `mean E(G)`, averaged over heads: what the auto-encoder wants low.
 pub fn adversarial(reconstructed: &[Tensor<4>]) -> Tensor<1> {
-    let scales = reconstructed.len() as f64;
-    sum(reconstructed.iter().map(|e| e.clone().mean())).div_scalar(scales)
+    let heads = reconstructed.len() as f64;
+    sum(reconstructed.iter().map(|e| e.clone().mean())).div_scalar(heads)
 }
 
 fn sum(terms: impl Iterator<Item = Tensor<1>>) -> Tensor<1> {
@@ -72,28 +109,49 @@ mod tests {
         Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
     }
 
-    fn value(loss: Tensor<1>) -> f32 {
-        loss.into_scalar()
+    fn is(loss: Tensor<1>, expected: f32) {
+        let found: f32 = loss.into_scalar();
+        assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
     }
 
     #[test]
-    fn reconstruction_is_one_minus_the_cosine_of_the_flattened_maps() {
+    fn the_flattened_cosine_sees_an_image_as_one_vector() {
         let f = map(&[1.0, 0.0, 0.0, 1.0], [2, 2, 1, 1]);
         let g = map(&[2.0, 0.0, 1.0, 1.0], [2, 2, 1, 1]);
         // Image 1: parallel, 0. Image 2: cos = 1/sqrt(2).
-        let expected = (1.0 - 1.0 / 2f32.sqrt()) / 2.0;
-        assert!((value(reconstruction(&[f], &[g])) - expected).abs() < 1e-6);
+        is(reconstruction(Cosine::Flattened, &[f], &[g]), (1.0 - 1.0 / 2f32.sqrt()) / 2.0);
+    }
+
+    #[test]
+    fn the_cosine_of_positions_weighs_weak_places_as_strong_ones() {
+        // Two positions of two channels: (3,0) against (3,0), and (0,1) against (1,0).
+        let f = map(&[3.0, 0.0, 0.0, 1.0], [1, 2, 1, 2]);
+        let g = map(&[3.0, 1.0, 0.0, 0.0], [1, 2, 1, 2]);
+        is(reconstruction(Cosine::Position, &[f.clone()], &[g.clone()]), (0.0 + 1.0) / 2.0);
+        is(reconstruction(Cosine::Flattened, &[f], &[g]), 1.0 - 9.0 / 10.0);
     }
 
     #[test]
     fn discriminator_loss_by_hand() {
-        let config = LossConfig { gamma: 0.25, margin: 5.0, lambda: 0.02 };
+        let config = LossConfig { gamma: 0.25, ..Default::default() };
         let e = |v: f32| vec![map(&[v; 4], [1, 1, 2, 2])];
         let (normal, anomalous, reconstructed) = (e(0.5), e(6.0), e(1.0));
         // 0.5 + 0.75 * max(5-6, 0) + 0.25 * (5-1)
-        assert!((value(discriminator(&config, &normal, Some(&anomalous), &reconstructed)) - 1.5).abs() < 1e-6);
+        is(discriminator(&config, 1.0, &normal, Some(&anomalous), &reconstructed), 1.5);
         // Without coarse labels: 0.5 + (5-1)
-        assert!((value(discriminator(&config, &normal, None, &reconstructed)) - 4.5).abs() < 1e-6);
-        assert!((value(adversarial(&reconstructed)) - 1.0).abs() < 1e-6);
+        is(discriminator(&config, 1.0, &normal, None, &reconstructed), 4.5);
+        is(adversarial(&reconstructed), 1.0);
+    }
+
+    #[test]
+    fn the_hard_share_looks_only_at_the_highest_energies() {
+        let config = LossConfig { gamma: 0.5, ..Default::default() };
+        let normal = vec![map(&[0.0, 0.0, 0.0, 2.0], [1, 1, 2, 2])];
+        let anomalous = vec![map(&[0.0, 1.0, 4.0, 3.0], [1, 1, 2, 2])];
+        let reconstructed = vec![map(&[5.0; 4], [1, 1, 2, 2])];
+        // All: 0.5 + 0.5 * mean(5, 4, 1, 2).
+        is(discriminator(&config, 1.0, &normal, Some(&anomalous), &reconstructed), 2.0);
+        // Half: 0.5 + mean(2, 0) + 0.5 * mean(1, 2).
+        is(discriminator(&config, 0.5, &normal, Some(&anomalous), &reconstructed), 2.25);
     }
 }

@@ -3,14 +3,15 @@
 //! An auto-encoder reconstructs frozen features of normal images; a patch discriminator, taught with coarse-labelled
 //! anomalies, pushes whatever it reconstructs towards the distribution of normal features.
 
+mod clip;
 mod discriminator;
 mod export;
 mod loss;
 mod net;
 mod step;
 
-pub use discriminator::PatchDiscriminator;
+pub use discriminator::{DiscriminatorConfig, Kind, PatchDiscriminator};
 pub use export::Fold;
-pub use loss::LossConfig;
-pub use net::{AutoEncoder, NetConfig};
-pub use step::{Batch, Losses, Rates, StepError, Trainer, map_of};
+pub use loss::{Cosine, LossConfig};
+pub use net::{AutoEncoder, NetConfig, NormKind, Size};
+pub use step::{Batch, Losses, Parts, Rates, StepError, Trainer};

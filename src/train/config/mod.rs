@@ -1,7 +1,11 @@
 //! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an error.
 
+mod check;
+
+use super::augment::{AnomalyConfig, AugmentConfig};
 use super::backbones::Backbone;
-use super::methods::ckaad::{LossConfig, NetConfig};
+use super::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig};
+use super::methods::nearest::BankConfig;
 use crate::bundle::{Filter, Fit, Input};
 use schemars::JsonSchema;
 use semver::Version;
@@ -26,11 +30,19 @@ pub struct TrainConfig {
     pub version: Version,
     /// Seeds the split, the weights and the order of the batches.
     pub seed: u64,
+    pub method: Method,
     pub backbone: Backbone,
+    /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory; EfficientNet-lite0 needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
     pub input: InputConfig,
     pub features: FeatureConfig,
     pub net: NetConfig,
+    pub discriminator: DiscriminatorConfig,
+    pub bank: BankConfig,
     pub loss: LossConfig,
+    pub anomalies: AnomalyConfig,
+    pub augment: AugmentConfig,
     pub train: LoopConfig,
     pub validation: ValidationConfig,
     pub score: ScoreConfig,
@@ -44,17 +56,32 @@ impl Default for TrainConfig {
             name: "ckaad".into(),
             version: Version::new(0, 1, 0),
             seed: 1,
+            method: Method::Ckaad,
             backbone: Backbone::EfficientNetLite0,
+            weights: None,
             input: InputConfig::default(),
             features: FeatureConfig::default(),
             net: NetConfig::default(),
+            discriminator: DiscriminatorConfig::default(),
+            bank: BankConfig::default(),
             loss: LossConfig::default(),
+            anomalies: AnomalyConfig::default(),
+            augment: AugmentConfig::default(),
             train: LoopConfig::default(),
             validation: ValidationConfig::default(),
             score: ScoreConfig::default(),
             false_alarm_budget: 0.005,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The auto-encoder with its discriminators.
+    Ckaad,
+    /// A bank of normal patches, as a baseline.
+    NearestNeighbour,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,17 +112,27 @@ impl From<InputConfig> for Input {
 pub struct FeatureConfig {
     /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
     pub strides: Vec<usize>,
-    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that none outweighs the others in the
-    /// cosine and all share one int8 range well.
+    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and all share one
+    /// int8 range well.
     pub standardise: bool,
+    /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
+    pub error: ErrorSpace,
     /// Cache mirrored copies of every training image.
     pub flips: Flips,
 }
 
 impl Default for FeatureConfig {
     fn default() -> Self {
-        FeatureConfig { strides: vec![8, 16], standardise: true, flips: Flips::None }
+        FeatureConfig { strides: vec![8, 16], standardise: true, error: ErrorSpace::Raw, flips: Flips::None }
     }
+}
+
+/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that is noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorSpace {
+    Raw,
+    Standardised,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -127,8 +164,8 @@ pub struct LoopConfig {
     pub anomalous_batch: usize,
     pub learning_rate: f64,
     pub discriminator_learning_rate: f64,
-    /// Patch discriminator on or off; off is plain reconstruction.
-    pub discriminator: bool,
+    /// Stop after so many validations without a better one; 0 trains to the end.
+    pub patience: usize,
 }
 
 impl Default for LoopConfig {
@@ -139,7 +176,7 @@ impl Default for LoopConfig {
             anomalous_batch: 4,
             learning_rate: 2e-3,
             discriminator_learning_rate: 2e-3,
-            discriminator: true,
+            patience: 0,
         }
     }
 }
@@ -161,18 +198,36 @@ impl Default for ValidationConfig {
     }
 }
 
+/// From map to image score. What is left open, held-out training images choose.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreConfig {
     /// Gaussian, in input pixels.
     pub sigma_px: f32,
-    /// Pixels in the image score's mean; 0 lets validation choose.
+    pub rule: Rule,
+    /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
+    /// Weight of the patch energy in the map against the reconstruction error, both in units of their mean over normal images. Without the
+    /// key, validation chooses; 0 is the paper: reconstruction alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy: Option<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The best of the rules below on held-out images.
+    Auto,
+    Maximum,
+    TopK,
+    Mean,
+    /// A weighted sum of maximum, top-k means and mean, fitted by logistic regression.
+    Combined,
 }
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        ScoreConfig { sigma_px: 4.0, top_k: 0 }
+        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, energy: None }
     }
 }
 
@@ -184,98 +239,5 @@ impl TrainConfig {
             .map_err(|e| ConfigError::Malformed { path: path.to_owned(), message: e.to_string() })?;
         config.check(path)?;
         Ok(config)
-    }
-
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let value = |good: bool, key, found: String, expected| {
-            if good { Ok(()) } else { Err(ConfigError::Value { path: path.to_owned(), key, found, expected }) }
-        };
-        let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
-        let share = |s: f64| s > 0.0 && s < 0.5;
-        let strides = &self.features.strides;
-        let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
-        let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
-        let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        let budget = self.false_alarm_budget;
-        value(
-            named && !self.name.is_empty() && self.name.len() <= 64,
-            "name",
-            format!("{:?}", self.name),
-            "1 to 64 of a-z, 0-9 and - expected",
-        )?;
-        value(
-            side(self.input.width),
-            "input.width",
-            self.input.width.to_string(),
-            "a multiple of 32 from 64 to 2048 expected",
-        )?;
-        value(
-            side(self.input.height),
-            "input.height",
-            self.input.height.to_string(),
-            "a multiple of 32 from 64 to 2048 expected",
-        )?;
-        value(
-            neighbours,
-            "features.strides",
-            format!("{strides:?}"),
-            "neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
-        )?;
-        value(
-            self.net.widths.len() == strides.len(),
-            "net.widths",
-            format!("{:?}", self.net.widths),
-            "one width a stride of features.strides expected",
-        )?;
-        value(
-            self.net.widths.iter().chain([&self.net.bottleneck]).all(|w| (1..=4096).contains(w)),
-            "net",
-            format!("{:?}", self.net),
-            "widths from 1 to 4096 expected",
-        )?;
-        value(
-            (1..=10_000).contains(&self.train.epochs),
-            "train.epochs",
-            self.train.epochs.to_string(),
-            "1 to 10000 expected",
-        )?;
-        value(
-            (2..=1024).contains(&self.train.batch),
-            "train.batch",
-            self.train.batch.to_string(),
-            "2 to 1024 expected",
-        )?;
-        value(
-            self.train.learning_rate > 0.0,
-            "train.learning_rate",
-            self.train.learning_rate.to_string(),
-            "a positive number expected",
-        )?;
-        value(
-            self.loss.gamma > 0.0 && self.loss.gamma <= 1.0,
-            "loss.gamma",
-            self.loss.gamma.to_string(),
-            "above 0 and at most 1 expected",
-        )?;
-        value(
-            share(self.validation.normal_share),
-            "validation.normal_share",
-            self.validation.normal_share.to_string(),
-            "above 0 and below 0.5 expected",
-        )?;
-        value(
-            share(self.validation.anomalous_share),
-            "validation.anomalous_share",
-            self.validation.anomalous_share.to_string(),
-            "above 0 and below 0.5 expected",
-        )?;
-        value(self.validation.every > 0, "validation.every", "0".into(), "at least 1 expected")?;
-        value(
-            (0.0..=64.0).contains(&self.score.sigma_px),
-            "score.sigma_px",
-            self.score.sigma_px.to_string(),
-            "0 to 64 expected",
-        )?;
-        value(budget > 0.0 && budget < 0.2, "false_alarm_budget", budget.to_string(), "above 0 and below 0.2 expected")
     }
 }

@@ -1,0 +1,88 @@
+use super::super::augment::View;
+use super::super::datasets::Sample;
+use super::super::progress::Progress;
+use super::{Extractor, FeatureError};
+use half::f16;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Features of a list of images on disk, each image's scales behind one another, in f16; memory use does not grow with the set.
+pub struct FeatureCache {
+    file: File,
+    path: PathBuf,
+    pub images: usize,
+    variants: usize,
+    shapes: Vec<[usize; 3]>,
+}
+
+impl FeatureCache {
+    /// Opens `path` when it has the right size, else computes it: `variants` views of every sample, `view` gives each. The caller puts
+    /// everything that the features depend on into the file's name.
+    pub fn open(
+        path: &Path,
+        extractor: &Extractor,
+        samples: &[Sample],
+        variants: usize,
+        view: impl Fn(usize, usize) -> View,
+        progress: &Progress,
+    ) -> Result<FeatureCache, FeatureError> {
+        let failed = |source| FeatureError::Cache { path: path.to_owned(), source };
+        let shapes = extractor.shapes();
+        let size = (samples.len() * variants * record(&shapes) * 2) as u64;
+        if !std::fs::metadata(path).is_ok_and(|m| m.len() == size) {
+            let partial = path.with_extension("partial");
+            let mut out = BufWriter::new(File::create(&partial).map_err(failed)?);
+            let views = |i: usize| (0..variants).map(move |v| (i, v));
+            let jobs: Vec<(usize, usize)> = (0..samples.len()).flat_map(views).collect();
+            let bar = progress.bar("features", jobs.len());
+            for chunk in jobs.chunks(32) {
+                let chunk: Vec<(&Path, View)> =
+                    chunk.iter().map(|&(i, v)| (samples[i].path.as_path(), view(i, v))).collect();
+                for values in extractor.compute(&chunk)?.iter().flatten() {
+                    let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+                    out.write_all(&bytes).map_err(failed)?;
+                }
+                bar.advance(chunk.len());
+            }
+            out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
+            std::fs::rename(&partial, path).map_err(failed)?;
+        }
+        let file = File::open(path).map_err(failed)?;
+        Ok(FeatureCache { file, path: path.to_owned(), images: samples.len(), variants, shapes })
+    }
+
+    pub fn variants(&self) -> usize {
+        self.variants
+    }
+
+    /// Channels, height and width of each scale.
+    pub fn shapes(&self) -> &[[usize; 3]] {
+        &self.shapes
+    }
+
+    /// Features of the `(image, variant)` pairs, one vector `[N,C,h,w]` a scale.
+    pub fn read(&self, picks: &[(usize, usize)]) -> Result<Vec<Vec<f32>>, FeatureError> {
+        let record = record(&self.shapes);
+        let mut scales: Vec<Vec<f32>> =
+            self.shapes.iter().map(|s| Vec::with_capacity(picks.len() * s.iter().product::<usize>())).collect();
+        let mut bytes = vec![0u8; record * 2];
+        for (image, variant) in picks {
+            let at = ((image * self.variants + variant) * record * 2) as u64;
+            self.file
+                .read_exact_at(&mut bytes, at)
+                .map_err(|source| FeatureError::Cache { path: self.path.clone(), source })?;
+            let mut values = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
+            for (scale, shape) in scales.iter_mut().zip(&self.shapes) {
+                scale.extend(values.by_ref().take(shape.iter().product()));
+            }
+        }
+        Ok(scales)
+    }
+}
+
+/// Values an image.
+fn record(shapes: &[[usize; 3]]) -> usize {
+    shapes.iter().map(|s| s.iter().product::<usize>()).sum()
+}

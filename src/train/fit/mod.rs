@@ -1,0 +1,347 @@
+//! `ckaad-train fit`: data set → run.
+
+mod images;
+
+use super::augment::Source as AnomalySource;
+use super::config::{ConfigError, ErrorSpace, Method, TrainConfig};
+use super::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, Source, coarse_labels};
+use super::device::{DeviceChoice, DeviceError};
+use super::export::graph::Graph;
+use super::export::{Network, network};
+use super::features::{Extractor, FeatureError};
+use super::methods::ckaad::{Kind, Losses, Parts, Rates, StepError, Trainer};
+use super::methods::nearest::{self, BankError, Candidates};
+use super::progress::Progress;
+use super::run::{self, Run, RunError, RunInfo, RunProgress, Split, Validation};
+use super::select::{self, HeldOut, MapWeights};
+use crate::engine::{AnomalyMap, Plan};
+use images::Images;
+use std::path::PathBuf;
+use std::time::Instant;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Checkpoint(#[from] StepError),
+    #[error(transparent)]
+    Bank(#[from] BankError),
+    #[error(transparent)]
+    Weights(#[from] super::backbones::WeightError),
+    #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]
+    Diverged { loss: &'static str, value: f32, epoch: usize },
+}
+
+/// The command line, resolved.
+pub struct FitOptions {
+    pub config: TrainConfig,
+    pub data: Source,
+    pub out: PathBuf,
+    pub device: DeviceChoice,
+    pub resume: bool,
+}
+
+/// Images that the channel statistics are taken from.
+const STATISTICS_IMAGES: usize = 200;
+/// A shorter training set can teach neither the net nor a threshold.
+const MIN_TRAINING_IMAGES: usize = 40;
+
+pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
+    let progress = Progress::detect();
+    let run = Run::at(&options.out);
+    let (extractor, info) = prepare(options, &run, &progress)?;
+    match options.config.method {
+        Method::Ckaad => train(options, &run, &extractor, &info, &progress),
+        Method::NearestNeighbour => fill_bank(&options.config, &run, &extractor, &info, &progress),
+    }
+}
+
+fn train(
+    options: &FitOptions,
+    run: &Run,
+    extractor: &Extractor,
+    info: &RunInfo,
+    progress: &Progress,
+) -> Result<RunProgress, FitError> {
+    let config = &options.config;
+    let (device, device_name) = options.device.open()?;
+    let parts = images::Parts::open(run, config, info, extractor, progress)?;
+    device.seed(config.seed);
+    let mut trainer = Trainer::new(networks(config, extractor), &device);
+    let mut done = RunProgress::default();
+    if let Some(last) = run.checkpoint("last")? {
+        done = run.progress("last")?;
+        trainer = trainer.load(&last)?;
+        progress.say(&format!("resuming after epoch {}", done.epochs_done));
+    }
+    describe(config, extractor, &trainer, &parts, &device_name, progress);
+
+    let steps = parts.train_normal.len().div_ceil(config.train.batch.min(parts.train_normal.len()));
+    let bar = progress.bar("fit", (config.train.epochs - done.epochs_done.min(config.train.epochs)) * steps);
+    let started = Instant::now();
+    let before = done.seconds;
+    while done.epochs_done < config.train.epochs && !out_of_patience(config, &done) {
+        let epoch = done.epochs_done;
+        // Noise is drawn anew from here, so that a resumed run draws what an unbroken one would.
+        device.seed(config.seed.wrapping_add(1 + epoch as u64));
+        let epoch_started = Instant::now();
+        let (next, losses) = std::thread::scope(|scope| {
+            let mut sum = Losses::default();
+            let mut trainer = trainer;
+            for (step, batches) in parts.epoch(scope, config, epoch).iter().enumerate() {
+                let (normal, anomalous) = batches?;
+                let factor = cosine_decay(epoch * steps + step, config.train.epochs * steps);
+                let rates = Rates {
+                    auto_encoder: config.train.learning_rate * factor,
+                    discriminator: config.train.discriminator_learning_rate * factor,
+                };
+                let losses;
+                (trainer, losses) = trainer.step(&normal, anomalous.as_ref(), rates);
+                check_finite(losses, epoch)?;
+                sum.add(losses, 1.0 / steps as f32);
+                bar.message(format!("epoch {epoch}, reconstruction {:.4}", losses.reconstruction));
+                bar.advance(1);
+            }
+            Ok::<_, FitError>((trainer, sum))
+        })?;
+        trainer = next;
+        let seconds = epoch_started.elapsed().as_secs_f64();
+        done.epochs_done = epoch + 1;
+        done.seconds = before + started.elapsed().as_secs_f64();
+        let last = done.epochs_done == config.train.epochs;
+        if last || done.epochs_done.is_multiple_of(config.validation.every) {
+            let quality = quality(&parts, &trainer, config)?;
+            let validation = Validation { epoch: done.epochs_done, losses, quality };
+            done.validations.push(validation);
+            done.warning = not_learning(config, &parts, &validation);
+            // The later of two equals: it has seen more.
+            if done.best.is_none_or(|best| quality >= best.quality) {
+                done.best = Some(validation);
+                run.replace_checkpoint::<FitError>("best", &done, |folder| Ok(trainer.save(folder)?))?;
+            }
+            progress.say(&format!(
+                "{}, validation {quality:.4}, {:.2} steps/s, {:.1} images/s",
+                line(&validation),
+                steps as f64 / seconds,
+                parts.train_normal.len() as f64 / seconds
+            ));
+            if let Some(warning) = &done.warning {
+                progress.say(&format!("warning: {warning}"));
+            }
+            run.replace_checkpoint::<FitError>("last", &done, |folder| Ok(trainer.save(folder)?))?;
+        }
+    }
+    Ok(done)
+}
+
+/// What the networks are made from.
+pub(super) fn networks<'a>(config: &'a TrainConfig, extractor: &'a Extractor) -> Parts<'a> {
+    let raw = config.features.error == ErrorSpace::Raw;
+    Parts {
+        net: &config.net,
+        discriminator: &config.discriminator,
+        loss: config.loss,
+        scales: &extractor.scales,
+        spread: extractor.spread.as_deref().filter(|_| raw),
+    }
+}
+
+fn line(v: &Validation) -> String {
+    let l = &v.losses;
+    format!(
+        "epoch {:>4}: reconstruction {:.4}, discriminator {:.4} (energy {:.3} normal, {:.3} anomalous), adversarial {:.4}",
+        v.epoch, l.reconstruction, l.discriminator, l.energy_normal, l.energy_anomalous, l.adversarial
+    )
+}
+
+/// Whether the last `train.patience` validations were all worse than the best one.
+fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
+    let since = |best: Validation| done.validations.iter().filter(|v| v.epoch > best.epoch).count();
+    config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
+}
+
+/// Energies that differ by less than this share of the margin say nothing.
+const TELLING: f32 = 0.02;
+
+/// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
+fn not_learning(config: &TrainConfig, parts: &images::Parts, v: &Validation) -> Option<String> {
+    if config.discriminator.kind == Kind::None || parts.train_anomalous.is_empty() {
+        return None;
+    }
+    let (normal, anomalous) = (v.losses.energy_normal, v.losses.energy_anomalous);
+    (anomalous - normal < TELLING * config.loss.margin as f32).then(|| {
+        format!(
+            "the discriminator does not tell anomalies from normal images: mean energies {anomalous:.3} and {normal:.3} at a margin of {}; \
+             a higher train.discriminator_learning_rate (now {}) or more epochs help",
+            config.loss.margin, config.train.discriminator_learning_rate
+        )
+    })
+}
+
+/// The baseline: no epochs, one pass over the normal images.
+fn fill_bank(
+    config: &TrainConfig,
+    run: &Run,
+    extractor: &Extractor,
+    info: &RunInfo,
+    progress: &Progress,
+) -> Result<RunProgress, FitError> {
+    let started = Instant::now();
+    let mut graph = extractor.graph.clone();
+    let patches = nearest::patches(&mut graph, &extractor.taps, extractor.taps[extractor.scale_of(config.bank.stride)]);
+    let plan = Plan::load(&super::export::onnx::emit_f32(&graph, Some(&[patches])), 1).map_err(FeatureError::from)?;
+    let samples = run::samples(&info.data, &info.split.train_normal);
+    let mut candidates = Candidates::new(graph.shape(patches)[0], samples.len(), config.seed);
+    let bar = progress.bar("patches", samples.len());
+    for chunk in samples.chunks(32) {
+        for maps in extractor.compute_with(&plan, chunk)? {
+            candidates.add(&maps[0]);
+        }
+        bar.advance(chunk.len());
+    }
+    let bank = candidates.coreset(config.bank.vectors);
+    let best = Validation { epoch: 1, losses: Losses::default(), quality: 0.0 };
+    let mut done = RunProgress { epochs_done: 1, validations: vec![best], best: Some(best), ..Default::default() };
+    done.seconds = started.elapsed().as_secs_f64();
+    run.replace_checkpoint::<FitError>("best", &done, |folder| Ok(nearest::save(&bank, &folder.join(nearest::FILE))?))?;
+    Ok(done)
+}
+
+/// Loads or starts the run: split, digest, channel statistics.
+fn prepare(options: &FitOptions, run: &Run, progress: &Progress) -> Result<(Extractor, RunInfo), FitError> {
+    let config = &options.config;
+    let mut data = DataSet::open(&options.data)?;
+    data.need_training_images(MIN_TRAINING_IMAGES)?;
+    let weights = config.backbone.weights(config.weights.as_deref())?;
+    if let Some(doubt) = weights.doubt() {
+        progress.say(&format!("warning: {doubt}"));
+    }
+    if run.exists() {
+        if !options.resume {
+            return Err(RunError::Exists(run.folder.clone()).into());
+        }
+        let changed = |what| RunError::Changed { run: run.folder.clone(), what };
+        let info = run.info()?;
+        // More epochs are the one change that a resumed run may ask for.
+        let mut earlier = run.config()?;
+        earlier.train.epochs = config.train.epochs;
+        if earlier != *config {
+            return Err(changed("config").into());
+        }
+        if info.data_digest != data.training_digest()? {
+            return Err(changed("training data set").into());
+        }
+        let statistics = config.features.standardise.then_some(info.statistics.as_slice());
+        return Ok((Extractor::new(config, &weights, statistics)?, info));
+    }
+    let data_digest = data.training_digest()?;
+    data.train_anomalous = labelled(config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
+    let split = Split::draw(&data, config)?;
+    let mut statistics = vec![];
+    let mut extractor = Extractor::new(config, &weights, None)?;
+    if config.features.standardise {
+        progress.say("measuring the feature channels");
+        let mut normal = run::samples(&data.root, &split.train_normal);
+        normal.truncate(STATISTICS_IMAGES);
+        statistics = extractor.statistics(&normal)?;
+        extractor = Extractor::new(config, &weights, Some(&statistics))?;
+    }
+    let info = RunInfo { data: data.root.clone(), data_digest, split, statistics };
+    run.start(config, &info)?;
+    Ok((extractor, info))
+}
+
+/// The coarse-labelled anomalies that this run may know of, held-out ones among them.
+fn labelled(config: &TrainConfig, all: Vec<Sample>, normals: usize) -> Result<Vec<Sample>, DataError> {
+    let wanted = &config.anomalies;
+    if wanted.source == AnomalySource::None || all.is_empty() {
+        return Ok(vec![]);
+    }
+    let share = if wanted.share == 0.0 { LabelledShare::All } else { LabelledShare::OfTrainingSet(wanted.share) };
+    let classes = if wanted.classes == 0 { Classes::All } else { Classes::Drawn(wanted.classes) };
+    coarse_labels(all, share, classes, normals, config.seed)
+}
+
+fn describe(
+    config: &TrainConfig,
+    extractor: &Extractor,
+    trainer: &Trainer,
+    parts: &images::Parts,
+    device: &str,
+    progress: &Progress,
+) {
+    let whole: Graph = network(config, extractor, &Network::of(trainer), MapWeights { error: 1.0, energy: 1.0 });
+    let own = |all: u64, extractor: u64| (all - extractor) as f64;
+    progress.say(&format!(
+        "{}: {} {:.2} M parameters, {:.3} GMAC; auto-encoder and patch energy {:.2} M, {:.3} GMAC at {}x{}; {} normal and {} anomalous images to train on, {} and {} to validate; device {device}",
+        config.name,
+        config.backbone.name(),
+        extractor.graph.parameters() as f64 / 1e6,
+        extractor.graph.macs() as f64 / 1e9,
+        own(whole.parameters(), extractor.graph.parameters()) / 1e6,
+        own(whole.macs(), extractor.graph.macs()) / 1e9,
+        config.input.width,
+        config.input.height,
+        parts.train_normal.len(),
+        parts.train_anomalous.len(),
+        parts.validation_normal.len(),
+        parts.validation_anomalous.len(),
+    ));
+}
+
+fn check_finite(losses: Losses, epoch: usize) -> Result<(), FitError> {
+    for (loss, value) in [("reconstruction", losses.reconstruction), ("discriminator", losses.discriminator)] {
+        if !value.is_finite() {
+            return Err(FitError::Diverged { loss, value, epoch: epoch + 1 });
+        }
+    }
+    Ok(())
+}
+
+/// 1 at the start, 0 at the end.
+fn cosine_decay(step: usize, steps: usize) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos())
+}
+
+/// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
+/// the negative mean of the normal maps.
+fn quality(parts: &images::Parts, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
+    let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
+    let normal = errors.len();
+    if parts.validation_anomalous.is_empty() {
+        let mean = |m: &AnomalyMap| m.values.iter().sum::<f32>() / m.values.len() as f32;
+        return Ok(-f64::from(errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
+    }
+    let (more_errors, more_energies) = maps(&parts.validation_anomalous, trainer, config)?;
+    errors.extend(more_errors);
+    energies.extend(more_energies);
+    let (width, height) = (config.input.width as usize, config.input.height as usize);
+    let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
+    let energies = (!energies.is_empty()).then(|| smoothed(&energies));
+    let held_out = HeldOut { errors: smoothed(&errors), energies, normal };
+    Ok(held_out.choose(&config.score).auroc.unwrap_or(0.0))
+}
+
+/// Error and energy maps of every image; no energies without a patch discriminator.
+fn maps(
+    images: &Images,
+    trainer: &Trainer,
+    config: &TrainConfig,
+) -> Result<(Vec<AnomalyMap>, Vec<AnomalyMap>), FeatureError> {
+    let (mut errors, mut energies) = (vec![], vec![]);
+    for batch in images.all(config) {
+        let (error, energy) = trainer.maps(&batch?);
+        errors.extend(error);
+        energies.extend(energy.into_iter().flatten());
+    }
+    Ok((errors, energies))
+}
