@@ -198,21 +198,27 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
     let done = export::export(&args.run, &args.out, precision)?;
     let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
     println!(
-        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {:.3} x error {:+.3} x energy, {}, threshold {:.4}, held-out image AUROC {}, sha256 {}",
+        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}, sha256 {}",
         args.out.display(),
         done.manifest.name,
         done.manifest.version,
         bytes as f64 / 1e6,
         done.parameters as f64 / 1e6,
         done.macs as f64 / 1e9,
-        done.weights.error,
-        done.weights.energy,
+        terms(done.weights),
         rule(&done.manifest.score),
         done.manifest.calibration.threshold,
         report::number(done.validation_auroc),
         done.digest
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The terms of the map with their weights.
+fn terms(weights: ckaad_edge::train::select::MapWeights) -> String {
+    let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
+    let used: Vec<String> = all.iter().filter(|(_, w)| *w != 0.0).map(|(name, w)| format!("{w:.3} x {name}")).collect();
+    used.join(" + ")
 }
 
 fn rule(score: &ckaad_edge::bundle::ScoreRule) -> String {

@@ -8,12 +8,21 @@ use crate::engine::AnomalyMap;
 use crate::inspect;
 use rayon::prelude::*;
 
-/// Maps of held-out images: normal ones first, then anomalous ones.
+/// What a map is summed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Reconstruction error.
+    Error,
+    /// Patch discriminator's energy.
+    Energy,
+    /// Distance to the bank of normal patches.
+    Distance,
+}
+
+/// Maps of held-out images, smoothed, at input size: normal images first, then anomalous ones.
 pub struct HeldOut {
-    /// Reconstruction errors, smoothed, at input size.
-    pub errors: Vec<Vec<f32>>,
-    /// Patch energies likewise; `None` without a patch discriminator.
-    pub energies: Option<Vec<Vec<f32>>>,
+    /// The maps of each term that there is.
+    pub terms: Vec<(Term, Vec<Vec<f32>>)>,
     pub normal: usize,
 }
 
@@ -26,20 +35,45 @@ pub struct Choice {
     pub auroc: Option<f64>,
 }
 
-/// The map is `errors * error + energies * energy`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The map is the sum of the terms, each times its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct MapWeights {
     pub error: f32,
     pub energy: f32,
+    pub distance: f32,
 }
 
 impl MapWeights {
-    /// The paper's map.
-    pub const ERRORS: MapWeights = MapWeights { error: 1.0, energy: 0.0 };
+    /// One term alone.
+    pub fn only(term: Term) -> MapWeights {
+        let mut weights = MapWeights::default();
+        *weights.of_mut(term) = 1.0;
+        weights
+    }
+
+    pub fn of(&self, term: Term) -> f32 {
+        match term {
+            Term::Error => self.error,
+            Term::Energy => self.energy,
+            Term::Distance => self.distance,
+        }
+    }
+
+    fn of_mut(&mut self, term: Term) -> &mut f32 {
+        match term {
+            Term::Error => &mut self.error,
+            Term::Energy => &mut self.energy,
+            Term::Distance => &mut self.distance,
+        }
+    }
+
+    /// The single term that has a weight.
+    pub fn alone(&self) -> Option<Term> {
+        let mut used = [Term::Error, Term::Energy, Term::Distance].into_iter().filter(|&t| self.of(t) != 0.0);
+        used.next().filter(|_| used.next().is_none())
+    }
 }
 
-/// Candidates for the energy's weight, in units of the two maps' means over normal images.
-const ENERGY_WEIGHTS: [f32; 5] = [0.0, 0.5, 1.0, 2.0, 4.0];
 /// Divisors of the number of pixels: the top-k rules between maximum and mean.
 const TOP_SHARES: [usize; 4] = [500, 100, 20, 4];
 
@@ -49,13 +83,14 @@ pub fn smoothed(maps: &[AnomalyMap], width: usize, height: usize, sigma_px: f32)
 }
 
 impl HeldOut {
-    /// The best weight and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
-    /// error and energy, and 1/500 of the pixels (the paper's 100 of 224x224).
+    /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
+    /// all terms, and 1/500 of the pixels (the paper's 100 of 224x224).
     pub fn choose(&self, config: &ScoreConfig) -> Choice {
-        let pixels = self.errors.first().map_or(1, Vec::len);
-        let labels: Vec<bool> = (0..self.errors.len()).map(|i| i >= self.normal).collect();
+        let images = self.terms[0].1.len();
+        let pixels = self.terms[0].1.first().map_or(1, Vec::len);
+        let labels: Vec<bool> = (0..images).map(|i| i >= self.normal).collect();
         let mut best: Option<Choice> = None;
-        for weights in self.weights(config) {
+        for weights in self.candidates(config) {
             let statistics = Statistics::of(&self.combined(weights), &top_ks(config, pixels));
             for (rule, auroc) in statistics.rules(config, &labels) {
                 // A later candidate must be better, not as good: the earlier ones are simpler.
@@ -64,30 +99,49 @@ impl HeldOut {
                 }
             }
         }
-        best.expect("there is at least one weight and one rule")
+        best.expect("there is at least one map and one rule")
     }
 
     /// The maps under `weights`.
     pub fn combined(&self, weights: MapWeights) -> Vec<Vec<f32>> {
-        let Some(energies) = self.energies.as_ref().filter(|_| weights.energy > 0.0) else {
-            return self.errors.clone();
+        let used: Vec<(&Vec<Vec<f32>>, f32)> =
+            self.terms.iter().map(|(term, maps)| (maps, weights.of(*term))).filter(|(_, w)| *w != 0.0).collect();
+        let image = |i: usize| {
+            let mut sum = vec![0f32; self.terms[0].1[i].len()];
+            for (maps, weight) in &used {
+                sum.iter_mut().zip(&maps[i]).for_each(|(s, v)| *s += v * weight);
+            }
+            sum
         };
-        let sum = |(a, b): (&f32, &f32)| a * weights.error + b * weights.energy;
-        self.errors.par_iter().zip(energies).map(|(a, b)| a.iter().zip(b).map(sum).collect()).collect()
+        (0..self.terms[0].1.len()).into_par_iter().map(image).collect()
     }
 
-    fn weights(&self, config: &ScoreConfig) -> Vec<MapWeights> {
-        let Some(energies) = &self.energies else { return vec![MapWeights::ERRORS] };
-        let unit = |maps: &[Vec<f32>]| 1.0 / mean(&maps[..self.normal]).max(1e-9);
-        let (error, energy) = (unit(&self.errors), unit(energies));
-        let both = |weight: f32| MapWeights { error, energy: energy * weight };
-        let labelled = self.errors.len() > self.normal;
-        let candidates = match config.energy {
-            Some(weight) => vec![weight],
-            None if labelled => ENERGY_WEIGHTS.to_vec(),
-            None => vec![1.0],
-        };
-        candidates.into_iter().map(|w| if w == 0.0 { MapWeights::ERRORS } else { both(w) }).collect()
+    /// Every mixture to try, the simplest first. Weights are in units of a term's mean over the normal images; one term alone keeps its own.
+    fn candidates(&self, config: &ScoreConfig) -> Vec<MapWeights> {
+        let labelled = self.terms[0].1.len() > self.normal;
+        let mut mixtures = vec![MapWeights::default()];
+        for (term, maps) in &self.terms {
+            let options: &[f32] = match (config.weight(*term), term) {
+                (Some(weight), _) => &[weight],
+                (None, _) if !labelled => &[1.0],
+                // The energy's scale is the margin's, not the features': it may be needed in small doses.
+                (None, Term::Energy) => &[0.0, 0.1, 0.3, 1.0],
+                (None, _) => &[0.0, 1.0],
+            };
+            let unit = 1.0 / mean(&maps[..self.normal]).max(1e-9);
+            let with = |mixture: &MapWeights, weight: f32| {
+                let mut next = *mixture;
+                *next.of_mut(*term) = weight * unit;
+                next
+            };
+            mixtures = options.iter().flat_map(|&w| mixtures.iter().map(move |m| with(m, w))).collect();
+        }
+        mixtures.retain(|m| *m != MapWeights::default());
+        let mut mixtures: Vec<MapWeights> = mixtures.iter().map(|m| m.alone().map_or(*m, MapWeights::only)).collect();
+        mixtures.sort_by_key(|m| m.alone().is_none());
+        mixtures.dedup();
+        // Everything was weighed with 0: the error is what is always there.
+        if mixtures.is_empty() { vec![MapWeights::only(self.terms[0].0)] } else { mixtures }
     }
 }
 
@@ -226,7 +280,7 @@ mod tests {
             }
             map
         };
-        HeldOut { errors: (0..50).map(map).collect(), energies: None, normal: 40 }
+        HeldOut { terms: vec![(Term::Error, (0..50).map(map).collect())], normal: 40 }
     }
 
     #[test]
@@ -253,12 +307,24 @@ mod tests {
 
     #[test]
     fn the_energy_is_taken_where_it_helps_and_left_where_it_does_not() {
-        let flat = held_out(|_, _| {});
-        let telling = held_out(|_, map| map[3] = 5.0);
-        let helps = HeldOut { energies: Some(telling.errors.clone()), ..held_out(|_, _| {}) };
-        assert!(helps.choose(&ScoreConfig::default()).weights.energy > 0.0);
-        let useless = HeldOut { energies: Some(flat.errors), ..telling };
-        assert_eq!(useless.choose(&ScoreConfig::default()).weights, MapWeights::ERRORS);
+        let flat = || held_out(|_, _| {}).terms.remove(0).1;
+        let telling = || held_out(|_, map| map[3] = 5.0).terms.remove(0).1;
+        let choose = |error, energy| {
+            let terms = vec![(Term::Error, error), (Term::Energy, energy)];
+            HeldOut { terms, normal: 40 }.choose(&ScoreConfig::default()).weights
+        };
+        assert!(choose(flat(), telling()).energy > 0.0);
+        assert_eq!(choose(telling(), flat()), MapWeights::only(Term::Error));
+    }
+
+    #[test]
+    fn what_the_config_fixes_is_not_chosen() {
+        let held_out = held_out(|_, map| map[3] = 5.0);
+        let energy = held_out.terms[0].1.clone();
+        let both =
+            HeldOut { terms: vec![held_out.terms.into_iter().next().unwrap(), (Term::Energy, energy)], normal: 40 };
+        let paper = both.choose(&ScoreConfig { error: Some(1.0), energy: Some(0.0), ..Default::default() });
+        assert_eq!(paper.weights, MapWeights::only(Term::Error));
     }
 
     #[test]

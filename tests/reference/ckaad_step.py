@@ -66,8 +66,8 @@ def auto_encoder(p, features):
     return outputs[::-1]
 
 
-def patch_head(p, name, x):
-    c = x.shape[1]
+def patch_head(p, name, x, width=None):
+    c = width or x.shape[1]
     for i, out in enumerate((c, c, 1)):
         if i > 0:
             x = F.leaky_relu(x, 0.1)
@@ -91,11 +91,11 @@ def linear(p, name, x, out):
     return x @ weight + p.tensor(f"{name}.bias", (out,))
 
 
-def energies(p, features, joint):
+def energies(p, features, joint, width=None):
     """Groups of energies: patch heads, and for the paper's case whole images."""
     if joint:
-        coarse = F.interpolate(features[1], size=(SIDES[0], SIDES[0]), mode="bilinear", align_corners=False)
-        return [[patch_head(p, "patch.heads.0", torch.cat([unit(features[0]), unit(coarse)], 1))]]
+        coarse = F.interpolate(features[1], size=features[0].shape[2:], mode="bilinear", align_corners=False)
+        return [[patch_head(p, "patch.heads.0", torch.cat([unit(features[0]), unit(coarse)], 1), width)]]
     patch = [patch_head(p, f"patch.heads.{i}", unit(x)) for i, x in enumerate(features)]
     fine = shrink(p, "image.scales.0.1", shrink(p, "image.scales.0.0", features[0]))
     coarse = shrink(p, "image.scales.1.0", features[1])
@@ -149,21 +149,22 @@ def case(joint):
     outputs = auto_encoder(ae, [torch.cat(pair) for pair in zip(normal, anomalous)])
     detached = [g.detach() for g in outputs]
     loss = discriminator_loss(*(energies(d, x, joint) for x in (normal, anomalous, detached)), shares)
-    result = {"discriminator": float(loss)}
+    result = {"discriminator": loss.item()}
     loss.backward()
     torch.nn.utils.clip_grad_norm_(d.values(), CLIP)
     adam(d, RATE_DISCRIMINATOR)
     for value in d.values():
         value.grad = None
     loss = reconstruction(normal, [g[:3] for g in outputs], not joint)
-    result["reconstruction"] = float(loss)
+    result["reconstruction"] = loss.item()
     adversarial = sum(sum(e.mean() for e in heads) / len(heads) for heads in energies(d, outputs, joint))
-    result["adversarial"] = float(adversarial)
+    result["adversarial"] = adversarial.item()
     (loss + LAMBDA * adversarial).backward()
     adam(ae, RATE_AUTO_ENCODER)
     sample = lambda p: {name: [float(v) for v in value.detach().flatten()[:4]] for name, value in p.items()}
     return result | {"auto_encoder": sample(ae), "discriminators": sample(d)}
 
 
-FIXTURE.parent.mkdir(parents=True, exist_ok=True)
-FIXTURE.write_text(json.dumps({"paper": case(False), "joint": case(True)}, indent=1) + "\n")
+if __name__ == "__main__":
+    FIXTURE.parent.mkdir(parents=True, exist_ok=True)
+    FIXTURE.write_text(json.dumps({"paper": case(False), "joint": case(True)}, indent=1) + "\n")

@@ -23,6 +23,7 @@ impl TrainConfig {
         let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
         let share = |s: f64| s > 0.0 && s < 0.5;
         let unit = |s: f64| (0.0..=1.0).contains(&s);
+        let weight = |w: Option<f32>| w.is_none_or(|w| (0.0..=1e3).contains(&w));
         let rate = |s: f64| s > 0.0 && s <= 1.0;
         let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         let strides = &self.features.strides;
@@ -30,6 +31,8 @@ impl TrainConfig {
         let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
         let (net, d, l, t) = (&self.net, &self.discriminator, &self.loss, &self.train);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
+        // The baseline is nothing but its bank.
+        let least = usize::from(self.method == super::Method::NearestNeighbour);
         const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
         const RATE: &str = "above 0 and at most 1 expected";
         const SHARE: &str = "above 0 and below 0.5 expected";
@@ -73,10 +76,15 @@ impl TrainConfig {
                 d.noise_weight,
                 "0 to 100 expected",
             ),
-            row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
+            row(
+                "bank.vectors",
+                (least..=65_536).contains(&b.vectors),
+                b.vectors,
+                "1 to 65536 expected, or 0 with method ckaad for none",
+            ),
             row(
                 "bank.stride",
-                strides.contains(&b.stride) || self.method == super::Method::Ckaad,
+                b.vectors == 0 || strides.contains(&b.stride),
                 b.stride,
                 "one of features.strides expected",
             ),
@@ -115,12 +123,9 @@ impl TrainConfig {
             row("validation.every", self.validation.every > 0, self.validation.every, "at least 1 expected"),
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
             row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
-            row(
-                "score.energy",
-                self.score.energy.is_none_or(|e| (0.0..=1e3).contains(&e)),
-                self.score.energy,
-                "0 to 1000 expected",
-            ),
+            row("score.error", weight(self.score.error), self.score.error, "0 to 1000 expected"),
+            row("score.energy", weight(self.score.energy), self.score.energy, "0 to 1000 expected"),
+            row("score.distance", weight(self.score.distance), self.score.distance, "0 to 1000 expected"),
             row(
                 "false_alarm_budget",
                 self.false_alarm_budget > 0.0 && self.false_alarm_budget < 0.2,

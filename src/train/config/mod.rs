@@ -6,6 +6,7 @@ use super::augment::{AnomalyConfig, AugmentConfig};
 use super::backbones::Backbone;
 use super::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig};
 use super::methods::nearest::BankConfig;
+use super::select::Term;
 use crate::bundle::{Filter, Fit, Input};
 use schemars::JsonSchema;
 use semver::Version;
@@ -207,10 +208,27 @@ pub struct ScoreConfig {
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
-    /// Weight of the patch energy in the map against the reconstruction error, both in units of their mean over normal images. Without the
-    /// key, validation chooses; 0 is the paper: reconstruction alone.
+    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is not given, validation
+    /// chooses one. The paper's map is `error = 1, energy = 0` without a bank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f32>,
+    /// Weight of the patch discriminator's energy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub energy: Option<f32>,
+    /// Weight of the distance to the bank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f32>,
+}
+
+impl ScoreConfig {
+    /// What the config says of a term's weight.
+    pub fn weight(&self, term: Term) -> Option<f32> {
+        match term {
+            Term::Error => self.error,
+            Term::Energy => self.energy,
+            Term::Distance => self.distance,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -227,7 +245,7 @@ pub enum Rule {
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, energy: None }
+        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, error: None, energy: None, distance: None }
     }
 }
 

@@ -20,7 +20,7 @@ use super::methods::ckaad::{AutoEncoder, Fold, Kind, PatchDiscriminator, StepErr
 use super::methods::nearest::{self, BankError};
 use super::progress::Progress;
 use super::run::{self, Run, RunError, RunInfo};
-use super::select::{HeldOut, MapWeights};
+use super::select::{HeldOut, MapWeights, Term};
 use crate::bundle::{
     Bundle, BundleError, Calibration, Draft, FORMAT, Golden, Manifest, Precision, ScoreRule, TrainingData,
 };
@@ -76,63 +76,66 @@ const GOLDEN: usize = 4;
 /// Training images that the int8 ranges are measured on.
 const RANGE_IMAGES: usize = 128;
 
-/// What was trained, in inference form.
-pub enum Network {
-    Ckaad(Box<AutoEncoder>, Option<PatchDiscriminator>),
-    Bank(Bank, usize),
+/// What was trained, in inference form: each part gives one term of the map.
+pub struct Network {
+    auto_encoder: Option<AutoEncoder>,
+    patch: Option<PatchDiscriminator>,
+    bank: Option<Bank>,
 }
 
 impl Network {
-    pub fn of(trainer: &Trainer) -> Network {
+    pub fn of(trainer: &Trainer, bank: Option<Bank>) -> Network {
         let (auto_encoder, patch) = trainer.networks();
-        Network::Ckaad(Box::new(auto_encoder), patch)
+        Network { auto_encoder: Some(auto_encoder), patch, bank }
     }
 
-    /// From a checkpoint's folder.
-    fn load(config: &TrainConfig, extractor: &Extractor, folder: &Path) -> Result<Network, ExportError> {
-        Ok(match config.method {
-            Method::Ckaad => {
-                Network::of(&Trainer::new(networks(config, extractor), &Device::flex()).load_weights(folder)?)
-            }
-            Method::NearestNeighbour => {
-                Network::Bank(nearest::load(&folder.join(nearest::FILE))?, extractor.scale_of(config.bank.stride))
-            }
-        })
+    /// From a run, with the checkpoint in the folder `best`.
+    fn load(config: &TrainConfig, extractor: &Extractor, run: &Run, best: &Path) -> Result<Network, ExportError> {
+        let bank = (config.bank.vectors > 0).then(|| nearest::load(&run.path(nearest::FILE))).transpose()?;
+        if config.method == Method::NearestNeighbour {
+            return Ok(Network { auto_encoder: None, patch: None, bank });
+        }
+        let trainer = Trainer::new(networks(config, extractor), &Device::flex()).load_weights(best)?;
+        Ok(Network::of(&trainer, bank))
     }
 
-    fn has_energy(&self) -> bool {
-        matches!(self, Network::Ckaad(_, Some(_)))
+    /// The terms that it can give, unless `config` rules them out.
+    fn terms(&self, config: &TrainConfig) -> Vec<Term> {
+        let there = [
+            (Term::Error, self.auto_encoder.is_some()),
+            (Term::Energy, self.patch.is_some()),
+            (Term::Distance, self.bank.is_some()),
+        ];
+        let all: Vec<Term> = there.into_iter().filter(|(_, there)| *there).map(|(term, _)| term).collect();
+        let wanted: Vec<Term> = all.iter().copied().filter(|&t| config.score.weight(t) != Some(0.0)).collect();
+        if wanted.is_empty() { all[..1].to_vec() } else { wanted }
     }
 }
 
-/// Extractor, trained networks, and the weighted sum of their maps as one graph. A map of weight 0 is left out.
+/// Extractor, trained networks, and the weighted sum of their maps as one graph. A term of weight 0 is left out with all that leads to it.
 pub fn network(config: &TrainConfig, extractor: &Extractor, network: &Network, weights: MapWeights) -> Graph {
     let spread = networks(config, extractor).spread;
     let mut graph = extractor.graph.clone();
     let taps = &extractor.taps;
     let (mut maps, mut factors) = (vec![], vec![]);
-    match network {
-        Network::Bank(bank, grid) => {
-            let patches = nearest::patches(&mut graph, taps, taps[*grid]);
-            maps.push(graph.nearest("distance", patches, bank.clone()));
+    if let Some(auto_encoder) = network.auto_encoder.as_ref().filter(|_| weights.error > 0.0) {
+        let outputs = auto_encoder.append(&mut Fold { graph: &mut graph }, taps);
+        for (i, (&tap, output)) in taps.iter().zip(outputs).enumerate() {
+            let raw = spread.map(|all| all[i].clone());
+            maps.push(graph.cosine_error(format!("error.{i}"), tap, output, raw));
             factors.push(weights.error);
         }
-        Network::Ckaad(auto_encoder, patch) => {
-            if weights.error > 0.0 {
-                let outputs = auto_encoder.append(&mut Fold { graph: &mut graph }, taps);
-                for (i, (&tap, output)) in taps.iter().zip(outputs).enumerate() {
-                    let raw = spread.map(|all| all[i].clone());
-                    maps.push(graph.cosine_error(format!("error.{i}"), tap, output, raw));
-                    factors.push(weights.error);
-                }
-            }
-            if let Some(patch) = patch.as_ref().filter(|_| weights.energy > 0.0) {
-                for energy in (Fold { graph: &mut graph }).energies(patch, taps) {
-                    maps.push(energy);
-                    factors.push(weights.energy);
-                }
-            }
+    }
+    if let Some(patch) = network.patch.as_ref().filter(|_| weights.energy > 0.0) {
+        for energy in (Fold { graph: &mut graph }).energies(patch, taps) {
+            maps.push(energy);
+            factors.push(weights.energy);
         }
+    }
+    if let Some(bank) = network.bank.as_ref().filter(|_| weights.distance > 0.0) {
+        let patches = nearest::patches(&mut graph, taps, taps[extractor.scale_of(config.bank.stride)]);
+        maps.push(graph.nearest("distance", patches, bank.clone()));
+        factors.push(weights.distance);
     }
     graph.sum_maps("map", maps, factors);
     graph
@@ -146,35 +149,28 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
     let statistics = config.features.standardise.then_some(info.statistics.as_slice());
     let weights = config.backbone.weights(config.weights.as_deref())?;
     let extractor = Extractor::new(&config, &weights, statistics)?;
-    let trained = Network::load(&config, &extractor, &best)?;
-    let emit = |map: MapWeights| -> Result<(Graph, Vec<u8>), ExportError> {
-        let graph = network(&config, &extractor, &trained, map);
+    let trained = Network::load(&config, &extractor, &run, &best)?;
+    let pack = |weights: MapWeights| -> Result<(Graph, Bundle), ExportError> {
+        let graph = network(&config, &extractor, &trained, weights);
         let model = match precision {
             Precision::F32 => onnx::emit_f32(&graph, None),
             Precision::Int8 => onnx::emit_int8(&graph, &ranges(&graph, &config, &info, &progress)?),
         };
-        Ok((graph, model))
+        let bundle = provisional(&config, &info, &graph, model, precision);
+        Ok((graph, bundle))
     };
 
-    // The maps are linear in their weights, so the choice needs each map only once; what is packed is then judged as a whole.
-    let (graph, model) = emit(MapWeights::ERRORS)?;
-    let mut bundle = provisional(&config, &info, &graph, model, precision);
+    // The map is linear in its terms, so the choice needs each of them only once; what is packed is then judged as a whole.
     let normal = info.split.validation_normal.len();
-    let mut held_out = HeldOut { errors: judge(&bundle, &info, &progress)?, energies: None, normal };
-    if trained.has_energy() && config.score.energy != Some(0.0) {
-        let (graph, model) = emit(MapWeights { error: 0.0, energy: 1.0 })?;
-        held_out.energies = Some(judge(&provisional(&config, &info, &graph, model, precision), &info, &progress)?);
+    let mut terms = vec![];
+    for term in trained.terms(&config) {
+        terms.push((term, judge(&pack(MapWeights::only(term))?.1, &info, &progress)?));
     }
-    let choice = held_out.choose(&config.score);
-    let mut graph = graph;
-    if choice.weights != MapWeights::ERRORS {
-        let (whole, model) = emit(choice.weights)?;
-        bundle = provisional(&config, &info, &whole, model, precision);
-        held_out = HeldOut { errors: judge(&bundle, &info, &progress)?, energies: None, normal };
-        graph = whole;
-    }
+    let choice = HeldOut { terms, normal }.choose(&config.score);
+    let (graph, mut bundle) = pack(choice.weights)?;
+    let maps = judge(&bundle, &info, &progress)?;
     bundle.manifest.score = choice.rule;
-    bundle.manifest.calibration = calibrate(&held_out, &bundle.manifest.score, config.false_alarm_budget)?;
+    bundle.manifest.calibration = calibrate(&maps[..normal], &bundle.manifest.score, config.false_alarm_budget)?;
     bundle.golden = golden(&bundle, &info)?;
     let training = run.progress("last").or_else(|_| run.progress("best"))?;
     bundle.report = Some(serde_json::json!({
@@ -184,7 +180,7 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
         "anomalous_images": info.split.validation_anomalous.len(),
         "gmac": graph.macs() as f64 / 1e9,
         "parameters": graph.parameters(),
-        "map_weights": { "error": choice.weights.error, "energy": choice.weights.energy },
+        "map_weights": choice.weights,
         "training": {
             "seconds": training.seconds,
             "epochs": training.epochs_done,
@@ -277,8 +273,8 @@ fn judge(bundle: &Bundle, info: &RunInfo, progress: &Progress) -> Result<Vec<Vec
     samples.iter().map(map).collect()
 }
 
-fn calibrate(held_out: &HeldOut, rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
-    let normal = &held_out.errors[..held_out.normal];
+/// `normal` are the maps of held-out normal images.
+fn calibrate(normal: &[Vec<f32>], rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
     let scores: Vec<f32> = normal.iter().map(|m| inspect::image_score(m, rule)).collect();
     let peaks: Vec<f32> = normal.iter().map(|m| inspect::top_k_mean(m, 1)).collect();
     inspect::calibrate(&scores, &peaks, budget)

@@ -6,14 +6,15 @@ use super::augment::Source as AnomalySource;
 use super::config::{ConfigError, ErrorSpace, Method, TrainConfig};
 use super::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, Source, coarse_labels};
 use super::device::{DeviceChoice, DeviceError};
-use super::export::graph::Graph;
+use super::export::graph::{Bank, Graph};
+use super::export::onnx;
 use super::export::{Network, network};
 use super::features::{Extractor, FeatureError};
 use super::methods::ckaad::{Kind, Losses, Parts, Rates, StepError, Trainer};
 use super::methods::nearest::{self, BankError, Candidates};
 use super::progress::Progress;
 use super::run::{self, Run, RunError, RunInfo, RunProgress, Split, Validation};
-use super::select::{self, HeldOut, MapWeights};
+use super::select::{self, HeldOut, MapWeights, Term};
 use crate::engine::{AnomalyMap, Plan};
 use images::Images;
 use std::path::PathBuf;
@@ -58,10 +59,12 @@ const MIN_TRAINING_IMAGES: usize = 40;
 pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
     let progress = Progress::detect();
     let run = Run::at(&options.out);
+    let started = Instant::now();
     let (extractor, info) = prepare(options, &run, &progress)?;
+    let bank = bank(&options.config, &run, &extractor, &info, &progress)?;
     match options.config.method {
-        Method::Ckaad => train(options, &run, &extractor, &info, &progress),
-        Method::NearestNeighbour => fill_bank(&options.config, &run, &extractor, &info, &progress),
+        Method::Ckaad => train(options, &run, &extractor, &info, bank, &progress),
+        Method::NearestNeighbour => baseline(&run, started),
     }
 }
 
@@ -70,6 +73,7 @@ fn train(
     run: &Run,
     extractor: &Extractor,
     info: &RunInfo,
+    bank: Option<Bank>,
     progress: &Progress,
 ) -> Result<RunProgress, FitError> {
     let config = &options.config;
@@ -83,7 +87,7 @@ fn train(
         trainer = trainer.load(&last)?;
         progress.say(&format!("resuming after epoch {}", done.epochs_done));
     }
-    describe(config, extractor, &trainer, &parts, &device_name, progress);
+    describe(config, extractor, &trainer, bank, &parts, &device_name, progress);
 
     let steps = parts.train_normal.len().div_ceil(config.train.batch.min(parts.train_normal.len()));
     let bar = progress.bar("fit", (config.train.epochs - done.epochs_done.min(config.train.epochs)) * steps);
@@ -187,18 +191,24 @@ fn not_learning(config: &TrainConfig, parts: &images::Parts, v: &Validation) -> 
     })
 }
 
-/// The baseline: no epochs, one pass over the normal images.
-fn fill_bank(
+/// Chooses the bank out of the patches of the normal training images and keeps it in the run. `None` when none is wanted.
+fn bank(
     config: &TrainConfig,
     run: &Run,
     extractor: &Extractor,
     info: &RunInfo,
     progress: &Progress,
-) -> Result<RunProgress, FitError> {
-    let started = Instant::now();
+) -> Result<Option<Bank>, FitError> {
+    let path = run.path(nearest::FILE);
+    if config.bank.vectors == 0 {
+        return Ok(None);
+    }
+    if path.exists() {
+        return Ok(Some(nearest::load(&path)?));
+    }
     let mut graph = extractor.graph.clone();
     let patches = nearest::patches(&mut graph, &extractor.taps, extractor.taps[extractor.scale_of(config.bank.stride)]);
-    let plan = Plan::load(&super::export::onnx::emit_f32(&graph, Some(&[patches])), 1).map_err(FeatureError::from)?;
+    let plan = Plan::load(&onnx::emit_f32(&graph, Some(&[patches])), 1).map_err(FeatureError::from)?;
     let samples = run::samples(&info.data, &info.split.train_normal);
     let mut candidates = Candidates::new(graph.shape(patches)[0], samples.len(), config.seed);
     let bar = progress.bar("patches", samples.len());
@@ -209,10 +219,21 @@ fn fill_bank(
         bar.advance(chunk.len());
     }
     let bank = candidates.coreset(config.bank.vectors);
+    nearest::save(&bank, &path)?;
+    Ok(Some(bank))
+}
+
+/// The baseline has no epochs: its bank is the model.
+fn baseline(run: &Run, started: Instant) -> Result<RunProgress, FitError> {
     let best = Validation { epoch: 1, losses: Losses::default(), quality: 0.0 };
-    let mut done = RunProgress { epochs_done: 1, validations: vec![best], best: Some(best), ..Default::default() };
-    done.seconds = started.elapsed().as_secs_f64();
-    run.replace_checkpoint::<FitError>("best", &done, |folder| Ok(nearest::save(&bank, &folder.join(nearest::FILE))?))?;
+    let done = RunProgress {
+        epochs_done: 1,
+        seconds: started.elapsed().as_secs_f64(),
+        validations: vec![],
+        best: Some(best),
+        warning: None,
+    };
+    run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))?;
     Ok(done)
 }
 
@@ -275,14 +296,16 @@ fn describe(
     config: &TrainConfig,
     extractor: &Extractor,
     trainer: &Trainer,
+    bank: Option<Bank>,
     parts: &images::Parts,
     device: &str,
     progress: &Progress,
 ) {
-    let whole: Graph = network(config, extractor, &Network::of(trainer), MapWeights { error: 1.0, energy: 1.0 });
+    let everything = MapWeights { error: 1.0, energy: 1.0, distance: 1.0 };
+    let whole: Graph = network(config, extractor, &Network::of(trainer, bank), everything);
     let own = |all: u64, extractor: u64| (all - extractor) as f64;
     progress.say(&format!(
-        "{}: {} {:.2} M parameters, {:.3} GMAC; auto-encoder and patch energy {:.2} M, {:.3} GMAC at {}x{}; {} normal and {} anomalous images to train on, {} and {} to validate; device {device}",
+        "{}: {} {:.2} M parameters, {:.3} GMAC; all behind it {:.2} M, {:.3} GMAC at {}x{}; {} normal and {} anomalous images to train on, {} and {} to validate; device {device}",
         config.name,
         config.backbone.name(),
         extractor.graph.parameters() as f64 / 1e6,
@@ -326,8 +349,12 @@ fn quality(parts: &images::Parts, trainer: &Trainer, config: &TrainConfig) -> Re
     energies.extend(more_energies);
     let (width, height) = (config.input.width as usize, config.input.height as usize);
     let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
-    let energies = (!energies.is_empty()).then(|| smoothed(&energies));
-    let held_out = HeldOut { errors: smoothed(&errors), energies, normal };
+    let mut terms = vec![(Term::Error, smoothed(&errors))];
+    if !energies.is_empty() {
+        terms.push((Term::Energy, smoothed(&energies)));
+    }
+    // The bank's distances are the same in every epoch and are left out of the comparison.
+    let held_out = HeldOut { terms, normal };
     Ok(held_out.choose(&config.score).auroc.unwrap_or(0.0))
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BankConfig {
-    /// Patch vectors that are kept.
+    /// Patch vectors that are kept; 0 leaves the bank out of a CKAAD model's map.
     pub vectors: usize,
     /// Input pixels a cell of the grid; one of `features.strides`.
     pub stride: usize,
@@ -22,7 +22,7 @@ pub struct BankConfig {
 
 impl Default for BankConfig {
     fn default() -> Self {
-        BankConfig { vectors: 2048, stride: 8 }
+        BankConfig { vectors: 1024, stride: 8 }
     }
 }
 
