@@ -274,6 +274,90 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// The options that the whole way above does not take: instance norm, both discriminators, made anomalies, features computed while
+/// training runs, a combined score.
+#[test]
+fn the_papers_parts_reach_the_bundle_too() {
+    let config =
+        CONFIG.replace("[net]\n", "[net]\nnorm = \"instance\"\nblocks = 2\n").replace("epochs = 4", "epochs = 2")
+            + "[discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nhard_share = 1.0\nnoise = 0.0\n\
+           [bank]\nvectors = 0\n[anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
+           [augment]\nbrightness = 0.1\nrotate_deg = 5.0\n[score]\nrule = \"combined\"\n";
+    let manifest = through_the_bundle(&config, &[]);
+    assert_eq!(manifest.method, "ckaad-both");
+    assert!(!manifest.score.terms.is_empty());
+}
+
+/// Another backbone with weights of the user's own, in f32 and in int8.
+#[test]
+fn a_resnet_reaches_the_bundle_too() {
+    let config = CONFIG.replace("epochs = 4", "epochs = 2");
+    let without = train_on(&format!("backbone = \"resnet18\"\n{config}"), &[]).1;
+    let stderr = String::from_utf8_lossy(&without.stderr);
+    assert!(stderr.contains("resnet18 does not come with this program") && stderr.contains("key weights"), "{stderr}");
+    let config = format!("backbone = \"resnet18\"\nweights = \"WEIGHTS\"\n{config}");
+    let manifest = through_the_bundle(&config, &formula_weights(Backbone::ResNet18));
+    assert_eq!(manifest.backbone, "resnet18");
+}
+
+/// Fits `config` on a small synthetic set; WEIGHTS in it stands for a file with the bytes `weights`.
+fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    std::fs::write(at("own.safetensors"), weights).unwrap();
+    std::fs::write(at("config.toml"), config.replace("WEIGHTS", &at("own.safetensors"))).unwrap();
+    synth(&at("data"));
+    let output =
+        train(&["fit", "--config", &at("config.toml"), "--data", &at("data"), "--out", &at("run"), "--device", "cpu"]);
+    (folder, output)
+}
+
+/// Fits, exports in int8, evaluates, and compares with ONNX Runtime.
+fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_edge::bundle::Manifest {
+    let (folder, output) = train_on(config, weights);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    train_well(&["export", "--run", &at("run"), "--out", &at("int8.ckaad"), "--precision", "int8"]);
+    train_well(&["evaluate", "--bundle", &at("int8.ckaad"), "--data", &at("data"), "--report", &at("page.html")]);
+    let page = std::fs::read_to_string(at("page.html")).unwrap();
+    assert!(page.contains("Training"), "the report shows how the training went");
+    if let Some((worst, range)) = crate::parity::difference_to_onnx_runtime(Path::new(&at("int8.ckaad"))) {
+        println!("largest difference to ONNX Runtime {worst}, range {range}");
+        assert!(worst <= 0.01 * range, "largest difference {worst} in a range of {range}");
+    }
+    Bundle::read(Path::new(&at("int8.ckaad"))).unwrap().manifest
+}
+
+/// Every config that is shipped can be read, with no unknown key and every value in its bounds.
+#[test]
+fn shipped_training_configs_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
+    let configs: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(configs.len() >= 5);
+    for path in configs {
+        ckaad_edge::train::config::TrainConfig::load(&path).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn values_out_of_bounds_are_named_with_what_is_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    for (text, expected) in [
+        ("[loss]\ngamma = 0.0", "loss.gamma is 0.0; above 0 and at most 1 expected"),
+        ("[discriminator]\nkernel = 2", "discriminator.kernel is 2; 1 or 3 expected"),
+        ("[discriminator]\nstride = 4", "discriminator.stride is 4; one of features.strides expected"),
+        ("[features]\nstrides = [4, 16]", "features.strides is [4, 16]; neighbours"),
+        ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0"),
+        ("[score]\nenergy = -1.0", "score.energy is Some(-1.0)"),
+        ("method = \"nearest-neighbour\"\n[bank]\nvectors = 0", "bank.vectors is 0"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = ckaad_edge::train::config::TrainConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("c.toml"), "{error}");
+    }
+}
+
 /// A run that is resumed ends with the weights of one that was never stopped.
 #[test]
 fn a_resumed_run_ends_where_an_unbroken_one_does() {

@@ -6,7 +6,7 @@ definitions (src/train/metrics/grid.rs). The bootstrap interval is drawn again w
 
 Run once by hand:
     python -m venv v
-    v/bin/pip install -r tests/reference/requirements.txt torch
+    v/bin/pip install -r tests/reference/requirements-fixtures.txt torch
     v/bin/pip install --no-deps anomalib torchmetrics lightning-utilities
     v/bin/python tests/reference/metrics.py
 Made with scikit-learn 1.9.1, anomalib 2.7.0, torch 2.15.0, numpy 2.4.6.

@@ -372,3 +372,27 @@ fn maps(
     }
     Ok((errors, energies))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(qualities: &[f64]) -> RunProgress {
+        let validation = |(i, &quality): (usize, &f64)| Validation { epoch: i + 1, losses: Losses::default(), quality };
+        let validations: Vec<Validation> = qualities.iter().enumerate().map(validation).collect();
+        let best = validations.iter().copied().reduce(|a, b| if b.quality >= a.quality { b } else { a });
+        RunProgress { validations, best, ..Default::default() }
+    }
+
+    #[test]
+    fn patience_ends_only_after_so_many_worse_validations() {
+        let mut config = TrainConfig::default();
+        config.train.patience = 2;
+        assert!(!out_of_patience(&config, &after(&[])));
+        assert!(!out_of_patience(&config, &after(&[0.8, 0.9, 0.85])));
+        assert!(out_of_patience(&config, &after(&[0.8, 0.9, 0.85, 0.89])));
+        assert!(!out_of_patience(&config, &after(&[0.8, 0.9, 0.85, 0.9])));
+        config.train.patience = 0;
+        assert!(!out_of_patience(&config, &after(&[0.9, 0.8, 0.7, 0.6])));
+    }
+}

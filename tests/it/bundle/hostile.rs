@@ -360,7 +360,11 @@ mod manifests {
             ("/output_stride", json!(0), "output_stride in manifest.json is 0"),
             ("/output_stride", json!(5), "output_stride in manifest.json is 5; a divisor"),
             ("/score/sigma_px", json!(-1), "score.sigma_px in manifest.json is -1"),
-            ("/score/terms", json!([{"top_k": 0, "weight": 1.0}]), "score.terms.top_k in manifest.json is 0"),
+            (
+                "/score",
+                json!({"sigma_px": 4.0, "top_k": 1, "terms": [{"top_k": 0, "weight": 1.0}]}),
+                "score.terms.top_k in manifest.json is 0",
+            ),
             ("/score/top_k", json!(224 * 192 + 1), "score.top_k in manifest.json is 43009"),
             ("/calibration/images", json!(0), "calibration.images in manifest.json is 0"),
             ("/calibration/quantiles", json!([1, 2]), "the length of calibration.quantiles in manifest.json is 2; 21"),
