@@ -1,5 +1,7 @@
 //! Integration tests, one file a promise, one binary to link.
 
+#[cfg(feature = "train")]
+mod backbones;
 mod bundle;
 #[cfg(feature = "train")]
 mod datasets;
