@@ -127,7 +127,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[discriminator]\nstride = 4", "discriminator.stride is 4; one of features.strides expected"),
         ("[features]\nstrides = [4, 16]", "features.strides is [4, 16]; neighbours"),
         ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0"),
-        ("[score]\nenergy = -1.0", "score.energy is Some(-1.0)"),
+        ("[score]\nenergy = -1.0", "score.energy is -1.0; 0 to 1000 expected"),
         ("method = \"nearest-neighbour\"\n[bank]\nvectors = 0", "bank.vectors is 0"),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -123,9 +123,14 @@ impl TrainConfig {
             row("validation.every", self.validation.every > 0, self.validation.every, "at least 1 expected"),
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
             row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
-            row("score.error", weight(self.score.error), self.score.error, "0 to 1000 expected"),
-            row("score.energy", weight(self.score.energy), self.score.energy, "0 to 1000 expected"),
-            row("score.distance", weight(self.score.distance), self.score.distance, "0 to 1000 expected"),
+            row("score.error", weight(self.score.error), self.score.error.unwrap_or_default(), "0 to 1000 expected"),
+            row("score.energy", weight(self.score.energy), self.score.energy.unwrap_or_default(), "0 to 1000 expected"),
+            row(
+                "score.distance",
+                weight(self.score.distance),
+                self.score.distance.unwrap_or_default(),
+                "0 to 1000 expected",
+            ),
             row(
                 "false_alarm_budget",
                 self.false_alarm_budget > 0.0 && self.false_alarm_budget < 0.2,

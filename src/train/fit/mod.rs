@@ -1,22 +1,21 @@
 //! `ckaad-train fit`: data set → run.
 
+mod bank;
 mod images;
+mod validate;
 
 use super::augment::Source as AnomalySource;
 use super::config::{ConfigError, ErrorSpace, Method, TrainConfig};
 use super::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, Source, coarse_labels};
 use super::device::{DeviceChoice, DeviceError};
 use super::export::graph::{Bank, Graph};
-use super::export::onnx;
 use super::export::{Network, network};
 use super::features::{Extractor, FeatureError};
-use super::methods::ckaad::{Kind, Losses, Parts, Rates, StepError, Trainer};
-use super::methods::nearest::{self, BankError, Candidates};
-use super::progress::Progress;
+use super::methods::ckaad::{Losses, Parts, Rates, StepError, Trainer};
+use super::methods::nearest::BankError;
+use super::progress::{Bar, Progress};
 use super::run::{self, Run, RunError, RunInfo, RunProgress, Split, Validation};
-use super::select::{self, HeldOut, MapWeights, Term};
-use crate::engine::{AnomalyMap, Plan};
-use images::Images;
+use super::select::MapWeights;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -61,7 +60,7 @@ pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
     let run = Run::at(&options.out);
     let started = Instant::now();
     let (extractor, info) = prepare(options, &run, &progress)?;
-    let bank = bank(&options.config, &run, &extractor, &info, &progress)?;
+    let bank = bank::fill(&options.config, &run, &extractor, &info, &progress)?;
     match options.config.method {
         Method::Ckaad => train(options, &run, &extractor, &info, bank, &progress),
         Method::NearestNeighbour => baseline(&run, started),
@@ -98,35 +97,17 @@ fn train(
         // Noise is drawn anew from here, so that a resumed run draws what an unbroken one would.
         device.seed(config.seed.wrapping_add(1 + epoch as u64));
         let epoch_started = Instant::now();
-        let (next, losses) = std::thread::scope(|scope| {
-            let mut sum = Losses::default();
-            let mut trainer = trainer;
-            for (step, batches) in parts.epoch(scope, config, epoch).iter().enumerate() {
-                let (normal, anomalous) = batches?;
-                let factor = cosine_decay(epoch * steps + step, config.train.epochs * steps);
-                let rates = Rates {
-                    auto_encoder: config.train.learning_rate * factor,
-                    discriminator: config.train.discriminator_learning_rate * factor,
-                };
-                let losses;
-                (trainer, losses) = trainer.step(&normal, anomalous.as_ref(), rates);
-                check_finite(losses, epoch)?;
-                sum.add(losses, 1.0 / steps as f32);
-                bar.message(format!("epoch {epoch}, reconstruction {:.4}", losses.reconstruction));
-                bar.advance(1);
-            }
-            Ok::<_, FitError>((trainer, sum))
-        })?;
+        let (next, losses) = one_epoch(trainer, &parts, config, epoch, steps, &bar)?;
         trainer = next;
         let seconds = epoch_started.elapsed().as_secs_f64();
         done.epochs_done = epoch + 1;
         done.seconds = before + started.elapsed().as_secs_f64();
         let last = done.epochs_done == config.train.epochs;
         if last || done.epochs_done.is_multiple_of(config.validation.every) {
-            let quality = quality(&parts, &trainer, config)?;
+            let quality = validate::quality(&parts, &trainer, config)?;
             let validation = Validation { epoch: done.epochs_done, losses, quality };
             done.validations.push(validation);
-            done.warning = not_learning(config, &parts, &validation);
+            done.warning = validate::not_learning(config, &parts, &validation);
             // The later of two equals: it has seen more.
             if done.best.is_none_or(|best| quality >= best.quality) {
                 done.best = Some(validation);
@@ -134,7 +115,7 @@ fn train(
             }
             progress.say(&format!(
                 "{}, validation {quality:.4}, {:.2} steps/s, {:.1} images/s",
-                line(&validation),
+                validate::line(&validation),
                 steps as f64 / seconds,
                 parts.train_normal.len() as f64 / seconds
             ));
@@ -145,6 +126,35 @@ fn train(
         }
     }
     Ok(done)
+}
+
+/// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
+fn one_epoch(
+    mut trainer: Trainer,
+    parts: &images::Parts,
+    config: &TrainConfig,
+    epoch: usize,
+    steps: usize,
+    bar: &Bar,
+) -> Result<(Trainer, Losses), FitError> {
+    let mut mean = Losses::default();
+    std::thread::scope(|scope| {
+        for (step, batches) in parts.epoch(scope, config, epoch).iter().enumerate() {
+            let (normal, anomalous) = batches?;
+            let factor = cosine_decay(epoch * steps + step, config.train.epochs * steps);
+            let rates = Rates {
+                auto_encoder: config.train.learning_rate * factor,
+                discriminator: config.train.discriminator_learning_rate * factor,
+            };
+            let losses;
+            (trainer, losses) = trainer.step(&normal, anomalous.as_ref(), rates);
+            check_finite(losses, epoch)?;
+            mean.add(losses, 1.0 / steps as f32);
+            bar.message(format!("epoch {epoch}, reconstruction {:.4}", losses.reconstruction));
+            bar.advance(1);
+        }
+        Ok((trainer, mean))
+    })
 }
 
 /// What the networks are made from.
@@ -159,68 +169,10 @@ pub(super) fn networks<'a>(config: &'a TrainConfig, extractor: &'a Extractor) ->
     }
 }
 
-fn line(v: &Validation) -> String {
-    let l = &v.losses;
-    format!(
-        "epoch {:>4}: reconstruction {:.4}, discriminator {:.4} (energy {:.3} normal, {:.3} anomalous), adversarial {:.4}",
-        v.epoch, l.reconstruction, l.discriminator, l.energy_normal, l.energy_anomalous, l.adversarial
-    )
-}
-
 /// Whether the last `train.patience` validations were all worse than the best one.
 fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
     let since = |best: Validation| done.validations.iter().filter(|v| v.epoch > best.epoch).count();
     config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
-}
-
-/// Energies that differ by less than this share of the margin say nothing.
-const TELLING: f32 = 0.02;
-
-/// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
-fn not_learning(config: &TrainConfig, parts: &images::Parts, v: &Validation) -> Option<String> {
-    if config.discriminator.kind == Kind::None || parts.train_anomalous.is_empty() {
-        return None;
-    }
-    let (normal, anomalous) = (v.losses.energy_normal, v.losses.energy_anomalous);
-    (anomalous - normal < TELLING * config.loss.margin as f32).then(|| {
-        format!(
-            "the discriminator does not tell anomalies from normal images: mean energies {anomalous:.3} and {normal:.3} at a margin of {}; \
-             a higher train.discriminator_learning_rate (now {}) or more epochs help",
-            config.loss.margin, config.train.discriminator_learning_rate
-        )
-    })
-}
-
-/// Chooses the bank out of the patches of the normal training images and keeps it in the run. `None` when none is wanted.
-fn bank(
-    config: &TrainConfig,
-    run: &Run,
-    extractor: &Extractor,
-    info: &RunInfo,
-    progress: &Progress,
-) -> Result<Option<Bank>, FitError> {
-    let path = run.path(nearest::FILE);
-    if config.bank.vectors == 0 {
-        return Ok(None);
-    }
-    if path.exists() {
-        return Ok(Some(nearest::load(&path)?));
-    }
-    let mut graph = extractor.graph.clone();
-    let patches = nearest::patches(&mut graph, &extractor.taps, extractor.taps[extractor.scale_of(config.bank.stride)]);
-    let plan = Plan::load(&onnx::emit_f32(&graph, Some(&[patches])), 1).map_err(FeatureError::from)?;
-    let samples = run::samples(&info.data, &info.split.train_normal);
-    let mut candidates = Candidates::new(graph.shape(patches)[0], samples.len(), config.seed);
-    let bar = progress.bar("patches", samples.len());
-    for chunk in samples.chunks(32) {
-        for maps in extractor.compute_with(&plan, chunk)? {
-            candidates.add(&maps[0]);
-        }
-        bar.advance(chunk.len());
-    }
-    let bank = candidates.coreset(config.bank.vectors);
-    nearest::save(&bank, &path)?;
-    Ok(Some(bank))
 }
 
 /// The baseline has no epochs: its bank is the model.
@@ -333,44 +285,6 @@ fn check_finite(losses: Losses, epoch: usize) -> Result<(), FitError> {
 /// 1 at the start, 0 at the end.
 fn cosine_decay(step: usize, steps: usize) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos())
-}
-
-/// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
-/// the negative mean of the normal maps.
-fn quality(parts: &images::Parts, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
-    let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
-    let normal = errors.len();
-    if parts.validation_anomalous.is_empty() {
-        let mean = |m: &AnomalyMap| m.values.iter().sum::<f32>() / m.values.len() as f32;
-        return Ok(-f64::from(errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
-    }
-    let (more_errors, more_energies) = maps(&parts.validation_anomalous, trainer, config)?;
-    errors.extend(more_errors);
-    energies.extend(more_energies);
-    let (width, height) = (config.input.width as usize, config.input.height as usize);
-    let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
-    let mut terms = vec![(Term::Error, smoothed(&errors))];
-    if !energies.is_empty() {
-        terms.push((Term::Energy, smoothed(&energies)));
-    }
-    // The bank's distances are the same in every epoch and are left out of the comparison.
-    let held_out = HeldOut { terms, normal };
-    Ok(held_out.choose(&config.score).auroc.unwrap_or(0.0))
-}
-
-/// Error and energy maps of every image; no energies without a patch discriminator.
-fn maps(
-    images: &Images,
-    trainer: &Trainer,
-    config: &TrainConfig,
-) -> Result<(Vec<AnomalyMap>, Vec<AnomalyMap>), FeatureError> {
-    let (mut errors, mut energies) = (vec![], vec![]);
-    for batch in images.all(config) {
-        let (error, energy) = trainer.maps(&batch?);
-        errors.extend(error);
-        energies.extend(energy.into_iter().flatten());
-    }
-    Ok((errors, energies))
 }
 
 #[cfg(test)]

@@ -97,7 +97,9 @@ pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
     let shape = vec![bank.vectors.len() / bank.channels, bank.channels];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|e| failed(e.to_string()))?;
     let file = serialize([(KEY, view)], None).map_err(|e| failed(e.to_string()))?;
-    std::fs::write(path, file).map_err(|e| failed(e.to_string()))
+    let partial = path.with_extension("partial");
+    let written = std::fs::write(&partial, file).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|e| failed(e.to_string()))
 }
 
 pub fn load(path: &Path) -> Result<Bank, BankError> {

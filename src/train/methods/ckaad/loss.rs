@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn the_cosine_of_positions_weighs_weak_places_as_strong_ones() {
         // Two positions of two channels: (3,0) against (3,0), and (0,1) against (1,0).
-        let f = map(&[3.0, 0.0, 0.0, 1.0], [1, 2, 1, 2]);
-        let g = map(&[3.0, 1.0, 0.0, 0.0], [1, 2, 1, 2]);
-        is(reconstruction(Cosine::Position, &[f.clone()], &[g.clone()]), (0.0 + 1.0) / 2.0);
-        is(reconstruction(Cosine::Flattened, &[f], &[g]), 1.0 - 9.0 / 10.0);
+        let f = [map(&[3.0, 0.0, 0.0, 1.0], [1, 2, 1, 2])];
+        let g = [map(&[3.0, 1.0, 0.0, 0.0], [1, 2, 1, 2])];
+        is(reconstruction(Cosine::Position, &f, &g), (0.0 + 1.0) / 2.0);
+        is(reconstruction(Cosine::Flattened, &f, &g), 1.0 - 9.0 / 10.0);
     }
 
     #[test]

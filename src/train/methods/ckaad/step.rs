@@ -149,7 +149,7 @@ impl Trainer {
         losses.reconstruction = loss.clone().into_scalar();
         if let Some(discriminators) = &self.discriminators {
             let energies = discriminators.energies(&outputs);
-            let terms = energies.kinds().map(|kind| loss::adversarial(kind));
+            let terms = energies.kinds().map(loss::adversarial);
             let adversarial = terms.reduce(|a, b| a + b).expect("a discriminator is of one kind or of both");
             losses.adversarial = adversarial.clone().into_scalar();
             loss = loss + adversarial.mul_scalar(self.loss.lambda);
