@@ -25,21 +25,21 @@ pub struct Images<'a> {
 }
 
 /// The whole split.
-pub struct Parts<'a> {
+pub struct SplitImages<'a> {
     pub train_normal: Images<'a>,
     pub train_anomalous: Images<'a>,
     pub validation_normal: Images<'a>,
     pub validation_anomalous: Images<'a>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SplitImages<'a> {
     pub fn open(
         run: &Run,
         config: &'a TrainConfig,
         info: &RunInfo,
         extractor: &'a Extractor,
         progress: &Progress,
-    ) -> Result<Parts<'a>, FeatureError> {
+    ) -> Result<SplitImages<'a>, FeatureError> {
         let flips = config.features.flips.variants();
         let flipped = move |_: usize, v: usize| View::flipped(flips[v]);
         let plain = |_: usize, _: usize| View::default();
@@ -62,7 +62,7 @@ impl<'a> Parts<'a> {
                 open("made-anomalies", samples, flips.len(), Box::new(view), cached)?
             }
         };
-        Ok(Parts {
+        Ok(SplitImages {
             train_normal: open("train-normal", &info.split.train_normal, flips.len(), Box::new(flipped), cached)?,
             train_anomalous,
             validation_normal: open("validation-normal", &info.split.validation_normal, 1, Box::new(plain), true)?,
@@ -198,7 +198,7 @@ struct Picks {
 
 /// The steps of one epoch, the same for the same seed and epoch: each normal image once (the last batch is filled up
 /// from the first), the anomalies cycled.
-fn draw(config: &TrainConfig, parts: &Parts, epoch: usize) -> Vec<Picks> {
+fn draw(config: &TrainConfig, parts: &SplitImages, epoch: usize) -> Vec<Picks> {
     let mut rng = StdRng::seed_from_u64(config.seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut shuffled = |images: &Images| -> Vec<(usize, usize)> {
         let mut order: Vec<usize> = (0..images.len()).collect();

@@ -77,7 +77,7 @@ fn train(
 ) -> Result<RunProgress, FitError> {
     let config = &options.config;
     let (device, device_name) = options.device.open()?;
-    let parts = images::Parts::open(run, config, info, extractor, progress)?;
+    let parts = images::SplitImages::open(run, config, info, extractor, progress)?;
     device.seed(config.seed);
     let mut trainer = Trainer::new(networks(config, extractor), &device);
     let mut done = RunProgress::default();
@@ -131,7 +131,7 @@ fn train(
 /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
 fn one_epoch(
     mut trainer: Trainer,
-    parts: &images::Parts,
+    parts: &images::SplitImages,
     config: &TrainConfig,
     epoch: usize,
     steps: usize,
@@ -249,7 +249,7 @@ fn describe(
     extractor: &Extractor,
     trainer: &Trainer,
     bank: Option<Bank>,
-    parts: &images::Parts,
+    parts: &images::SplitImages,
     device: &str,
     progress: &Progress,
 ) {

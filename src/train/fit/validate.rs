@@ -1,6 +1,6 @@
 //! One validation: how good the networks are on held-out training images, and whether the discriminator learns at all.
 
-use super::images::{Images, Parts};
+use super::images::{Images, SplitImages};
 use crate::engine::AnomalyMap;
 use crate::train::config::TrainConfig;
 use crate::train::features::FeatureError;
@@ -21,7 +21,7 @@ pub fn line(v: &Validation) -> String {
 const TELLING: f32 = 0.02;
 
 /// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
-pub fn not_learning(config: &TrainConfig, parts: &Parts, v: &Validation) -> Option<String> {
+pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -> Option<String> {
     if config.discriminator.kind == Kind::None || parts.train_anomalous.is_empty() {
         return None;
     }
@@ -37,7 +37,7 @@ pub fn not_learning(config: &TrainConfig, parts: &Parts, v: &Validation) -> Opti
 
 /// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
 /// the negative mean of the normal maps.
-pub fn quality(parts: &Parts, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
+pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
     let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
     let normal = errors.len();
     if parts.validation_anomalous.is_empty() {
