@@ -176,7 +176,7 @@ impl Default for LoopConfig {
             batch: 16,
             anomalous_batch: 4,
             learning_rate: 2e-3,
-            discriminator_learning_rate: 2e-3,
+            discriminator_learning_rate: 5e-3,
             patience: 0,
         }
     }

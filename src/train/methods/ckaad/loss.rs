@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Share of the discriminator's margin loss that falls on reconstructions; the rest falls on coarse anomalies.
+    /// Share of the discriminator's margin loss that falls on reconstructions; the rest falls on coarse anomalies. The paper has 0.5; but
+    /// a good reconstruction of a normal image looks normal, and the more it counts the less the discriminator learns of defects.
     pub gamma: f64,
     /// Energy that the discriminator lifts anomalous patches to.
     pub margin: f64,
@@ -21,7 +22,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        LossConfig { gamma: 0.5, margin: 5.0, lambda: 0.02, clip: 1.0, cosine: Cosine::Flattened }
+        LossConfig { gamma: 0.05, margin: 5.0, lambda: 0.02, clip: 1.0, cosine: Cosine::Position }
     }
 }
 

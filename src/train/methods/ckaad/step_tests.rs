@@ -121,7 +121,7 @@ fn step_as_pytorch(case: &Case, joint: bool) {
         ..Default::default()
     };
     let cosine = if joint { Cosine::Position } else { Cosine::Flattened };
-    let loss = LossConfig { cosine, ..Default::default() };
+    let loss = LossConfig { gamma: 0.5, cosine, ..Default::default() };
     let parts = Parts { net: &net, discriminator: &discriminator, loss, scales: &SCALES, spread: None };
     let mut trainer = Trainer::new(parts, &Device::flex());
     trainer.auto_encoder = trainer.auto_encoder.map(&mut Fill(vec![]));
