@@ -1,4 +1,4 @@
-use super::{Bundle, Filter, Fit, Precision};
+use super::{Bundle, Filter, Fit, Precision, ScoreRule, ScoreTerm};
 use std::fmt::Write;
 
 impl Bundle {
@@ -20,16 +20,7 @@ impl Bundle {
             Filter::CatmullRom => "Catmull-Rom",
         };
         let (w, h) = (m.input.width, m.input.height);
-        let mean = |k: u32| match k {
-            1 => "the largest pixel".to_owned(),
-            k if k == w * h => "the mean of all pixels".to_owned(),
-            k => format!("the mean of the {k} largest pixels"),
-        };
-        let terms = m.score.terms.iter().map(|t| format!("{:+.3} x {}", t.weight, mean(t.top_k)));
-        let rule = match m.score.terms.is_empty() {
-            true => mean(m.score.top_k),
-            false => terms.collect::<Vec<_>>().join(" "),
-        };
+        let rule = m.score.describe(w * h);
         let mut lines = vec![
             ("model", format!("{} {}", m.name, m.version)),
             ("digest", self.digest.clone()),
@@ -68,5 +59,21 @@ impl Bundle {
             let _ = writeln!(out, "{key:<12} {value}");
         }
         out
+    }
+}
+
+impl ScoreRule {
+    /// In words; `pixels` is the input's number of pixels.
+    pub fn describe(&self, pixels: u32) -> String {
+        let mean = |k: u32| match k {
+            1 => "the largest pixel".to_owned(),
+            k if k == pixels => "the mean of all pixels".to_owned(),
+            k => format!("the mean of the {k} largest pixels"),
+        };
+        if self.terms.is_empty() {
+            return mean(self.top_k);
+        }
+        let term = |t: &ScoreTerm| format!("{:+.3} x {}", t.weight, mean(t.top_k));
+        self.terms.iter().map(term).collect::<Vec<_>>().join(" ")
     }
 }

@@ -143,9 +143,17 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
         fact("multiply-accumulates an image", format!("{gmac:.2} billion"));
     }
     fact("network file", format!("{:.2} MB", bundle.model.len() as f64 / 1e6));
+    let weights = ["error", "energy", "distance"].map(|term| {
+        let weight = bundle.report.as_ref()?.get("map_weights")?.get(term)?.as_f64()?;
+        (weight != 0.0).then(|| format!("{weight:.3} x {term}"))
+    });
+    let weights: Vec<String> = weights.into_iter().flatten().collect();
+    if !weights.is_empty() {
+        fact("anomaly map", weights.join(" + "));
+    }
     fact(
         "image score",
-        format!("mean of the {} largest pixels after a Gaussian of {} pixels", m.score.top_k, m.score.sigma_px),
+        format!("{} after a Gaussian of {} pixels", m.score.describe(m.input.width * m.input.height), m.score.sigma_px),
     );
     fact(
         "threshold",
