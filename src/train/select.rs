@@ -84,7 +84,7 @@ pub fn smoothed(maps: &[AnomalyMap], width: usize, height: usize, sigma_px: f32)
 
 impl HeldOut {
     /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
-    /// all terms, and 1/500 of the pixels (the paper's 100 of 224x224).
+    /// error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
     pub fn choose(&self, config: &ScoreConfig) -> Choice {
         let images = self.terms[0].1.len();
         let pixels = self.terms[0].1.first().map_or(1, Vec::len);
@@ -123,6 +123,8 @@ impl HeldOut {
         for (term, maps) in &self.terms {
             let options: &[f32] = match (config.weight(*term), term) {
                 (Some(weight), _) => &[weight],
+                // What nobody checked against an anomaly must not decide: the energy may be about anything.
+                (None, Term::Energy) if !labelled => &[0.0],
                 (None, _) if !labelled => &[1.0],
                 // The energy's scale is the margin's, not the features': it may be needed in small doses.
                 (None, Term::Energy) => &[0.0, 0.1, 0.3, 1.0],
@@ -332,6 +334,10 @@ mod tests {
         let unlabelled = HeldOut { normal: 50, ..held_out(|_, _| {}) };
         let choice = unlabelled.choose(&ScoreConfig::default());
         assert_eq!((choice.rule.top_k, choice.auroc), (1, None));
+        let mut with_energy = HeldOut { normal: 50, ..held_out(|_, _| {}) };
+        let maps = with_energy.terms[0].1.clone();
+        with_energy.terms.push((Term::Energy, maps));
+        assert_eq!(with_energy.choose(&ScoreConfig::default()).weights, MapWeights::only(Term::Error));
         let combined = unlabelled.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
         assert!(combined.rule.terms.is_empty());
     }
