@@ -92,7 +92,8 @@ impl Backbone {
     }
 
     /// Appends the extractor to `graph`, reading from the image. With `statistics` (one for each of
-    /// [`Extracted::streams`]) every stream is standardised: scale and offset are folded into the convolutions around it.
+    /// [`Extracted::streams`]) the taps are standardised. EfficientNet's streams are too: scale and offset are folded into the convolutions
+    /// around them. Behind a ResNet's ReLU nothing can be folded, so there each tap gets a convolution of its own.
     ///
     /// # Errors
     /// When a tensor is missing in `weights` or has another shape.
@@ -111,7 +112,7 @@ impl Backbone {
 
 /// Nodes of an extractor.
 pub struct Extracted {
-    /// The results of the stages: tensors without an activation, which residual additions pass along.
+    /// The results of the stages, which residual additions pass along.
     pub streams: Vec<Id>,
     /// Those that are reconstructed, in the order of [`Backbone::scales`].
     pub taps: Vec<Id>,

@@ -152,17 +152,12 @@ impl Weights {
     ) -> Result<Conv, WeightError> {
         let ConvSpec { input, out, kernel, stride, groups, activation } = spec;
         let weight = self.get(&format!("{prefix}.conv.weight"), &[out, input / groups, kernel, kernel])?;
-        let norm = |what: &str| self.get(&format!("{prefix}.bn.{what}"), &[out]);
-        let (gamma, beta) = (norm("weight")?, norm("bias")?);
-        let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
-        let (weight, bias) = fold_batch_norm(weight, None, gamma, beta, mean, variance, epsilon);
+        let (weight, bias) = self.fold_stored_norm(weight, &format!("{prefix}.bn"), out, epsilon)?;
         let (top, bottom) = same_padding(size.0, kernel, stride);
         let (left, right) = same_padding(size.1, kernel, stride);
         Ok(Conv { weight, bias, out, kernel, stride, pads: [top, left, bottom, right], groups, activation })
     }
-}
 
-impl Weights {
     /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or, where a file
     /// holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
     pub fn conv_norm(
@@ -179,11 +174,22 @@ impl Weights {
         let (weight, bias) = if self.has(&folded) {
             (weight.to_vec(), self.get(&folded, &[out])?.to_vec())
         } else {
-            let norm = |what: &str| self.get(&format!("{norm}.{what}"), &[out]);
-            let (gamma, beta) = (norm("weight")?, norm("bias")?);
-            fold_batch_norm(weight, None, gamma, beta, norm("running_mean")?, norm("running_var")?, epsilon)
+            self.fold_stored_norm(weight, norm, out, epsilon)?
         };
         Ok(Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation })
+    }
+
+    /// Folds the batch norm `NORM.*` into `weight`; returns weight and bias.
+    fn fold_stored_norm(
+        &self,
+        weight: &[f32],
+        norm: &str,
+        out: usize,
+        epsilon: f32,
+    ) -> Result<(Vec<f32>, Vec<f32>), WeightError> {
+        let part = |what: &str| self.get(&format!("{norm}.{what}"), &[out]);
+        let (gamma, beta) = (part("weight")?, part("bias")?);
+        Ok(fold_batch_norm(weight, gamma, beta, part("running_mean")?, part("running_var")?, epsilon))
     }
 }
 
@@ -195,10 +201,9 @@ fn f16_values(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
-/// Folds a batch norm into the convolution before it; returns weight and bias.
+/// Folds a batch norm into the convolution before it, which has no bias; returns weight and bias.
 pub fn fold_batch_norm(
     weight: &[f32],
-    bias: Option<&[f32]>,
     gamma: &[f32],
     beta: &[f32],
     mean: &[f32],
@@ -211,7 +216,7 @@ pub fn fold_batch_norm(
     for (c, channel) in weight.chunks_exact(row).enumerate() {
         let factor = gamma[c] / (variance[c] + epsilon).sqrt();
         folded.extend(channel.iter().map(|w| w * factor));
-        biases.push(beta[c] + (bias.map_or(0.0, |b| b[c]) - mean[c]) * factor);
+        biases.push(beta[c] - mean[c] * factor);
     }
     (folded, biases)
 }

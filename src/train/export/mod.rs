@@ -160,15 +160,24 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
         Ok((graph, bundle))
     };
 
-    // The map is linear in its terms, so the choice needs each of them only once; what is packed is then judged as a whole.
+    // The map is linear in its terms, so the choice needs each of them only once; a mixture is then judged as a whole.
     let normal = info.split.validation_normal.len();
-    let mut terms = vec![];
+    let (mut held_out, mut packed) = (HeldOut { terms: vec![], normal }, vec![]);
     for term in trained.terms(&config) {
-        terms.push((term, judge(&pack(MapWeights::only(term))?.1, &info, &progress)?));
+        let (graph, bundle) = pack(MapWeights::only(term))?;
+        held_out.terms.push((term, judge(&bundle, &info, &progress)?));
+        packed.push((graph, bundle));
     }
-    let choice = HeldOut { terms, normal }.choose(&config.score);
-    let (graph, mut bundle) = pack(choice.weights)?;
-    let maps = judge(&bundle, &info, &progress)?;
+    let choice = held_out.choose(&config.score);
+    let single = held_out.terms.iter().position(|(term, _)| choice.weights == MapWeights::only(*term));
+    let ((graph, mut bundle), maps) = match single {
+        Some(i) => (packed.swap_remove(i), held_out.terms.swap_remove(i).1),
+        None => {
+            let whole = pack(choice.weights)?;
+            let maps = judge(&whole.1, &info, &progress)?;
+            (whole, maps)
+        }
+    };
     bundle.manifest.score = choice.rule;
     bundle.manifest.calibration = calibrate(&maps[..normal], &bundle.manifest.score, config.false_alarm_budget)?;
     bundle.golden = golden(&bundle, &info)?;

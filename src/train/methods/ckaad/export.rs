@@ -21,7 +21,6 @@ impl Fold<'_> {
         if let Some(norm) = &module.batch {
             let (weight, bias) = fold_batch_norm(
                 &weight,
-                None,
                 &values(norm.gamma.val()).0,
                 &values(norm.beta.val()).0,
                 &values(norm.running_mean.value_sync()).0,

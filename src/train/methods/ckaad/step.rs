@@ -127,14 +127,13 @@ impl Trainer {
 
         if let Some(discriminators) = self.discriminators.take() {
             let detached: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().detach()).collect();
-            let features = normal.clone();
-            let normal = discriminators.energies(&normal);
-            let anomalous = anomalous.map(|a| discriminators.energies(&a));
-            let reconstructed = discriminators.energies(&detached);
-            losses.energy_normal = normal.mean();
-            losses.energy_anomalous = anomalous.as_ref().map_or(0.0, Energies::mean);
-            let mut loss = self.discriminator_loss(&normal, anomalous.as_ref(), &reconstructed);
-            if let Some(noisy) = self.noisy(&features, &discriminators) {
+            let of_normal = discriminators.energies(&normal);
+            let of_anomalous = anomalous.map(|a| discriminators.energies(&a));
+            let of_outputs = discriminators.energies(&detached);
+            losses.energy_normal = of_normal.mean();
+            losses.energy_anomalous = of_anomalous.as_ref().map_or(0.0, Energies::mean);
+            let mut loss = self.discriminator_loss(&of_normal, of_anomalous.as_ref(), &of_outputs);
+            if let Some(noisy) = self.noisy(&normal, &discriminators) {
                 loss = loss + noisy;
             }
             losses.discriminator = loss.clone().into_scalar();
@@ -197,9 +196,9 @@ impl Trainer {
     pub fn maps(&self, batch: &Batch) -> (Vec<AnomalyMap>, Option<Vec<AnomalyMap>>) {
         let device = self.device.clone().inner();
         let features = batch.tensors(&device);
-        let outputs = self.auto_encoder.valid().forward(&features);
+        let (auto_encoder, patch) = self.networks();
+        let outputs = auto_encoder.forward(&features);
         let [_, _, height, width] = features[0].dims();
-        let patch = self.discriminators.as_ref().and_then(|d| d.valid().patch);
         let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width));
         (errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies)
     }
