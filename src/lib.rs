@@ -30,7 +30,7 @@
 //! | 6 | [`train`] | data sets, backbones, CKAAD, quantiser, ONNX export, metrics, report |
 //!
 //! `train` and `agent` never use each other; the features `agent` and `train` switch whole modules on and off.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod bundle;
 pub mod engine;

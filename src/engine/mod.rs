@@ -4,7 +4,10 @@
 //! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
 //! belong to `inspect`.
 
+#[forbid(unsafe_code)]
 mod float_conv;
+#[allow(unsafe_code)]
+mod int8;
 
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
@@ -31,6 +34,7 @@ pub struct Plan {
     height: usize,
     /// Channels, height and width of each output.
     outputs: Vec<[usize; 3]>,
+    unfused: Vec<String>,
 }
 
 impl Plan {
@@ -41,8 +45,10 @@ impl Plan {
     /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
     pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
         let unsupported = |e: TractError| EngineError::Unsupported(format!("{e:#}"));
-        let reader = tract_onnx::onnx();
+        let mut reader = tract_onnx::onnx();
+        int8::register(&mut reader);
         let mut proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
+        let unfused = int8::partition(&mut proto, threads);
         float_conv::rewrite(&mut proto);
         let model = reader
             .model_for_proto_model(&proto)
@@ -53,12 +59,17 @@ impl Plan {
         let outputs = output_shapes(&model)?;
         let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
         let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
-        Ok(Plan { runnable, executor, width, height, outputs })
+        Ok(Plan { runnable, executor, width, height, outputs, unfused })
     }
 
     /// Width and height of the input.
     pub fn input_size(&self) -> (usize, usize) {
         (self.width, self.height)
+    }
+
+    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`.
+    pub fn unfused(&self) -> &[String] {
+        &self.unfused
     }
 
     /// Channels, height and width of each output.

@@ -1,0 +1,93 @@
+//! Constants and attributes of an ONNX graph, read with their types checked.
+
+use std::collections::HashMap;
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
+
+pub struct Constants<'a>(HashMap<&'a str, &'a TensorProto>);
+
+/// A scale and a zero point; the zero point as u8, 128 higher if it was an i8.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantisation {
+    pub scale: f32,
+    pub zero: u8,
+    pub signed: bool,
+}
+
+impl<'a> Constants<'a> {
+    pub fn of(graph: &'a GraphProto) -> Constants<'a> {
+        Constants(graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a TensorProto> {
+        self.0.get(name).copied()
+    }
+
+    pub fn f32s(&self, name: &str) -> Option<Vec<f32>> {
+        let tensor = self.get(name).filter(|t| t.data_type == DataType::Float as i32)?;
+        if !tensor.float_data.is_empty() {
+            return Some(tensor.float_data.clone());
+        }
+        Some(tensor.raw_data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    pub fn f32(&self, name: &str) -> Option<f32> {
+        one(self.f32s(name)?)
+    }
+
+    pub fn i32s(&self, name: &str) -> Option<Vec<i32>> {
+        let tensor = self.get(name).filter(|t| t.data_type == DataType::Int32 as i32)?;
+        if !tensor.int32_data.is_empty() {
+            return Some(tensor.int32_data.clone());
+        }
+        Some(tensor.raw_data.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    pub fn i64s(&self, name: &str) -> Option<Vec<i64>> {
+        let tensor = self.get(name).filter(|t| t.data_type == DataType::Int64 as i32)?;
+        if !tensor.int64_data.is_empty() {
+            return Some(tensor.int64_data.clone());
+        }
+        let eight = |b: &[u8]| b.try_into().map(i64::from_le_bytes).ok();
+        tensor.raw_data.chunks_exact(8).map(eight).collect()
+    }
+
+    /// Bytes, and whether they are i8 rather than u8.
+    pub fn bytes(&self, name: &str) -> Option<(Vec<u8>, bool)> {
+        let tensor = self.get(name)?;
+        let signed = tensor.data_type == DataType::Int8 as i32;
+        if !signed && tensor.data_type != DataType::Uint8 as i32 {
+            return None;
+        }
+        if tensor.int32_data.is_empty() {
+            return Some((tensor.raw_data.clone(), signed));
+        }
+        Some((tensor.int32_data.iter().map(|&v| v as u8).collect(), signed))
+    }
+
+    /// Of a whole tensor: one scale, finite and above 0, and one zero point.
+    pub fn quantisation(&self, scale: &str, zero: &str) -> Option<Quantisation> {
+        let scale = self.f32(scale).filter(|s| s.is_finite() && *s > 0.0)?;
+        let (zero, signed) = self.bytes(zero)?;
+        let zero = one(zero)?;
+        Some(Quantisation { scale, zero: if signed { zero ^ 0x80 } else { zero }, signed })
+    }
+}
+
+fn one<T>(values: Vec<T>) -> Option<T> {
+    let mut values = values.into_iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// The attribute's integers, or the default where it is absent.
+pub fn ints(node: &NodeProto, name: &str, default: &[i64]) -> Vec<i64> {
+    node.attribute.iter().find(|a| a.name == name).map_or_else(|| default.to_vec(), |a| a.ints.clone())
+}
+
+pub fn int(node: &NodeProto, name: &str, default: i64) -> i64 {
+    node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i)
+}
+
+pub fn text<'a>(node: &'a NodeProto, name: &str, default: &'a str) -> &'a str {
+    let found = node.attribute.iter().find(|a| a.name == name);
+    found.map_or(default, |a| std::str::from_utf8(&a.s).unwrap_or(""))
+}

@@ -1,0 +1,172 @@
+//! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
+
+use super::{BLOCK, Pixels, Tiles, elementwise_for};
+use crate::engine::int8::pack::{Dense, Depthwise, Requant};
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+elementwise_for!("avx512f,avx512bw,avx512vl,avx512vnni");
+
+/// # Safety
+/// As [`super::dense`]; the CPU has AVX-512 F, BW, VL and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn dense(
+    conv: &Dense,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    // 24 sums, the blocks' weights and one broadcast stay within 32 registers.
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match blocks.len() {
+            4 => group::<4, 6>(conv, at, input, output, pixels, blocks.start),
+            3 => group::<3, 8>(conv, at, input, output, pixels, blocks.start),
+            2 => group::<2, 12>(conv, at, input, output, pixels, blocks.start),
+            1 => group::<1, 12>(conv, at, input, output, pixels, blocks.start),
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// As [`dense`], for the blocks `first..first + OB`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn group<const OB: usize, const P: usize>(
+    conv: &Dense,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    first: usize,
+) {
+    let mut tiles = Tiles::<P>::new(at, input, output, pixels);
+    let stride = conv.quads * 64;
+    // SAFETY: `weights` holds `blocks * quads` lines and first + OB <= blocks; bias and scale hold 16 values a block; the segments of
+    // every pixel are readable and its blocks writable by the caller's promise.
+    unsafe {
+        let weights = conv.weights_of(first).as_ptr().cast::<u8>();
+        loop {
+            let count = tiles.advance();
+            if count == 0 {
+                return;
+            }
+            let mut acc = [[_mm512_setzero_si512(); OB]; P];
+            for o in 0..OB {
+                let bias = _mm512_loadu_si512(conv.requant.bias.as_ptr().add((first + o) * BLOCK).cast());
+                for sums in &mut acc {
+                    sums[o] = bias;
+                }
+            }
+            let mut w = weights;
+            for segment in &conv.segments {
+                let mut offset = segment.offset;
+                for _ in 0..segment.quads {
+                    let mut wv = [_mm512_setzero_si512(); OB];
+                    for o in 0..OB {
+                        wv[o] = _mm512_load_si512(w.add(o * stride).cast());
+                    }
+                    for p in 0..P {
+                        let x = _mm512_set1_epi32(tiles.inputs[p].add(offset).cast::<i32>().read_unaligned());
+                        for o in 0..OB {
+                            acc[p][o] = _mm512_dpbusd_epi32(acc[p][o], x, wv[o]);
+                        }
+                    }
+                    offset += 4;
+                    w = w.add(64);
+                }
+            }
+            for p in 0..P {
+                if p < count {
+                    store(&acc[p], &conv.requant, first, tiles.outputs[p]);
+                }
+            }
+        }
+    }
+}
+
+/// Pixels of a row that share a load of depthwise weights.
+const ACROSS: usize = 8;
+
+/// # Safety
+/// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn depthwise(
+    conv: &Depthwise,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<ACROSS>::new(at, input, output, pixels);
+    loop {
+        let count = tiles.advance();
+        if count == 0 {
+            return;
+        }
+        for block in blocks.clone() {
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks * 16`; the taps are readable and the block writable by
+            // the caller's promise.
+            unsafe {
+                let bias = _mm512_loadu_si512(conv.requant.bias.as_ptr().add(block * BLOCK).cast());
+                let mut acc = [bias; ACROSS];
+                let mut w = conv.weights.as_ptr().add(block * BLOCK);
+                for &tap in &conv.taps {
+                    let weights = _mm512_loadu_si512(w.cast());
+                    for p in 0..ACROSS {
+                        let x = _mm_loadu_si128(tiles.inputs[p].add(tap + block * BLOCK).cast());
+                        // The upper half of each widened byte is 0: of the pair of products only the lower one counts.
+                        acc[p] = _mm512_dpwssd_epi32(acc[p], _mm512_cvtepu8_epi32(x), weights);
+                    }
+                    w = w.add(conv.blocks * BLOCK);
+                }
+                for p in 0..ACROSS {
+                    if p < count {
+                        store(&[acc[p]], &conv.requant, block, tiles.outputs[p]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Requantises the sums of `OB` blocks and writes them side by side.
+///
+/// # Safety
+/// `out + 16 * first` is writable for `16 * OB` bytes; `requant` has `first + OB` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store<const OB: usize>(acc: &[__m512i; OB], requant: &Requant, first: usize, out: *mut u8) {
+    let zero = _mm512_set1_epi32(requant.zero);
+    let mut rounded = [_mm512_setzero_si512(); 4];
+    for o in 0..OB {
+        // SAFETY: 16 scales a block.
+        let scale = unsafe { _mm512_loadu_ps(requant.scale.as_ptr().add((first + o) * BLOCK)) };
+        // The rounding of the control register is to nearest, ties to even.
+        let scaled = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[o]), scale));
+        rounded[o] = _mm512_add_epi32(scaled, zero);
+    }
+    // SAFETY: the caller's promise; the mask leaves bytes behind 16 * OB alone.
+    unsafe {
+        let out = out.add(first * BLOCK);
+        if OB == 1 {
+            let positive = _mm512_max_epi32(rounded[0], _mm512_setzero_si512());
+            _mm_storeu_si128(out.cast(), _mm512_cvtusepi32_epi8(positive));
+            return;
+        }
+        let low = _mm512_packs_epi32(rounded[0], rounded[1]);
+        let high = _mm512_packs_epi32(rounded[2], rounded[3]);
+        let packed = _mm512_packus_epi16(low, high);
+        // Packing works within 128 bits: lane L, double word j holds channels 4 L .. 4 L + 3 of block j.
+        let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+        let bytes = _mm512_permutexvar_epi32(order, packed);
+        if OB == 4 {
+            _mm512_storeu_si512(out.cast(), bytes);
+        } else {
+            _mm512_mask_storeu_epi8(out.cast(), (1u64 << (16 * OB)) - 1, bytes);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Kernels that a compiler vectorises by itself: the text is compiled once for every instruction set (`elementwise_for`). Sums of
+//! floats run in 16 lanes of a fixed order and nothing is fused, so that every CPU gives the same bits.
+
+/// Sum of two quantised tensors: `zero + round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AddRow {
+    pub scale_a: f32,
+    pub scale_b: f32,
+    /// `-(zero_a * scale_a + zero_b * scale_b)`.
+    pub offset: f32,
+    pub zero: i32,
+    /// Smallest and largest byte: the activation.
+    pub low: i32,
+    pub high: i32,
+}
+
+/// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is `scale_a[c] * byte + offset_a[c]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CosineRow {
+    /// One value for each byte of a pixel, 0 behind the last channel; before [`CosineRow::for_channels`] one a channel or one for all.
+    pub scale_a: Vec<f32>,
+    pub offset_a: Vec<f32>,
+    pub scale_b: Vec<f32>,
+    pub offset_b: Vec<f32>,
+    pub epsilon: f32,
+}
+
+const LANES: usize = 16;
+
+impl CosineRow {
+    /// Bytes of a pixel, a multiple of 16.
+    fn lanes(&self) -> usize {
+        self.scale_a.len()
+    }
+
+    /// The same with a value for every byte of a pixel with so many channels; none when it is for another number of channels.
+    pub fn for_channels(&self, channels: usize) -> Option<CosineRow> {
+        let fill = |values: &[f32]| {
+            let mut all = if let &[one] = values { vec![one; channels] } else { values.to_vec() };
+            let fits = all.len() == channels;
+            all.resize(channels.next_multiple_of(LANES), 0.0);
+            fits.then_some(all)
+        };
+        Some(CosineRow {
+            scale_a: fill(&self.scale_a)?,
+            offset_a: fill(&self.offset_a)?,
+            scale_b: fill(&self.scale_b)?,
+            offset_b: fill(&self.offset_b)?,
+            epsilon: self.epsilon,
+        })
+    }
+}
+
+#[inline(always)]
+pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        let sum = f32::from(a) * how.scale_a + (f32::from(b) * how.scale_b + how.offset);
+        // The constructor bounds the sum far below 2^30, so the conversion is exact; unlike `as`, this one is one instruction.
+        let rounded = unsafe { sum.round_ties_even().to_int_unchecked::<i32>() };
+        *out = (rounded + how.zero).clamp(how.low, how.high) as u8;
+    }
+}
+
+#[inline(always)]
+pub fn max_row(x: &[u8], out: &mut [u8]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = (*out).max(x);
+    }
+}
+
+#[inline(always)]
+pub fn cosine_row(how: &CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
+    let lanes = how.lanes();
+    for ((out, a), b) in out.iter_mut().zip(a.chunks_exact(lanes)).zip(b.chunks_exact(lanes)) {
+        let (mut ab, mut aa, mut bb) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        for start in (0..lanes).step_by(LANES) {
+            let part = start..start + LANES;
+            let (a, b) = (&a[part.clone()], &b[part.clone()]);
+            let (sa, oa) = (&how.scale_a[part.clone()], &how.offset_a[part.clone()]);
+            let (sb, ob) = (&how.scale_b[part.clone()], &how.offset_b[part]);
+            for i in 0..LANES {
+                let x = f32::from(a[i]) * sa[i] + oa[i];
+                let y = f32::from(b[i]) * sb[i] + ob[i];
+                ab[i] += x * y;
+                aa[i] += x * x;
+                bb[i] += y * y;
+            }
+        }
+        let [ab, aa, bb] = [ab, aa, bb].map(|sums| tree_sum(&sums));
+        *out = 1.0 - ab / (aa * bb + how.epsilon).sqrt();
+    }
+}
+
+/// Sum of 16 lanes, halves first.
+#[inline(always)]
+fn tree_sum(lanes: &[f32; LANES]) -> f32 {
+    let mut sums = *lanes;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}

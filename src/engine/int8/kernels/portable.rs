@@ -1,0 +1,79 @@
+//! The definition, in plain Rust.
+
+use super::{BLOCK, Pixels, Tiles, elementwise_for, requantise};
+use crate::engine::int8::pack::{Dense, Depthwise};
+use std::ops::Range;
+
+elementwise_for!();
+
+/// # Safety
+/// As [`super::dense`].
+pub unsafe fn dense(
+    conv: &Dense,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+    while tiles.advance() > 0 {
+        let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
+        for block in blocks.clone() {
+            let mut acc: [i32; BLOCK] = conv.requant.bias_of(block);
+            let mut weights = conv.weights_of(block).iter();
+            for segment in &conv.segments {
+                for quad in 0..segment.quads {
+                    // SAFETY: the caller promises that the segments are readable.
+                    let x: [u8; 4] = unsafe { input.add(segment.offset + 4 * quad).cast::<[u8; 4]>().read_unaligned() };
+                    let Some(w) = weights.next() else { return };
+                    for (sum, w) in acc.iter_mut().zip(w.0.chunks_exact(4)) {
+                        let products = x.iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w as i8));
+                        *sum = products.fold(*sum, i32::wrapping_add);
+                    }
+                }
+            }
+            // SAFETY: the caller promises 16 writable bytes a block.
+            unsafe { store(&acc, conv.requant.scale_of(block), conv.requant.zero, output.add(block * BLOCK)) };
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::depthwise`].
+pub unsafe fn depthwise(
+    conv: &Depthwise,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+    while tiles.advance() > 0 {
+        let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
+        for block in blocks.clone() {
+            let mut acc: [i32; BLOCK] = conv.requant.bias_of(block);
+            for (tap, &offset) in conv.taps.iter().enumerate() {
+                // SAFETY: the caller promises that 16 bytes of each block are readable at every tap.
+                let x: [u8; BLOCK] = unsafe { input.add(offset + block * BLOCK).cast::<[u8; BLOCK]>().read() };
+                for ((sum, x), w) in acc.iter_mut().zip(x).zip(conv.weights_of(tap, block)) {
+                    *sum = sum.wrapping_add(i32::from(x) * w);
+                }
+            }
+            // SAFETY: the caller promises 16 writable bytes a block.
+            unsafe { store(&acc, conv.requant.scale_of(block), conv.requant.zero, output.add(block * BLOCK)) };
+        }
+    }
+}
+
+/// # Safety
+/// `out` is writable for 16 bytes.
+unsafe fn store(acc: &[i32; BLOCK], scale: &[f32], zero: i32, out: *mut u8) {
+    let mut bytes = [0u8; BLOCK];
+    for ((byte, &acc), &scale) in bytes.iter_mut().zip(acc).zip(scale) {
+        *byte = requantise(acc, scale, zero);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { out.cast::<[u8; BLOCK]>().write(bytes) };
+}

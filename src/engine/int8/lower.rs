@@ -1,0 +1,115 @@
+//! The body of a region's node → [`Region`].
+
+use super::partition::{BODY, REGION};
+use super::patterns::Graph;
+use super::region::{Id, Input, Node, Op, Region};
+use std::collections::{HashMap, HashSet};
+use tract_onnx::pb::{GraphProto, NodeProto, tensor_proto::DataType, type_proto};
+
+/// # Errors
+/// A sentence, when the node is not what [`super::partition`] writes.
+pub fn region(node: &NodeProto) -> Result<Region, String> {
+    let body = node.attribute.iter().find(|a| a.name == BODY).and_then(|a| a.g.as_ref());
+    Lowering::new(body.ok_or_else(|| format!("{REGION} without a body"))?).run()
+}
+
+struct Lowering<'a> {
+    body: &'a GraphProto,
+    region: Region,
+    ids: HashMap<&'a str, Id>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(body: &'a GraphProto) -> Lowering<'a> {
+        Lowering { body, region: Region::default(), ids: HashMap::new() }
+    }
+
+    fn run(mut self) -> Result<Region, String> {
+        let graph = Graph::of(self.body);
+        let outputs: HashSet<&str> = self.body.output.iter().map(|o| o.name.as_str()).collect();
+        let found: Vec<_> = (0..graph.nodes.len()).map(|i| graph.find(i)).collect();
+        // Reading the image is worth its while only where somebody reads the result as it comes from there.
+        let read: HashSet<String> = found.iter().flatten().flat_map(|m| m.inputs.iter().cloned()).collect();
+        for (node, found) in self.body.node.iter().zip(found) {
+            let Some(m) = found else { continue };
+            let name = node.output[0].as_str();
+            let wanted = match m.op {
+                Op::Dequantise { .. } => outputs.contains(name),
+                _ => outputs.contains(name) || read.contains(name),
+            };
+            if !wanted {
+                continue;
+            }
+            let op = match m.op {
+                Op::Input(input) => {
+                    let Some((index, _)) = self.outer(&m.inputs[0]) else { return Err(unknown(&m.inputs[0])) };
+                    self.push(name, Op::Input(Input { index, ..input }), vec![]);
+                    continue;
+                }
+                op => op,
+            };
+            let inputs = m.inputs.iter().map(|x| self.read(x)).collect::<Result<_, _>>()?;
+            self.push(name, op, inputs);
+        }
+        for output in &self.body.output {
+            let name = output.name.as_str();
+            let mut id = *self.ids.get(name).ok_or_else(|| unknown(name))?;
+            if !self.region.nodes[id].op.leaves() {
+                let signed = self.signed(&graph, name);
+                self.region.nodes.push(Node { name: name.into(), op: Op::Bytes { signed }, inputs: vec![id] });
+                id = self.region.nodes.len() - 1;
+            }
+            self.region.outputs.push(id);
+        }
+        Ok(self.region)
+    }
+
+    fn push(&mut self, name: &'a str, op: Op, inputs: Vec<Id>) -> Id {
+        self.region.nodes.push(Node { name: name.into(), op, inputs });
+        let id = self.region.nodes.len() - 1;
+        self.ids.insert(name, id);
+        id
+    }
+
+    /// Which of the region's inputs a tensor is, and whether it is i8.
+    fn outer(&self, name: &str) -> Option<(usize, bool)> {
+        let (index, input) = self.body.input.iter().enumerate().find(|(_, x)| x.name == name)?;
+        let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref()?.value.as_ref() else { return None };
+        Some((index, tensor.elem_type == DataType::Int8 as i32))
+    }
+
+    /// A tensor that a node reads: another node's, or one from outside.
+    fn read(&mut self, name: &str) -> Result<Id, String> {
+        if let Some(&id) = self.ids.get(name) {
+            return Ok(id);
+        }
+        let (index, signed) = self.outer(name).ok_or_else(|| unknown(name))?;
+        let name = self.body.input[index].name.as_str();
+        Ok(self.push(name, Op::Input(Input { index, channels_last: false, signed, append: None }), vec![]))
+    }
+
+    /// Whether a byte tensor is i8 in the file: what its writer says, or its writer's input.
+    fn signed(&self, graph: &Graph, name: &str) -> bool {
+        let mut name = name;
+        loop {
+            if let Some((_, signed)) = self.outer(name) {
+                return signed;
+            }
+            let Some(node) = self.body.node.iter().find(|n| n.output.iter().any(|o| o == name)) else { return false };
+            let zero = match node.op_type.as_str() {
+                "QLinearConv" => node.input.get(7),
+                "QuantizeLinear" => node.input.get(2),
+                _ => None,
+            };
+            if let Some((_, signed)) = zero.and_then(|z| graph.constants.bytes(z)) {
+                return signed;
+            }
+            let Some(first) = node.input.first() else { return false };
+            name = first;
+        }
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("{REGION}: nothing in its body gives {name}")
+}

@@ -1,0 +1,175 @@
+//! Where each tensor of a region lies while it runs: one block of memory, used again as soon as a tensor's last reader is done.
+
+use super::kernels::BLOCK;
+use super::region::{Id, Op, Region, Shape};
+
+/// A tensor in memory, channels last, with a border of zero points around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Of the border's first byte.
+    pub offset: usize,
+    pub shape: Shape,
+    /// Bytes of a pixel.
+    pub lanes: usize,
+    /// Border at the top, left, bottom and right.
+    pub pads: [usize; 4],
+    /// What the border holds.
+    pub zero: u8,
+}
+
+pub struct Memory {
+    /// Of each node.
+    pub buffers: Vec<Buffer>,
+    pub bytes: usize,
+}
+
+/// Kernels read up to the end of a quad.
+const GUARD: usize = 64;
+/// A pixel of at most so many channels, read only by dense convolutions, is not filled up: the image.
+const TIGHT: usize = 4;
+
+impl Buffer {
+    pub fn row_bytes(&self) -> usize {
+        (self.pads[1] + self.shape[2] + self.pads[3]) * self.lanes
+    }
+
+    pub fn border(&self) -> bool {
+        self.pads.iter().any(|&p| p > 0)
+    }
+
+    /// Of the first pixel.
+    pub fn start(&self) -> usize {
+        self.offset + self.pads[0] * self.row_bytes() + self.pads[1] * self.lanes
+    }
+
+    fn bytes(&self) -> usize {
+        (self.pads[0] + self.shape[1] + self.pads[2]) * self.row_bytes()
+    }
+
+    fn row_start(&self, y: usize) -> usize {
+        debug_assert!(y < self.shape[1]);
+        self.start() + y * self.row_bytes()
+    }
+
+    /// # Safety
+    /// `memory` holds the region's tensors and nobody writes this row.
+    pub unsafe fn row<'a>(&self, memory: *const u8, y: usize) -> &'a [u8] {
+        // SAFETY: `layout` gave the whole tensor its room.
+        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)), self.shape[2] * self.lanes) }
+    }
+
+    /// # Safety
+    /// `memory` holds the region's tensors and nobody else reads or writes this row.
+    pub unsafe fn row_mut<'a>(&self, memory: *mut u8, y: usize) -> &'a mut [u8] {
+        // SAFETY: `layout` gave the whole tensor its room.
+        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)), self.shape[2] * self.lanes) }
+    }
+
+    /// # Safety
+    /// `memory` holds the region's tensors and nobody else reads or writes this border.
+    pub unsafe fn fill_border(&self, memory: *mut u8) {
+        let row = self.row_bytes();
+        let fill = |start: usize, length: usize| {
+            // SAFETY: `layout` gave the whole tensor its room, border and all.
+            unsafe { memory.add(start).write_bytes(self.zero, length) };
+        };
+        let [top, left, bottom, right] = self.pads;
+        let height = self.shape[1];
+        fill(self.offset, top * row);
+        for y in 0..height {
+            fill(self.offset + (top + y) * row, left * self.lanes);
+            fill(self.offset + (top + y + 1) * row - right * self.lanes, right * self.lanes);
+        }
+        fill(self.offset + (top + height) * row, bottom * row);
+    }
+}
+
+/// # Errors
+/// When two readers of a tensor disagree about its zero point.
+pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
+    let mut buffers: Vec<Buffer> = (0..shapes.len()).map(|id| alone(region, id, shapes[id])).collect();
+    let mut last_use: Vec<usize> = (0..shapes.len()).collect();
+    for (id, node) in region.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            last_use[input] = id;
+        }
+        let Op::Conv(conv) = &node.op else { continue };
+        let buffer = &mut buffers[node.inputs[0]];
+        let pads = conv.window.pads;
+        if pads.iter().any(|&p| p > 0) {
+            if buffer.border() && buffer.zero != conv.weights.x_zero {
+                return Err(format!("{}: its zero point is not that of another reader of the same tensor", node.name));
+            }
+            buffer.zero = conv.weights.x_zero;
+            buffer.pads = std::array::from_fn(|side| buffer.pads[side].max(pads[side]));
+        }
+    }
+    // Tensors that live at the same time, by where they lie.
+    let mut alive: Vec<(std::ops::Range<usize>, Id)> = vec![];
+    let mut bytes = 0;
+    for id in 0..buffers.len() {
+        if region.nodes[id].op.leaves() {
+            continue;
+        }
+        alive.retain(|&(_, other)| last_use[other] >= id);
+        let need = (buffers[id].bytes() + GUARD).next_multiple_of(64);
+        let offset = best_gap(&alive, need);
+        buffers[id].offset = offset;
+        alive.push((offset..offset + need, id));
+        alive.sort_by_key(|(range, _)| range.start);
+        bytes = bytes.max(offset + need);
+    }
+    Ok(Memory { buffers, bytes })
+}
+
+/// The smallest gap between the ranges that is large enough, or behind them all.
+fn best_gap(alive: &[(std::ops::Range<usize>, Id)], need: usize) -> usize {
+    let mut end = 0;
+    let mut best: Option<(usize, usize)> = None;
+    for (range, _) in alive {
+        let gap = range.start.saturating_sub(end);
+        if gap >= need && best.is_none_or(|(size, _)| gap < size) {
+            best = Some((gap, end));
+        }
+        end = end.max(range.end);
+    }
+    best.map_or(end, |(_, start)| start)
+}
+
+fn alone(region: &Region, id: Id, shape: Shape) -> Buffer {
+    let mut readers = region.nodes.iter().filter(|n| n.inputs.contains(&id));
+    let dense = |op: &Op| matches!(op, Op::Conv(conv) if !conv.depthwise);
+    let input = matches!(region.nodes[id].op, Op::Input(_));
+    let tight = input && shape[0] <= TIGHT && readers.all(|n| dense(&n.op));
+    let lanes = if tight { shape[0] } else { shape[0].next_multiple_of(BLOCK) };
+    Buffer { offset: 0, shape, lanes, pads: [0; 4], zero: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::region::{Input, Node};
+    use super::*;
+
+    #[test]
+    fn tensors_that_live_together_do_not_overlap_and_dead_ones_make_room() {
+        let input = Op::Input(Input { index: 0, channels_last: true, signed: false, append: None });
+        let node = |op: Op, inputs: Vec<Id>| Node { name: String::new(), op, inputs };
+        let up = || Op::Upsample([1, 1]);
+        let region = Region {
+            outputs: vec![],
+            nodes: vec![
+                node(input, vec![]),
+                node(up(), vec![0]),
+                node(up(), vec![1]),
+                node(up(), vec![2]),
+                node(Op::Concat, vec![0, 3]),
+            ],
+        };
+        let shapes = [[16, 4, 4], [16, 4, 4], [16, 4, 4], [16, 4, 4], [32, 4, 4]];
+        let memory = layout(&region, &shapes).unwrap();
+        let one = 16 * 16 + GUARD;
+        // 0 stays to the end; 3 takes the room of 1.
+        assert_eq!(memory.buffers[3].offset, memory.buffers[1].offset);
+        assert_eq!(memory.bytes, 3 * one + 16 * 32 + GUARD);
+    }
+}

@@ -1,0 +1,157 @@
+//! Weights as the kernels want them, made once at load.
+
+use super::kernels::BLOCK;
+
+/// 64 bytes on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Line(pub [u8; 64]);
+
+/// A run of input bytes that are neighbours in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// From the pixel's first byte.
+    pub offset: usize,
+    /// Length, in 4 bytes.
+    pub quads: usize,
+}
+
+/// What turns an i32 sum into a byte: `round((bias + sum) * scale) + zero`, saturated.
+#[derive(Clone, Debug)]
+pub struct Requant {
+    /// The convolution's own bias less what the input's zero point adds to the sum. A multiple of 16 values, 0 behind the last.
+    pub bias: Vec<i32>,
+    /// `x_scale * w_scale / y_scale` of each output channel, 0 behind the last.
+    pub scale: Vec<f32>,
+    pub zero: i32,
+}
+
+/// A convolution over all input channels.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    pub segments: Vec<Segment>,
+    pub blocks: usize,
+    /// Of all segments.
+    pub quads: usize,
+    /// `[block][quad]`, each `[16 output channels][4 input bytes]` i8.
+    pub weights: Vec<Line>,
+    pub requant: Requant,
+}
+
+/// A convolution of each channel on its own.
+#[derive(Clone, Debug)]
+pub struct Depthwise {
+    /// Distance in bytes of each kernel cell from the pixel's first byte.
+    pub taps: Vec<usize>,
+    pub blocks: usize,
+    /// `[tap][channel]`, widened: what multiply-add instructions take.
+    pub weights: Vec<i32>,
+    pub requant: Requant,
+}
+
+/// A quantised convolution as the ONNX file says it, activations already as u8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// `[out, in / groups, height, width]`.
+    pub values: Vec<i8>,
+    pub dims: [usize; 4],
+    pub bias: Vec<i32>,
+    /// `x_scale * w_scale / y_scale` of each output channel.
+    pub multipliers: Vec<f32>,
+    pub x_zero: u8,
+    pub y_zero: u8,
+}
+
+impl Weights {
+    /// Whether every sum can be requantised without overflow of the conversion to i32: what the kernels rely on.
+    pub fn bounded(&self) -> bool {
+        let row = self.values.len() / self.dims[0].max(1);
+        let largest = |channel: &[i8]| channel.iter().map(|w| u64::from(w.unsigned_abs()) * 255).sum::<u64>();
+        self.values.chunks_exact(row.max(1)).zip(&self.bias).zip(&self.multipliers).all(|((channel, bias), scale)| {
+            let sum = 2 * largest(channel) + u64::from(bias.unsigned_abs());
+            sum < 1 << 31 && scale.is_finite() && (sum as f32 * scale).abs() < (1 << 30) as f32
+        })
+    }
+
+    fn requant(&self) -> Requant {
+        let row = self.values.len() / self.dims[0];
+        let mut bias: Vec<i32> = self
+            .values
+            .chunks_exact(row)
+            .zip(&self.bias)
+            .map(|(channel, bias)| {
+                let sum: i32 = channel.iter().map(|&w| i32::from(w)).sum();
+                bias.wrapping_sub(sum.wrapping_mul(i32::from(self.x_zero)))
+            })
+            .collect();
+        let mut scale = self.multipliers.clone();
+        let padded = self.dims[0].next_multiple_of(BLOCK);
+        bias.resize(padded, 0);
+        scale.resize(padded, 0.0);
+        Requant { bias, scale, zero: i32::from(self.y_zero) }
+    }
+
+    /// `lanes` are the bytes of an input pixel in memory, `row` those from one input row to the next.
+    pub fn dense(&self, lanes: usize, row: usize) -> Dense {
+        let [out, channels, height, width] = self.dims;
+        // Cells beside each other are one run where no padding bytes lie between them.
+        let (runs, cells) = if lanes == channels { (1, width) } else { (width, 1) };
+        let bytes = cells * channels;
+        let quads_a_run = bytes.div_ceil(4);
+        let mut segments = vec![];
+        for y in 0..height {
+            segments.extend((0..runs).map(|x| Segment { offset: y * row + x * lanes, quads: quads_a_run }));
+        }
+        let quads = segments.len() * quads_a_run;
+        let blocks = out.div_ceil(BLOCK);
+        let mut weights = vec![Line([0; 64]); blocks * quads];
+        for o in 0..out {
+            for (s, y, run) in (0..height).flat_map(|y| (0..runs).map(move |run| (y * runs + run, y, run))) {
+                for byte in 0..bytes {
+                    let (x, channel) = (run + byte / channels, byte % channels);
+                    let w = self.values[((o * channels + channel) * height + y) * width + x];
+                    let line = (o / BLOCK) * quads + s * quads_a_run + byte / 4;
+                    weights[line].0[(o % BLOCK) * 4 + byte % 4] = w as u8;
+                }
+            }
+        }
+        Dense { segments, blocks, quads, weights, requant: self.requant() }
+    }
+
+    /// As [`Weights::dense`], for one group a channel.
+    pub fn depthwise(&self, lanes: usize, row: usize) -> Depthwise {
+        let [out, _, height, width] = self.dims;
+        let blocks = out.div_ceil(BLOCK);
+        let mut taps = vec![];
+        let mut weights = vec![];
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            taps.push(y * row + x * lanes);
+            let of_channel = |c: usize| i32::from(self.values[(c * height + y) * width + x]);
+            weights.extend((0..blocks * BLOCK).map(|c| if c < out { of_channel(c) } else { 0 }));
+        }
+        Depthwise { taps, blocks, weights, requant: self.requant() }
+    }
+}
+
+impl Dense {
+    pub fn weights_of(&self, block: usize) -> &[Line] {
+        &self.weights[block * self.quads..(block + 1) * self.quads]
+    }
+}
+
+impl Depthwise {
+    pub fn weights_of(&self, tap: usize, block: usize) -> &[i32] {
+        let start = (tap * self.blocks + block) * BLOCK;
+        &self.weights[start..start + BLOCK]
+    }
+}
+
+impl Requant {
+    pub fn bias_of(&self, block: usize) -> [i32; BLOCK] {
+        std::array::from_fn(|i| self.bias[block * BLOCK + i])
+    }
+
+    pub fn scale_of(&self, block: usize) -> &[f32] {
+        &self.scale[block * BLOCK..(block + 1) * BLOCK]
+    }
+}

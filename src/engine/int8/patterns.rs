@@ -1,0 +1,246 @@
+//! ONNX nodes → [`Op`]s: what each operator's kernels can do, and nothing else.
+
+use super::constants::{Constants, Quantisation, int, ints, text};
+use super::kernels::{AddRow, CosineRow};
+use super::pack::Weights;
+use super::region::{Conv, Input, Op, Window};
+use std::collections::HashMap;
+use tract_onnx::pb::{GraphProto, NodeProto};
+
+/// A graph with what the patterns look up.
+pub struct Graph<'a> {
+    pub nodes: &'a [NodeProto],
+    pub constants: Constants<'a>,
+    /// The node that writes a tensor.
+    writers: HashMap<&'a str, usize>,
+    /// How many inputs and graph outputs a tensor is.
+    uses: HashMap<&'a str, usize>,
+}
+
+/// An operator, or a few that are one operator of ours.
+#[derive(Debug)]
+pub struct Match {
+    pub op: Op,
+    /// Names of the tensors that it reads.
+    pub inputs: Vec<String>,
+    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no others.
+    pub nodes: Vec<usize>,
+}
+
+impl<'a> Graph<'a> {
+    pub fn of(graph: &'a GraphProto) -> Graph<'a> {
+        let mut uses = HashMap::new();
+        let outputs = graph.output.iter().map(|o| o.name.as_str());
+        for name in graph.node.iter().flat_map(|n| n.input.iter().map(String::as_str)).chain(outputs) {
+            *uses.entry(name).or_insert(0) += 1;
+        }
+        let written = |(i, n): (usize, &'a NodeProto)| n.output.iter().map(move |o| (o.as_str(), i));
+        let writers = graph.node.iter().enumerate().flat_map(written).collect();
+        Graph { nodes: &graph.node, constants: Constants::of(graph), writers, uses }
+    }
+
+    /// The node that writes `name`, if it is an `op` with so many inputs.
+    fn writer(&self, name: &str, op: &str, inputs: usize) -> Option<(usize, &'a NodeProto)> {
+        let &i = self.writers.get(name)?;
+        let node = &self.nodes[i];
+        (node.op_type == op && node.input.len() == inputs).then_some((i, node))
+    }
+
+    /// As [`Graph::writer`], of a tensor that nobody else reads.
+    fn only(&self, name: &str, op: &str, inputs: usize) -> Option<(usize, &'a NodeProto)> {
+        self.writer(name, op, inputs).filter(|_| self.uses.get(name) == Some(&1))
+    }
+
+    /// The operator whose last node is `index`. Whether its inputs are bytes at all is the caller's to know.
+    pub fn find(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let (op, inputs) = match node.op_type.as_str() {
+            "QLinearConv" => (self.conv(node)?, vec![node.input[0].clone()]),
+            "QuantizeLinear" => return self.add(index),
+            "Sub" => return self.cosine_error(index),
+            "DequantizeLinear" => {
+                let q = self.quantisation(node, 1)?;
+                (Op::Dequantise { scale: q.scale, zero: f32::from(q.zero) }, vec![node.input[0].clone()])
+            }
+            "MaxPool" => (Op::MaxPool(window(node, None)?), node.input.clone()),
+            "Resize" => (Op::Upsample(self.nearest_factors(node)?), vec![node.input[0].clone()]),
+            "Concat" => (int(node, "axis", 0) == 1).then(|| (Op::Concat, node.input.clone()))?,
+            "Transpose" => {
+                let last = ints(node, "perm", &[]) == [0, 3, 1, 2];
+                last.then(|| (input(None), node.input.clone()))?
+            }
+            "Pad" => return self.appended_channel(index),
+            _ => return None,
+        };
+        Some(Match { op, inputs, nodes: vec![index] })
+    }
+
+    fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
+        self.constants.quantisation(node.input.get(first)?, node.input.get(first + 1)?)
+    }
+
+    fn conv(&self, node: &NodeProto) -> Option<Op> {
+        let (x, y) = (self.quantisation(node, 1)?, self.quantisation(node, 6)?);
+        let tensor = self.constants.get(node.input.get(3)?)?;
+        let dims: Vec<usize> = tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+        let dims: [usize; 4] =
+            dims.try_into().ok().filter(|d: &[usize; 4]| d.iter().all(|d| (1..1 << 16).contains(d)))?;
+        let (values, true) = self.constants.bytes(&node.input[3])? else { return None };
+        let (zeros, true) = self.constants.bytes(node.input.get(5)?)? else { return None };
+        let out = dims[0];
+        let mut scales = self.constants.f32s(node.input.get(4)?)?;
+        if scales.len() == 1 {
+            scales = vec![scales[0]; out];
+        }
+        let bias = match node.input.get(8).filter(|name| !name.is_empty()) {
+            Some(name) => self.constants.i32s(name)?,
+            None => vec![0; out],
+        };
+        let groups = int(node, "group", 1);
+        let depthwise = groups > 1;
+        let weights = Weights {
+            values: values.iter().map(|&w| w as i8).collect(),
+            dims,
+            bias,
+            multipliers: scales.iter().map(|w| x.scale * w / y.scale).collect(),
+            x_zero: x.zero,
+            y_zero: y.zero,
+        };
+        let sizes = weights.values.len() == dims.iter().product::<usize>()
+            && weights.multipliers.len() == out
+            && weights.bias.len() == out
+            && (!depthwise || (groups == out as i64 && dims[1] == 1));
+        let symmetric = zeros.iter().all(|&z| z == 0);
+        let window = window(node, Some([dims[2], dims[3]]))?;
+        (sizes && symmetric && weights.bounded()).then_some(Op::Conv(Conv { weights, window, depthwise }))
+    }
+
+    /// DequantizeLinear of two tensors → Add → (Relu) → QuantizeLinear.
+    fn add(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let y = self.quantisation(last, 1)?;
+        let mut nodes = vec![index];
+        let mut sum = last.input[0].as_str();
+        let mut low = 0;
+        if let Some((i, relu)) = self.only(sum, "Relu", 1) {
+            nodes.push(i);
+            low = y.zero;
+            sum = &relu.input[0];
+        }
+        let (i, add) = self.only(sum, "Add", 2)?;
+        nodes.push(i);
+        let (i, a) = self.writer(&add.input[0], "DequantizeLinear", 3)?;
+        let (j, b) = self.writer(&add.input[1], "DequantizeLinear", 3)?;
+        nodes.extend([i, j]);
+        let (qa, qb) = (self.quantisation(a, 1)?, self.quantisation(b, 1)?);
+        let (scale_a, scale_b) = (qa.scale / y.scale, qb.scale / y.scale);
+        let offset = -(f32::from(qa.zero) * scale_a + f32::from(qb.zero) * scale_b);
+        // What makes the conversion to i32 safe: 255 * (a + b) + |offset| stays far below 2^30.
+        if !(scale_a < 1e5 && scale_b < 1e5) {
+            return None;
+        }
+        let how = AddRow { scale_a, scale_b, offset, zero: i32::from(y.zero), low: i32::from(low), high: 255 };
+        Some(Match { op: Op::Add(how), inputs: vec![a.input[0].clone(), b.input[0].clone()], nodes })
+    }
+
+    fn nearest_factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
+        let plain = text(node, "mode", "nearest") == "nearest"
+            && text(node, "nearest_mode", "round_prefer_floor") == "floor"
+            && text(node, "coordinate_transformation_mode", "half_pixel") == "asymmetric";
+        let scales = self.constants.f32s(node.input.get(2)?)?;
+        let &[1.0, 1.0, down, across] = scales.as_slice() else { return None };
+        let whole = |f: f32| (f.fract() == 0.0 && (1.0..=16.0).contains(&f)).then_some(f as usize);
+        plain.then_some([whole(down)?, whole(across)?])
+    }
+
+    /// Transpose of the channels-last image → Pad with one more channel.
+    fn appended_channel(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let &[0, 0, 0, 0, 0, 1, 0, 0] = self.constants.i64s(node.input.get(1)?)?.as_slice() else { return None };
+        let (value, false) = self.constants.bytes(node.input.get(2)?)? else { return None };
+        let &[value] = value.as_slice() else { return None };
+        let (i, transpose) = self.writer(&node.input[0], "Transpose", 1)?;
+        let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2] && text(node, "mode", "constant") == "constant";
+        last.then(|| Match { op: input(Some(value)), inputs: transpose.input.clone(), nodes: vec![index, i] })
+    }
+
+    /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.
+    fn cosine_error(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let mut nodes = vec![index];
+        let mut step = |name: &str, op: &str, inputs: usize| {
+            let (i, node) = self.only(name, op, inputs)?;
+            nodes.push(i);
+            Some(node)
+        };
+        if self.constants.f32(last.input.first()?)? != 1.0 {
+            return None;
+        }
+        let division = step(last.input.get(1)?, "Div", 2)?;
+        let root = step(&division.input[1], "Sqrt", 1)?;
+        let guarded = step(&root.input[0], "Add", 2)?;
+        let epsilon = self.constants.f32(&guarded.input[1])?;
+        let squares = step(&guarded.input[0], "Mul", 2)?;
+        let mut dot = |name: &str| {
+            let sum = step(name, "ReduceSum", 2)?;
+            let along = self.constants.i64s(&sum.input[1])? == [1] && int(sum, "keepdims", 1) == 1;
+            let product = step(&sum.input[0], "Mul", 2)?;
+            along.then_some([product.input[0].as_str(), product.input[1].as_str()])
+        };
+        let [x, y] = dot(&division.input[0])?;
+        if dot(&squares.input[0])? != [x, x] || dot(&squares.input[1])? != [y, y] {
+            return None;
+        }
+        let [(a, scale_a, offset_a), (b, scale_b, offset_b)] =
+            [self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?];
+        let row = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon };
+        Some(Match { op: Op::CosineError(row), inputs: vec![a, b], nodes })
+    }
+
+    /// DequantizeLinear → (Mul → Add): the byte tensor, and scale and offset of its bytes for every channel (one value where all are alike).
+    fn affine(&self, name: &str, nodes: &mut Vec<usize>) -> Option<(String, Vec<f32>, Vec<f32>)> {
+        // The three products read it, and nobody else.
+        let (mut name, mut scales, mut offsets) = (name, vec![1.0], vec![0.0]);
+        if let Some((i, add)) = self.writer(name, "Add", 2) {
+            let (j, scaled) = self.only(&add.input[0], "Mul", 2)?;
+            offsets = self.constants.f32s(&add.input[1])?;
+            scales = self.constants.f32s(&scaled.input[1])?;
+            if self.uses.get(name) != Some(&3) || offsets.len() != scales.len() {
+                return None;
+            }
+            nodes.extend([i, j]);
+            name = &scaled.input[0];
+        }
+        let (i, real) = self.writer(name, "DequantizeLinear", 3)?;
+        nodes.push(i);
+        let q = self.quantisation(real, 1)?;
+        let zero = f32::from(q.zero);
+        let offsets = offsets.iter().zip(&scales).map(|(offset, scale)| offset - zero * q.scale * scale).collect();
+        let scales = scales.iter().map(|scale| q.scale * scale).collect();
+        Some((real.input[0].clone(), scales, offsets))
+    }
+}
+
+/// The image: channels last, u8; which of the region's inputs it is, the caller says.
+fn input(append: Option<u8>) -> Op {
+    Op::Input(Input { index: 0, channels_last: true, signed: false, append })
+}
+
+/// `kernel` where the weights say it; otherwise the node's attribute.
+fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Option<Window> {
+    let plain = text(node, "auto_pad", "NOTSET") == "NOTSET"
+        && ints(node, "dilations", &[1, 1]) == [1, 1]
+        && int(node, "ceil_mode", 0) == 0
+        && node.output.len() == 1;
+    let small = |values: Vec<i64>| -> Option<Vec<usize>> {
+        values.iter().map(|&v| usize::try_from(v).ok().filter(|&v| v < 64)).collect()
+    };
+    let kernel = match kernel {
+        Some(kernel) => kernel,
+        None => small(ints(node, "kernel_shape", &[]))?.try_into().ok()?,
+    };
+    let stride: [usize; 2] = small(ints(node, "strides", &[1, 1]))?.try_into().ok()?;
+    let pads: [usize; 4] = small(ints(node, "pads", &[0; 4]))?.try_into().ok()?;
+    let sound = kernel.iter().chain(&stride).all(|&v| (1..64).contains(&v));
+    (plain && sound).then_some(Window { kernel, stride, pads })
+}
