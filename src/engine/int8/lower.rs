@@ -28,40 +28,52 @@ impl<'a> Lowering<'a> {
         let graph = Graph::of(self.body);
         let outputs: HashSet<&str> = self.body.output.iter().map(|o| o.name.as_str()).collect();
         let found: Vec<_> = (0..graph.nodes.len()).map(|i| graph.find(i)).collect();
-        // Reading the image is worth its while only where somebody reads the result as it comes from there.
-        let read: HashSet<String> = found.iter().flatten().flat_map(|m| m.inputs.iter().cloned()).collect();
-        for (node, found) in self.body.node.iter().zip(found) {
+        // What somebody reads inside: the parts of larger patterns are read by nobody.
+        let mut read: HashSet<String> = HashSet::new();
+        for (node, found) in self.body.node.iter().zip(&found).rev() {
             let Some(m) = found else { continue };
-            let name = node.output[0].as_str();
-            let wanted = match m.op {
-                Op::Dequantise { .. } => outputs.contains(name),
-                _ => outputs.contains(name) || read.contains(name),
-            };
-            if !wanted {
+            if node.output.iter().any(|o| outputs.contains(o.as_str()) || read.contains(o)) {
+                read.extend(m.inputs.iter().cloned());
+            }
+        }
+        for (node, found) in self.body.node.iter().zip(found) {
+            let (Some(m), name) = (found, node.output[0].as_str()) else { continue };
+            let (inside, outside) = (read.contains(name), outputs.contains(name));
+            if !inside && !outside {
                 continue;
             }
             let op = match m.op {
                 Op::Input(input) => {
-                    let Some((index, _)) = self.outer(&m.inputs[0]) else { return Err(unknown(&m.inputs[0])) };
-                    self.push(name, Op::Input(Input { index, ..input }), vec![]);
-                    continue;
+                    let (index, _) = self.outer(&m.inputs[0]).ok_or_else(|| unknown(&m.inputs[0]))?;
+                    Op::Input(Input { index, ..input })
                 }
+                // Nobody inside needs the floats: they leave as they are made.
+                Op::Float { scale, zero } if !inside => Op::Dequantise { scale, zero },
+                Op::Concat if self.is_float(&m.inputs[0]) => Op::FloatConcat,
                 op => op,
             };
-            let inputs = m.inputs.iter().map(|x| self.read(x)).collect::<Result<_, _>>()?;
+            let inputs = match op {
+                Op::Input(_) => vec![],
+                _ => m.inputs.iter().map(|x| self.read(x)).collect::<Result<_, _>>()?,
+            };
             self.push(name, op, inputs);
         }
         for output in &self.body.output {
             let name = output.name.as_str();
             let mut id = *self.ids.get(name).ok_or_else(|| unknown(name))?;
-            if !self.region.nodes[id].op.leaves() {
-                let signed = self.signed(&graph, name);
-                self.region.nodes.push(Node { name: name.into(), op: Op::Bytes { signed }, inputs: vec![id] });
+            let op = &self.region.nodes[id].op;
+            if !op.leaves() {
+                let op = if op.is_float() { Op::Floats } else { Op::Bytes { signed: self.signed(&graph, name) } };
+                self.region.nodes.push(Node { name: name.into(), op, inputs: vec![id] });
                 id = self.region.nodes.len() - 1;
             }
             self.region.outputs.push(id);
         }
         Ok(self.region)
+    }
+
+    fn is_float(&self, name: &str) -> bool {
+        self.ids.get(name).is_some_and(|&id| self.region.nodes[id].op.is_float())
     }
 
     fn push(&mut self, name: &'a str, op: Op, inputs: Vec<Id>) -> Id {

@@ -9,8 +9,8 @@ pub struct Buffer {
     /// Of the border's first byte.
     pub offset: usize,
     pub shape: Shape,
-    /// Bytes of a pixel.
-    pub lanes: usize,
+    /// Bytes of a pixel: its channels filled up to a multiple of 16 values, f32 or u8.
+    pub pixel: usize,
     /// Border at the top, left, bottom and right.
     pub pads: [usize; 4],
     /// What the border holds.
@@ -30,7 +30,7 @@ const TIGHT: usize = 4;
 
 impl Buffer {
     pub fn row_bytes(&self) -> usize {
-        (self.pads[1] + self.shape[2] + self.pads[3]) * self.lanes
+        (self.pads[1] + self.shape[2] + self.pads[3]) * self.pixel
     }
 
     pub fn border(&self) -> bool {
@@ -39,7 +39,7 @@ impl Buffer {
 
     /// Of the first pixel.
     pub fn start(&self) -> usize {
-        self.offset + self.pads[0] * self.row_bytes() + self.pads[1] * self.lanes
+        self.offset + self.pads[0] * self.row_bytes() + self.pads[1] * self.pixel
     }
 
     fn bytes(&self) -> usize {
@@ -55,14 +55,32 @@ impl Buffer {
     /// `memory` holds the region's tensors and nobody writes this row.
     pub unsafe fn row<'a>(&self, memory: *const u8, y: usize) -> &'a [u8] {
         // SAFETY: `layout` gave the whole tensor its room.
-        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)), self.shape[2] * self.lanes) }
+        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)), self.shape[2] * self.pixel) }
+    }
+
+    /// As [`Buffer::row`], of a tensor of f32.
+    ///
+    /// # Safety
+    /// As [`Buffer::row`]; the tensor is one of f32.
+    pub unsafe fn floats<'a>(&self, memory: *const u8, y: usize) -> &'a [f32] {
+        // SAFETY: as `row`; offsets and pixels are multiples of 64 bytes, so the row is aligned, and every f32 is a value.
+        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)).cast(), self.shape[2] * self.pixel / 4) }
+    }
+
+    /// As [`Buffer::row_mut`], of a tensor of f32.
+    ///
+    /// # Safety
+    /// As [`Buffer::row_mut`]; the tensor is one of f32.
+    pub unsafe fn floats_mut<'a>(&self, memory: *mut u8, y: usize) -> &'a mut [f32] {
+        // SAFETY: as `floats`.
+        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)).cast(), self.shape[2] * self.pixel / 4) }
     }
 
     /// # Safety
     /// `memory` holds the region's tensors and nobody else reads or writes this row.
     pub unsafe fn row_mut<'a>(&self, memory: *mut u8, y: usize) -> &'a mut [u8] {
         // SAFETY: `layout` gave the whole tensor its room.
-        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)), self.shape[2] * self.lanes) }
+        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)), self.shape[2] * self.pixel) }
     }
 
     /// # Safety
@@ -77,8 +95,8 @@ impl Buffer {
         let height = self.shape[1];
         fill(self.offset, top * row);
         for y in 0..height {
-            fill(self.offset + (top + y) * row, left * self.lanes);
-            fill(self.offset + (top + y + 1) * row - right * self.lanes, right * self.lanes);
+            fill(self.offset + (top + y) * row, left * self.pixel);
+            fill(self.offset + (top + y + 1) * row - right * self.pixel, right * self.pixel);
         }
         fill(self.offset + (top + height) * row, bottom * row);
     }
@@ -93,14 +111,17 @@ pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
         for &input in &node.inputs {
             last_use[input] = id;
         }
-        let Op::Conv(conv) = &node.op else { continue };
+        let (pads, zero) = match &node.op {
+            Op::Conv(conv) => (conv.window.pads, conv.weights.x_zero),
+            Op::FloatConv(conv) => (conv.window.pads, 0),
+            _ => continue,
+        };
         let buffer = &mut buffers[node.inputs[0]];
-        let pads = conv.window.pads;
         if pads.iter().any(|&p| p > 0) {
-            if buffer.border() && buffer.zero != conv.weights.x_zero {
+            if buffer.border() && buffer.zero != zero {
                 return Err(format!("{}: its zero point is not that of another reader of the same tensor", node.name));
             }
-            buffer.zero = conv.weights.x_zero;
+            buffer.zero = zero;
             buffer.pads = std::array::from_fn(|side| buffer.pads[side].max(pads[side]));
         }
     }
@@ -142,7 +163,8 @@ fn alone(region: &Region, id: Id, shape: Shape) -> Buffer {
     let input = matches!(region.nodes[id].op, Op::Input(_));
     let tight = input && shape[0] <= TIGHT && readers.all(|n| dense(&n.op));
     let lanes = if tight { shape[0] } else { shape[0].next_multiple_of(BLOCK) };
-    Buffer { offset: 0, shape, lanes, pads: [0; 4], zero: 0 }
+    let pixel = if region.nodes[id].op.is_float() { lanes * size_of::<f32>() } else { lanes };
+    Buffer { offset: 0, shape, pixel, pads: [0; 4], zero: 0 }
 }
 
 #[cfg(test)]
@@ -170,6 +192,6 @@ mod tests {
         let one = 16 * 16 + GUARD;
         // 0 stays to the end; 3 takes the room of 1.
         assert_eq!(memory.buffers[3].offset, memory.buffers[1].offset);
-        assert_eq!(memory.bytes, 3 * one + 16 * 32 + GUARD);
+        assert_eq!(memory.bytes, 2 * one + 16 * 32 + GUARD);
     }
 }

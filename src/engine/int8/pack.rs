@@ -1,6 +1,7 @@
 //! Weights as the kernels want them, made once at load.
 
 use super::kernels::BLOCK;
+use super::region::{Activation, FloatConv};
 
 /// 64 bytes on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,28 @@ pub struct Dense {
     pub weights: Vec<Line>,
     pub requant: Requant,
 }
+
+/// A convolution of floats over all input channels.
+#[derive(Clone, Debug)]
+pub struct DenseF32 {
+    /// Offsets in bytes; `quads` counts floats.
+    pub segments: Vec<Segment>,
+    pub blocks: usize,
+    /// Floats of all segments.
+    pub depth: usize,
+    /// `[block][depth]`, each 16 output channels.
+    pub weights: Vec<FloatLine>,
+    /// A multiple of 16 values, 0 behind the last.
+    pub bias: Vec<f32>,
+    /// Negative sums times this, then at most `ceiling`.
+    pub slope: f32,
+    pub ceiling: f32,
+}
+
+/// 16 floats on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct FloatLine(pub [f32; 16]);
 
 /// A convolution of each channel on its own.
 #[derive(Clone, Debug)]
@@ -130,6 +153,33 @@ impl Weights {
             weights.extend((0..blocks * BLOCK).map(|c| if c < out { of_channel(c) } else { 0 }));
         }
         Depthwise { taps, blocks, weights, requant: self.requant() }
+    }
+}
+
+impl DenseF32 {
+    /// `pixel` are the bytes of an input pixel in memory, `row` those from one input row to the next.
+    pub fn new(conv: &FloatConv, pixel: usize, row: usize) -> DenseF32 {
+        let [out, channels, height, width] = conv.dims;
+        let cells = || (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+        let segments = cells().map(|(y, x)| Segment { offset: y * row + x * pixel, quads: channels }).collect();
+        let (depth, blocks) = (height * width * channels, out.div_ceil(BLOCK));
+        let mut weights = vec![FloatLine([0.0; 16]); blocks * depth];
+        for o in 0..out {
+            for (cell, (y, x)) in cells().enumerate() {
+                for c in 0..channels {
+                    let w = conv.values[((o * channels + c) * height + y) * width + x];
+                    weights[(o / BLOCK) * depth + cell * channels + c].0[o % BLOCK] = w;
+                }
+            }
+        }
+        let mut bias = conv.bias.clone();
+        bias.resize(blocks * BLOCK, 0.0);
+        let Activation::Slope(slope, ceiling) = conv.activation;
+        DenseF32 { segments, blocks, depth, weights, bias, slope, ceiling }
+    }
+
+    pub fn weights_of(&self, block: usize) -> &[FloatLine] {
+        &self.weights[block * self.depth..(block + 1) * self.depth]
     }
 }
 

@@ -1,6 +1,6 @@
 //! ONNX model → the same model in which each quantised part is one node.
 //!
-//! A node that the patterns know, with bytes as inputs, is *taken*; taken nodes are put together in regions. Between two taken nodes there
+//! A node that the patterns know, with bytes (or floats that a taken node made of bytes) as inputs, is *taken*; taken nodes are put together in regions. Between two taken nodes there
 //! may lie one that is not (a layer left in float), so regions have *levels*: a node's level is how many such gaps lie before it. Nodes of
 //! one level never wait for a node outside that waits for them, so a level can be one node.
 
@@ -62,25 +62,46 @@ impl Plan {
         let count = proto.node.len();
         let (mut level, mut parts, mut images) = (vec![None; count], HashMap::new(), HashSet::new());
         let mut taken_outputs: HashSet<&str> = HashSet::new();
+        // Float results of taken nodes, and their level.
+        let mut floats: HashMap<&str, usize> = HashMap::new();
         for (i, node) in proto.node.iter().enumerate() {
+            let level_of =
+                |names: &[String]| names.iter().filter_map(|x| ready.get(x.as_str()).copied()).max().unwrap_or(0);
             let found = graph.find(i).filter(|m| {
-                // Only the graph's own input comes channels last.
-                let image = matches!(m.op, Op::Input(_));
-                m.inputs.iter().all(|x| bytes.contains_key(x))
-                    && (!image || proto.input.iter().any(|x| x.name == m.inputs[0]))
+                let bytes = m.inputs.iter().all(|x| bytes.contains_key(x));
+                // Floats do not cross from one region to another.
+                let here = Some(level_of(&m.inputs));
+                let own_floats = m.inputs.iter().all(|x| floats.get(x.as_str()).copied() == here);
+                match m.op {
+                    // Only the graph's own input comes channels last.
+                    Op::Input(_) => bytes && proto.input.iter().any(|x| x.name == m.inputs[0]),
+                    Op::Concat => bytes || own_floats,
+                    _ => {
+                        if m.floats {
+                            own_floats
+                        } else {
+                            bytes
+                        }
+                    }
+                }
             });
-            let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
             let at = match &found {
-                Some(m) => m.inputs.iter().map(|x| ready.get(x.as_str()).copied().unwrap_or(0)).max().unwrap_or(0),
+                Some(m) => level_of(&m.inputs),
                 None => {
-                    let behind = |x: &&str| ready.get(x).map_or(0, |r| r + usize::from(taken_outputs.contains(x)));
-                    inputs.iter().map(behind).max().unwrap_or(0)
+                    let behind = |x: &String| {
+                        ready.get(x.as_str()).map_or(0, |r| r + usize::from(taken_outputs.contains(x.as_str())))
+                    };
+                    node.input.iter().map(behind).max().unwrap_or(0)
                 }
             };
             for output in &node.output {
                 ready.insert(output, at);
-                if found.is_some() {
+                if let Some(m) = &found {
                     taken_outputs.insert(output);
+                    let concat_of_floats = matches!(m.op, Op::Concat) && floats.contains_key(m.inputs[0].as_str());
+                    if concat_of_floats || m.op.is_float() && !m.op.leaves() {
+                        floats.insert(output, at);
+                    }
                 }
                 if let Some(signed) = byte_result(&graph, node, &bytes) {
                     bytes.insert(output.clone(), signed);

@@ -3,7 +3,7 @@
 use super::constants::{Constants, Quantisation, int, ints, text};
 use super::kernels::{AddRow, CosineRow};
 use super::pack::Weights;
-use super::region::{Conv, Input, Op, Window};
+use super::region::{Activation, Conv, FloatConv, Input, Op, Window};
 use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
@@ -23,6 +23,8 @@ pub struct Match {
     pub op: Op,
     /// Names of the tensors that it reads.
     pub inputs: Vec<String>,
+    /// Whether it reads floats rather than bytes.
+    pub floats: bool,
     /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no others.
     pub nodes: Vec<usize>,
 }
@@ -56,14 +58,26 @@ impl<'a> Graph<'a> {
         let node = &self.nodes[index];
         let (op, inputs) = match node.op_type.as_str() {
             "QLinearConv" => (self.conv(node)?, vec![node.input[0].clone()]),
-            "QuantizeLinear" => return self.add(index),
+            "QuantizeLinear" => return self.add(index).or_else(|| self.quantise(index)),
             "Sub" => return self.cosine_error(index),
+            "Conv" => return self.float_conv(index, index, Activation::NONE),
+            "Relu" | "LeakyRelu" | "Clip" | "Abs" => return self.activated(index),
+            "AveragePool" => return self.average_pool(index),
+            "Div" => return self.unit(index),
+            "Sqrt" => return self.distance(index),
             "DequantizeLinear" => {
                 let q = self.quantisation(node, 1)?;
-                (Op::Dequantise { scale: q.scale, zero: f32::from(q.zero) }, vec![node.input[0].clone()])
+                (Op::Float { scale: q.scale, zero: f32::from(q.zero) }, vec![node.input[0].clone()])
             }
             "MaxPool" => (Op::MaxPool(window(node, None)?), node.input.clone()),
-            "Resize" => (Op::Upsample(self.nearest_factors(node)?), vec![node.input[0].clone()]),
+            "Resize" => match self.linear_factors(node) {
+                Some(factors) => {
+                    let inputs = vec![node.input[0].clone()];
+                    return Some(Match { op: Op::Enlarge(factors), inputs, floats: true, nodes: vec![index] });
+                }
+                None => (Op::Upsample(self.nearest_factors(node)?), vec![node.input[0].clone()]),
+            },
+            // Of floats where its inputs are; the caller knows.
             "Concat" => (int(node, "axis", 0) == 1).then(|| (Op::Concat, node.input.clone()))?,
             "Transpose" => {
                 let last = ints(node, "perm", &[]) == [0, 3, 1, 2];
@@ -72,7 +86,7 @@ impl<'a> Graph<'a> {
             "Pad" => return self.appended_channel(index),
             _ => return None,
         };
-        Some(Match { op, inputs, nodes: vec![index] })
+        Some(Match { op, inputs, floats: false, nodes: vec![index] })
     }
 
     fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
@@ -140,17 +154,28 @@ impl<'a> Graph<'a> {
             return None;
         }
         let how = AddRow { scale_a, scale_b, offset, zero: i32::from(y.zero), low: i32::from(low), high: 255 };
-        Some(Match { op: Op::Add(how), inputs: vec![a.input[0].clone(), b.input[0].clone()], nodes })
+        Some(Match { op: Op::Add(how), inputs: vec![a.input[0].clone(), b.input[0].clone()], floats: false, nodes })
     }
 
     fn nearest_factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
         let plain = text(node, "mode", "nearest") == "nearest"
             && text(node, "nearest_mode", "round_prefer_floor") == "floor"
             && text(node, "coordinate_transformation_mode", "half_pixel") == "asymmetric";
+        plain.then_some(self.factors(node)?)
+    }
+
+    fn linear_factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
+        let plain = text(node, "mode", "nearest") == "linear"
+            && text(node, "coordinate_transformation_mode", "half_pixel") == "half_pixel";
+        plain.then_some(self.factors(node)?)
+    }
+
+    /// Of a Resize by whole factors, down and across.
+    fn factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
         let scales = self.constants.f32s(node.input.get(2)?)?;
         let &[1.0, 1.0, down, across] = scales.as_slice() else { return None };
         let whole = |f: f32| (f.fract() == 0.0 && (1.0..=16.0).contains(&f)).then_some(f as usize);
-        plain.then_some([whole(down)?, whole(across)?])
+        Some([whole(down)?, whole(across)?])
     }
 
     /// Transpose of the channels-last image → Pad with one more channel.
@@ -161,7 +186,12 @@ impl<'a> Graph<'a> {
         let &[value] = value.as_slice() else { return None };
         let (i, transpose) = self.writer(&node.input[0], "Transpose", 1)?;
         let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2] && text(node, "mode", "constant") == "constant";
-        last.then(|| Match { op: input(Some(value)), inputs: transpose.input.clone(), nodes: vec![index, i] })
+        last.then(|| Match {
+            op: input(Some(value)),
+            inputs: transpose.input.clone(),
+            floats: false,
+            nodes: vec![index, i],
+        })
     }
 
     /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.
@@ -194,7 +224,7 @@ impl<'a> Graph<'a> {
         let [(a, scale_a, offset_a), (b, scale_b, offset_b)] =
             [self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?];
         let row = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon };
-        Some(Match { op: Op::CosineError(row), inputs: vec![a, b], nodes })
+        Some(Match { op: Op::CosineError(row), inputs: vec![a, b], floats: false, nodes })
     }
 
     /// DequantizeLinear → (Mul → Add): the byte tensor, and scale and offset of its bytes for every channel (one value where all are alike).
@@ -218,6 +248,97 @@ impl<'a> Graph<'a> {
         let offsets = offsets.iter().zip(&scales).map(|(offset, scale)| offset - zero * q.scale * scale).collect();
         let scales = scales.iter().map(|scale| q.scale * scale).collect();
         Some((real.input[0].clone(), scales, offsets))
+    }
+
+    fn quantise(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let q = self.quantisation(node, 1)?;
+        let op = Op::Quantise { scale: q.scale, zero: f32::from(q.zero) };
+        Some(Match { op, inputs: vec![node.input[0].clone()], floats: true, nodes: vec![index] })
+    }
+
+    /// The convolution `conv`, whose result as `index` gives it is wanted.
+    fn float_conv(&self, index: usize, conv: usize, activation: Activation) -> Option<Match> {
+        let node = &self.nodes[conv];
+        let tensor = self.constants.get(node.input.get(1)?)?;
+        let dims: Vec<usize> = tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+        let dims: [usize; 4] =
+            dims.try_into().ok().filter(|d: &[usize; 4]| d.iter().all(|d| (1..1 << 16).contains(d)))?;
+        let values = self.constants.f32s(&node.input[1])?;
+        let bias = match node.input.get(2).filter(|name| !name.is_empty()) {
+            Some(name) => self.constants.f32s(name)?,
+            None => vec![0.0; dims[0]],
+        };
+        let window = window(node, Some([dims[2], dims[3]]))?;
+        let sound =
+            int(node, "group", 1) == 1 && values.len() == dims.iter().product::<usize>() && bias.len() == dims[0];
+        let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation });
+        let nodes = if index == conv { vec![conv] } else { vec![index, conv] };
+        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], floats: true, nodes })
+    }
+
+    /// Conv → activation.
+    fn activated(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let name = node.input.first()?;
+        let &conv = self.writers.get(name.as_str())?;
+        if self.nodes[conv].op_type != "Conv" || self.uses.get(name.as_str()) != Some(&1) {
+            return None;
+        }
+        let activation = match node.op_type.as_str() {
+            "Relu" => Activation::Slope(0.0, f32::INFINITY),
+            "Abs" => Activation::Slope(-1.0, f32::INFINITY),
+            "LeakyRelu" => {
+                let slope = node.attribute.iter().find(|a| a.name == "alpha").map_or(0.01, |a| a.f);
+                Activation::Slope(slope, f32::INFINITY)
+            }
+            _ => {
+                let (low, high) = (self.constants.f32(node.input.get(1)?)?, self.constants.f32(node.input.get(2)?)?);
+                (low == 0.0 && high >= 0.0).then_some(Activation::Slope(0.0, high))?
+            }
+        };
+        self.float_conv(index, conv, activation)
+    }
+
+    fn average_pool(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let op = Op::AveragePool(window(node, None).filter(|_| int(node, "count_include_pad", 0) == 0)?);
+        Some(Match { op, inputs: node.input.clone(), floats: true, nodes: vec![index] })
+    }
+
+    /// `x / sqrt(sum x² + epsilon)` along the channels.
+    fn unit(&self, index: usize) -> Option<Match> {
+        let division = &self.nodes[index];
+        let x = division.input.first()?;
+        let (i, root) = self.only(division.input.get(1)?, "Sqrt", 1)?;
+        let (j, guarded) = self.only(&root.input[0], "Add", 2)?;
+        let epsilon = self.constants.f32(&guarded.input[1])?;
+        let [k, l] = self.squared_length(&guarded.input[0], x)?;
+        Some(Match { op: Op::Unit { epsilon }, inputs: vec![x.clone()], floats: true, nodes: vec![index, i, j, k, l] })
+    }
+
+    /// `sqrt(relu(min p + sum x²))`, minimum and sum along the channels.
+    fn distance(&self, index: usize) -> Option<Match> {
+        let (i, clamped) = self.only(self.nodes[index].input.first()?, "Relu", 1)?;
+        let (j, squared) = self.only(&clamped.input[0], "Add", 2)?;
+        let (k, smallest) = self.only(&squared.input[0], "ReduceMin", 1)?;
+        if ints(smallest, "axes", &[]) != [1] || int(smallest, "keepdims", 1) != 1 {
+            return None;
+        }
+        let (_, sum) = self.writer(&squared.input[1], "ReduceSum", 2)?;
+        let (_, product) = self.writer(&sum.input[0], "Mul", 2)?;
+        let x = &product.input[0];
+        let [l, m] = self.squared_length(&squared.input[1], x)?;
+        let inputs = vec![smallest.input[0].clone(), x.clone()];
+        Some(Match { op: Op::Distance, inputs, floats: true, nodes: vec![index, i, j, k, l, m] })
+    }
+
+    /// The two nodes that make `name` of `x`: `sum x²` along the channels.
+    fn squared_length(&self, name: &str, x: &str) -> Option<[usize; 2]> {
+        let (i, sum) = self.only(name, "ReduceSum", 2)?;
+        let along = self.constants.i64s(&sum.input[1])? == [1] && int(sum, "keepdims", 1) == 1;
+        let (j, product) = self.only(&sum.input[0], "Mul", 2)?;
+        (along && product.input == [x, x]).then_some([i, j])
     }
 }
 

@@ -6,9 +6,9 @@
 
 use super::kernels::{self, AddRow, CosineRow, Isa, MAX_BLOCKS, Pixels};
 use super::memory::{Buffer, Memory, layout};
-use super::pack::{Dense, Depthwise, Line};
+use super::pack::{Dense, DenseF32, Depthwise, Line};
 use super::pool::{Pool, pause};
-use super::region::{Conv, Input, Op, Region, Shape, Window};
+use super::region::{Conv, FloatConv, Input, Op, Region, Shape, Window};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -36,7 +36,16 @@ enum Kind {
     MaxPool { window: Window, from: Buffer, to: Buffer },
     Upsample { factors: [usize; 2], from: Buffer, to: Buffer },
     Concat { from: Vec<Buffer>, to: Buffer },
+    Float { scale: f32, zero: f32, from: Buffer, to: Buffer },
+    Quantise { scale: f32, zero: f32, from: Buffer, to: Buffer },
+    DenseF32 { conv: Box<DenseF32>, at: Pixels, input: usize, output: usize, cut: Cut },
+    AveragePool { window: Window, from: Buffer, to: Buffer },
+    Enlarge { rows: Vec<Between>, columns: Vec<Between>, from: Buffer, to: Buffer },
+    Unit { epsilon: f32, from: Buffer, to: Buffer },
+    FloatConcat { from: Vec<Buffer>, to: Buffer },
+    Distance { count: usize, products: Buffer, of: Buffer, output: usize },
     Dequantise { from: Buffer, table: Box<[f32; 256]>, output: usize },
+    Floats { from: Buffer, output: usize },
     Bytes { from: Buffer, flip: u8, output: usize },
     CosineError { how: CosineRow, a: Buffer, b: Buffer, output: usize },
 }
@@ -96,6 +105,22 @@ impl Program {
                 Op::MaxPool(window) => (height, Kind::MaxPool { window: *window, from: from(0), to }),
                 Op::Upsample(factors) => (height, Kind::Upsample { factors: *factors, from: from(0), to }),
                 Op::Concat => (height, Kind::Concat { from: (0..node.inputs.len()).map(from).collect(), to }),
+                &Op::Float { scale, zero } => (height, Kind::Float { scale, zero, from: from(0), to }),
+                &Op::Quantise { scale, zero } => (height, Kind::Quantise { scale, zero, from: from(0), to }),
+                Op::FloatConv(conv) => float_convolution(conv, from(0), to, threads),
+                Op::AveragePool(window) => (height, Kind::AveragePool { window: *window, from: from(0), to }),
+                Op::Enlarge(_) => {
+                    let [_, h, w] = shapes[node.inputs[0]];
+                    let (rows, columns) = (between(h, height), between(w, shapes[id][2]));
+                    (height, Kind::Enlarge { rows, columns, from: from(0), to })
+                }
+                &Op::Unit { epsilon } => (height, Kind::Unit { epsilon, from: from(0), to }),
+                Op::FloatConcat => (height, Kind::FloatConcat { from: (0..node.inputs.len()).map(from).collect(), to }),
+                Op::Distance => {
+                    let count = shapes[node.inputs[0]][0];
+                    (height, Kind::Distance { count, products: from(0), of: from(1), output: output()? })
+                }
+                Op::Floats => (height, Kind::Floats { from: from(0), output: output()? }),
                 Op::Dequantise { scale, zero } => {
                     let table = Box::new(std::array::from_fn(|byte| (byte as f32 - zero) * scale));
                     (height, Kind::Dequantise { from: from(0), table, output: output()? })
@@ -247,6 +272,17 @@ impl Run<'_> {
                     kernels::depthwise(isa, conv, at, input, output, pixels, blocks);
                 }
             }
+            Kind::DenseF32 { conv, at, input, output, cut } => {
+                let (pixels, blocks) = cut.unit(unit);
+                // SAFETY: as above.
+                unsafe {
+                    let (input, output) = (self.memory.add(*input), self.memory.add(*output));
+                    for start in blocks.clone().step_by(MAX_BLOCKS) {
+                        let blocks = start..(start + MAX_BLOCKS).min(blocks.end);
+                        kernels::dense_f32(isa, conv, at, input, output, pixels.clone(), blocks);
+                    }
+                }
+            }
             // SAFETY, for all rows below: row `unit` of the result is this unit's alone, and nobody writes the inputs during this step.
             Kind::Input { input, from, to } => {
                 read_input(self.inputs[input.index], input, *from, unit, unsafe { to.row_mut(self.memory, unit) })
@@ -264,9 +300,9 @@ impl Run<'_> {
             }
             Kind::Upsample { factors, from, to } => {
                 let (row, out) = unsafe { (from.row(self.memory, unit / factors[0]), to.row_mut(self.memory, unit)) };
-                for (x, pixel) in out.chunks_exact_mut(to.lanes).enumerate() {
+                for (x, pixel) in out.chunks_exact_mut(to.pixel).enumerate() {
                     let x = x / factors[1];
-                    pixel.copy_from_slice(&row[x * from.lanes..(x + 1) * from.lanes]);
+                    pixel.copy_from_slice(&row[x * from.pixel..(x + 1) * from.pixel]);
                 }
             }
             Kind::Concat { from, to } => {
@@ -274,11 +310,79 @@ impl Run<'_> {
                 let mut start = 0;
                 for part in from {
                     let (row, channels) = (unsafe { part.row(self.memory, unit) }, part.shape[0]);
-                    for (out, pixel) in out.chunks_exact_mut(to.lanes).zip(row.chunks_exact(part.lanes)) {
+                    for (out, pixel) in out.chunks_exact_mut(to.pixel).zip(row.chunks_exact(part.pixel)) {
                         out[start..start + channels].copy_from_slice(&pixel[..channels]);
                     }
                     start += channels;
                 }
+            }
+            Kind::Float { scale, zero, from, to } => {
+                let (row, out) = unsafe { (from.row(self.memory, unit), to.floats_mut(self.memory, unit)) };
+                kernels::to_float_row(isa, *scale, *zero, row, out);
+                let (channels, lanes) = (to.shape[0], to.pixel / 4);
+                if channels < lanes {
+                    // Sums over a pixel run over all its lanes.
+                    out.chunks_exact_mut(lanes).for_each(|pixel| pixel[channels..].fill(0.0));
+                }
+            }
+            Kind::Quantise { scale, zero, from, to } => {
+                let (row, out) = unsafe { (from.floats(self.memory, unit), to.row_mut(self.memory, unit)) };
+                kernels::to_byte_row(isa, *scale, *zero, row, out);
+            }
+            Kind::AveragePool { window, from, to } => {
+                let out = unsafe { to.floats_mut(self.memory, unit) };
+                out.fill(0.0);
+                let (rows, lanes) = (window.taps(unit, 0, from.shape[1]), from.pixel / 4);
+                for (x, pixel) in out.chunks_exact_mut(lanes).enumerate() {
+                    let columns = window.taps(x, 1, from.shape[2]);
+                    for y in rows.clone() {
+                        let row = unsafe { from.floats(self.memory, y) };
+                        for x in columns.clone() {
+                            kernels::sum_row(isa, &row[x * lanes..(x + 1) * lanes], pixel);
+                        }
+                    }
+                    let share = 1.0 / (rows.len() * columns.len()) as f32;
+                    pixel.iter_mut().for_each(|v| *v *= share);
+                }
+            }
+            Kind::Enlarge { rows, columns, from, to } => {
+                let down = rows[unit];
+                let out = unsafe { to.floats_mut(self.memory, unit) };
+                let [upper, lower] = [down.first, down.second].map(|y| unsafe { from.floats(self.memory, y) });
+                let lanes = from.pixel / 4;
+                for (pixel, across) in out.chunks_exact_mut(lanes).zip(columns) {
+                    let at = [across.first, across.second].map(|x| x * lanes..(x + 1) * lanes);
+                    let [upper, lower] = [upper, lower].map(|row| at.clone().map(|pixel| &row[pixel]));
+                    kernels::blend_row(isa, upper, lower, across.share, down.share, pixel);
+                }
+            }
+            Kind::Unit { epsilon, from, to } => {
+                let (row, out) = unsafe { (from.floats(self.memory, unit), to.floats_mut(self.memory, unit)) };
+                kernels::unit_row(isa, from.pixel / 4, *epsilon, row, out);
+            }
+            Kind::FloatConcat { from, to } => {
+                let out = unsafe { to.floats_mut(self.memory, unit) };
+                let lanes = to.pixel / 4;
+                let mut start = 0;
+                for part in from {
+                    let (row, channels) = (unsafe { part.floats(self.memory, unit) }, part.shape[0]);
+                    for (out, pixel) in out.chunks_exact_mut(lanes).zip(row.chunks_exact(part.pixel / 4)) {
+                        out[start..start + channels].copy_from_slice(&pixel[..channels]);
+                    }
+                    start += channels;
+                }
+                out.chunks_exact_mut(lanes).for_each(|pixel| pixel[start..].fill(0.0));
+            }
+            Kind::Distance { count, products, of, output } => {
+                let width = of.shape[2];
+                let (products, of) = unsafe { (products.floats(self.memory, unit), of.floats(self.memory, unit)) };
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(self.target::<f32>(*output).add(unit * width), width) };
+                kernels::distance_row(isa, *count, products, of, out);
+            }
+            Kind::Floats { from, output } => {
+                let row = unsafe { from.floats(self.memory, unit) };
+                unsafe { spread(row, from, unit, self.target::<f32>(*output), |value| value) };
             }
             Kind::Dequantise { from, table, output } => {
                 let row = unsafe { from.row(self.memory, unit) };
@@ -320,12 +424,13 @@ fn read_input(values: &[u8], input: &Input, [lanes_used, height, width]: Shape, 
 ///
 /// # Safety
 /// `out` has room for the whole tensor, and its row `y` of every channel is the caller's alone.
-unsafe fn spread<T>(row: &[u8], from: &Buffer, y: usize, out: *mut T, value: impl Fn(u8) -> T) {
+unsafe fn spread<S: Copy, T>(row: &[S], from: &Buffer, y: usize, out: *mut T, value: impl Fn(S) -> T) {
     let [channels, height, width] = from.shape;
+    let lanes = row.len() / width;
     for c in 0..channels {
         for x in 0..width {
             // SAFETY: inside `[channels, height, width]`.
-            unsafe { out.add((c * height + y) * width + x).write(value(row[x * from.lanes + c])) };
+            unsafe { out.add((c * height + y) * width + x).write(value(row[x * lanes + c])) };
         }
     }
 }
@@ -343,38 +448,71 @@ impl Window {
 fn max_pool<'a>(isa: Isa, window: &Window, rows: impl Iterator<Item = &'a [u8]>, from: &Buffer, out: &mut [u8]) {
     out.fill(0);
     for row in rows {
-        for (x, pixel) in out.chunks_exact_mut(from.lanes).enumerate() {
+        for (x, pixel) in out.chunks_exact_mut(from.pixel).enumerate() {
             for x in window.taps(x, 1, from.shape[2]) {
-                kernels::max_row(isa, &row[x * from.lanes..(x + 1) * from.lanes], pixel);
+                kernels::max_row(isa, &row[x * from.pixel..(x + 1) * from.pixel], pixel);
             }
         }
     }
 }
 
-fn convolution(conv: &Conv, from: Buffer, to: Buffer, threads: usize) -> (usize, Kind) {
-    let Window { stride, pads, .. } = conv.window;
-    let [_, height, width] = to.shape;
-    let at = Pixels {
-        width,
-        in_row: stride[0] * from.row_bytes(),
-        in_column: stride[1] * from.lanes,
-        out_row: to.row_bytes(),
-        out_column: to.lanes,
+/// An output position between two input positions, and the second one's share.
+#[derive(Clone, Copy, Debug)]
+struct Between {
+    first: usize,
+    second: usize,
+    share: f32,
+}
+
+/// Bilinear, half-pixel: for each position of an axis of length `to`.
+fn between(from: usize, to: usize) -> Vec<Between> {
+    let position = |i: usize| {
+        let x = ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).clamp(0.0, (from - 1) as f32);
+        let first = x as usize;
+        Between { first, second: (first + 1).min(from - 1), share: x - first as f32 }
     };
-    let [top, left, ..] = pads;
+    (0..to).map(position).collect()
+}
+
+/// Where a convolution reads and writes.
+fn placed(window: Window, from: Buffer, to: Buffer) -> (Pixels, usize, usize) {
+    let Window { stride, pads: [top, left, ..], .. } = window;
+    let at = Pixels {
+        width: to.shape[2],
+        in_row: stride[0] * from.row_bytes(),
+        in_column: stride[1] * from.pixel,
+        out_row: to.row_bytes(),
+        out_column: to.pixel,
+    };
     // The border is as wide as the widest padding of all readers.
-    let input = from.offset + (from.pads[0] - top) * from.row_bytes() + (from.pads[1] - left) * from.lanes;
-    let output = to.start();
-    let pixels = height * width;
+    let input = from.offset + (from.pads[0] - top) * from.row_bytes() + (from.pads[1] - left) * from.pixel;
+    (at, input, to.start())
+}
+
+fn float_convolution(conv: &FloatConv, from: Buffer, to: Buffer, threads: usize) -> (usize, Kind) {
+    let (at, input, output) = placed(conv.window, from, to);
+    let pixels = to.shape[1] * to.shape[2];
+    let macs = 4 * conv.values.len() * pixels;
+    let in_bytes = at.in_column * conv.window.stride[0];
+    let conv = Box::new(DenseF32::new(conv, from.pixel, from.row_bytes()));
+    let groups = conv.blocks.div_ceil(MAX_BLOCKS);
+    let mut cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks.div_ceil(groups), threads);
+    cut.group_first = conv.weights.len() * 64 <= WEIGHTS_IN_CACHE;
+    (cut.units(), Kind::DenseF32 { conv, at, input, output, cut })
+}
+
+fn convolution(conv: &Conv, from: Buffer, to: Buffer, threads: usize) -> (usize, Kind) {
+    let (at, input, output) = placed(conv.window, from, to);
+    let pixels = to.shape[1] * to.shape[2];
     let macs = conv.weights.values.len() * pixels;
-    let in_bytes = at.in_column * stride[0];
+    let in_bytes = at.in_column * conv.window.stride[0];
     if conv.depthwise {
-        let conv = Box::new(conv.weights.depthwise(from.lanes, from.row_bytes()));
+        let conv = Box::new(conv.weights.depthwise(from.pixel, from.row_bytes()));
         // The weights are a few kilobytes: all blocks at once.
         let cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks, threads);
         return (cut.units(), Kind::Depthwise { conv, at, input, output, cut });
     }
-    let conv = Box::new(conv.weights.dense(from.lanes, from.row_bytes()));
+    let conv = Box::new(conv.weights.dense(from.pixel, from.row_bytes()));
     let groups = conv.blocks.div_ceil(MAX_BLOCKS);
     let group = conv.blocks.div_ceil(groups);
     let mut cut = Cut::new(pixels, in_bytes, macs, conv.blocks, group, threads);

@@ -1,5 +1,5 @@
-//! A quantised part of a graph, in the few operators that there are kernels for. All activations are u8 here: an i8 tensor is
-//! the u8 tensor 128 higher.
+//! A quantised part of a graph, and the float operators between and behind, in the few operators that there are kernels for. All bytes
+//! are u8 here: an i8 tensor is the u8 tensor 128 higher.
 
 use super::kernels::{AddRow, CosineRow};
 use super::pack::Weights;
@@ -21,6 +21,32 @@ pub enum Op {
     Upsample([usize; 2]),
     /// Along the channels.
     Concat,
+    /// `scale * (byte - zero)`, for the float operators that follow.
+    Float {
+        scale: f32,
+        zero: f32,
+    },
+    /// Floats → bytes: `zero + round(x / scale)`, saturated.
+    Quantise {
+        scale: f32,
+        zero: f32,
+    },
+    FloatConv(FloatConv),
+    /// Mean over the cells of a window that are inside.
+    AveragePool(Window),
+    /// Bilinear, half-pixel, by whole factors down and across.
+    Enlarge([usize; 2]),
+    /// Length 1 along the channels: `x / sqrt(|x|² + epsilon)`.
+    Unit {
+        epsilon: f32,
+    },
+    /// Floats, along the channels.
+    FloatConcat,
+    /// Leaves the region as f32 `[1,1,H,W]`: `sqrt(max(0, min p + |x|²))`, where `p` are the channels of the first input and `x` those of
+    /// the second.
+    Distance,
+    /// Leaves the region as f32 `[1,C,H,W]`.
+    Floats,
     /// Leaves the region as f32 `[1,C,H,W]`: `scale * (byte - zero)`.
     Dequantise {
         scale: f32,
@@ -52,6 +78,28 @@ pub struct Conv {
     pub window: Window,
     /// One group a channel; otherwise one group.
     pub depthwise: bool,
+}
+
+/// A convolution of floats over all channels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FloatConv {
+    /// `[out, in, height, width]`.
+    pub values: Vec<f32>,
+    pub dims: [usize; 4],
+    pub bias: Vec<f32>,
+    pub window: Window,
+    pub activation: Activation,
+}
+
+/// What is done to each sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// Negative ones times this: 1 leaves them, 0 is ReLU, anything between LeakyReLU, -1 the absolute value; then at most the second.
+    Slope(f32, f32),
+}
+
+impl Activation {
+    pub const NONE: Activation = Activation::Slope(1.0, f32::INFINITY);
 }
 
 /// How a kernel moves over its input.
@@ -86,7 +134,17 @@ pub struct Node {
 impl Op {
     /// Whether its result leaves the region.
     pub fn leaves(&self) -> bool {
-        matches!(self, Op::Dequantise { .. } | Op::Bytes { .. } | Op::CosineError(_))
+        matches!(self, Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } | Op::CosineError(_) | Op::Distance)
+    }
+
+    /// Whether its result is floats rather than bytes.
+    pub fn is_float(&self) -> bool {
+        match self {
+            Op::Float { .. } | Op::FloatConv(_) | Op::AveragePool(_) | Op::Enlarge(_) | Op::Unit { .. } => true,
+            Op::FloatConcat | Op::Distance | Op::Dequantise { .. } | Op::Floats | Op::CosineError(_) => true,
+            Op::Input(_) | Op::Conv(_) | Op::Add(_) | Op::MaxPool(_) | Op::Upsample(_) | Op::Concat => false,
+            Op::Quantise { .. } | Op::Bytes { .. } => false,
+        }
     }
 }
 
@@ -146,34 +204,51 @@ impl Node {
                 let fits = of.len() == 2 && of[0] == of[1] && row.for_channels(channels).is_some();
                 fits.then_some([1, height, width])
             }
-            Op::MaxPool(window) => {
+            Op::FloatConv(conv) => {
+                let [height, width] = conv.window.over(first?)?;
+                (conv.dims[1] == first?[0]).then_some([conv.dims[0], height, width])
+            }
+            Op::Distance => {
+                let same = of.len() == 2 && of[0][1..] == of[1][1..];
+                same.then_some([1, first?[1], first?[2]])
+            }
+            Op::MaxPool(window) | Op::AveragePool(window) => {
+                // Every window has a cell inside.
+                let inside = window.pads.iter().zip(window.kernel.iter().cycle()).all(|(pad, kernel)| pad < kernel);
+                if !inside {
+                    return None;
+                }
                 let [height, width] = window.over(first?)?;
                 Some([first?[0], height, width])
             }
-            Op::Upsample([down, across]) => {
+            Op::Upsample([down, across]) | Op::Enlarge([down, across]) => {
                 let [channels, height, width] = first?;
                 Some([channels, height * down, width * across])
             }
-            Op::Concat => {
+            Op::Concat | Op::FloatConcat => {
                 let same = of.iter().all(|s| s[1..] == of[0][1..]);
                 same.then_some([of.iter().map(|s| s[0]).sum(), first?[1], first?[2]])
             }
-            Op::Dequantise { .. } | Op::Bytes { .. } => first,
+            Op::Float { .. } | Op::Quantise { .. } | Op::Unit { .. } => first,
+            Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } => first,
         }
     }
 }
 
 impl Op {
-    pub fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Op::Input(_) => "an input",
-            Op::Conv(_) => "a convolution",
+            Op::Conv(_) | Op::FloatConv(_) => "a convolution",
             Op::Add(_) => "an addition",
-            Op::MaxPool(_) => "a maximum over a window",
-            Op::Upsample(_) => "an enlargement",
-            Op::Concat => "a concatenation",
-            Op::Dequantise { .. } => "a dequantisation",
-            Op::Bytes { .. } => "an output",
+            Op::MaxPool(_) | Op::AveragePool(_) => "a pooling",
+            Op::Upsample(_) | Op::Enlarge(_) => "an enlargement",
+            Op::Concat | Op::FloatConcat => "a concatenation",
+            Op::Float { .. } | Op::Dequantise { .. } => "a dequantisation",
+            Op::Quantise { .. } => "a quantisation",
+            Op::Unit { .. } => "a normalisation",
+            Op::Distance => "a distance",
+            Op::Bytes { .. } | Op::Floats => "an output",
             Op::CosineError(_) => "a cosine error",
         }
     }

@@ -1,18 +1,18 @@
 //! AVX2: bytes widened to i16, `vpmaddwd` adds the products of two neighbours exactly.
 
-use super::{BLOCK, Pixels, Tiles, elementwise_for};
-use crate::engine::int8::pack::{Dense, Depthwise, Requant};
+use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-elementwise_for!("avx2");
+elementwise_kernels!(compiled_for "avx2,fma");
 
 /// Pixels that share a load of weights: 8 sums, 2 inputs, and weights stay within 16 registers.
 const TILE: usize = 2;
 
 /// # Safety
 /// As [`super::dense`]; the CPU has AVX2.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 pub unsafe fn dense(
     conv: &Dense,
     at: &Pixels,
@@ -60,15 +60,68 @@ pub unsafe fn dense(
 
 /// Adds neighbours: 8 output channels from two registers of 4.
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn pairs(a: __m256i, b: __m256i) -> __m256i {
     // Within 128 bits it gives a0 a1 b0 b1 | a2 a3 b2 b3; the permutation brings them in order.
     _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0b11_01_10_00)
 }
 
 /// # Safety
+/// As [`super::dense_f32`]; the CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn dense_f32(
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    const TILE: usize = 4;
+    let (slope, ceiling) = (_mm256_set1_ps(conv.slope), _mm256_set1_ps(conv.ceiling));
+    for block in blocks {
+        let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+        loop {
+            let count = tiles.advance();
+            if count == 0 {
+                break;
+            }
+            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and its blocks
+            // writable by the caller's promise.
+            unsafe {
+                let bias = conv.bias.as_ptr().add(block * BLOCK);
+                let mut acc = [[_mm256_loadu_ps(bias), _mm256_loadu_ps(bias.add(8))]; TILE];
+                let mut w = conv.weights_of(block).as_ptr().cast::<f32>();
+                for segment in &conv.segments {
+                    for i in 0..segment.quads {
+                        let weights = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
+                        for p in 0..TILE {
+                            let x = tiles.inputs[p].add(segment.offset + 4 * i).cast::<f32>().read_unaligned();
+                            let x = _mm256_set1_ps(x);
+                            for half in 0..2 {
+                                acc[p][half] = _mm256_fmadd_ps(x, weights[half], acc[p][half]);
+                            }
+                        }
+                        w = w.add(BLOCK);
+                    }
+                }
+                for p in 0..count {
+                    for half in 0..2 {
+                        let sum = acc[p][half];
+                        let negative = _mm256_cmp_ps::<_CMP_LT_OQ>(sum, _mm256_setzero_ps());
+                        let bent = _mm256_blendv_ps(sum, _mm256_mul_ps(sum, slope), negative);
+                        let out = tiles.outputs[p].add((block * BLOCK + 8 * half) * 4);
+                        _mm256_storeu_ps(out.cast(), _mm256_min_ps(bent, ceiling));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
 /// As [`super::depthwise`]; the CPU has AVX2.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 pub unsafe fn depthwise(
     conv: &Depthwise,
     at: &Pixels,
@@ -112,7 +165,7 @@ pub unsafe fn depthwise(
 /// # Safety
 /// `out + 16 * block` is writable for 16 bytes; `requant` has that block.
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 unsafe fn store(sums: [__m256i; 2], requant: &Requant, block: usize, out: *mut u8) {
     let zero = _mm256_set1_epi32(requant.zero);
     let mut rounded = sums;

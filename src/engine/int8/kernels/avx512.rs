@@ -1,11 +1,11 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
 
-use super::{BLOCK, Pixels, Tiles, elementwise_for};
-use crate::engine::int8::pack::{Dense, Depthwise, Requant};
+use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-elementwise_for!("avx512f,avx512bw,avx512vl,avx512vnni");
+elementwise_kernels!(compiled_for "avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// # Safety
 /// As [`super::dense`]; the CPU has AVX-512 F, BW, VL and VNNI.
@@ -81,6 +81,92 @@ unsafe fn group<const OB: usize, const P: usize>(
             for p in 0..P {
                 if p < count {
                     store(&acc[p], &conv.requant, first, tiles.outputs[p]);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::dense_f32`]; the CPU has AVX-512 F.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn dense_f32(
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match blocks.len() {
+            4 => group_f32::<4, 6>(conv, at, input, output, pixels, blocks.start),
+            3 => group_f32::<3, 8>(conv, at, input, output, pixels, blocks.start),
+            2 => group_f32::<2, 12>(conv, at, input, output, pixels, blocks.start),
+            1 => group_f32::<1, 12>(conv, at, input, output, pixels, blocks.start),
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// As [`dense_f32`], for the blocks `first..first + OB`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn group_f32<const OB: usize, const P: usize>(
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    first: usize,
+) {
+    let mut tiles = Tiles::<P>::new(at, input, output, pixels);
+    let stride = conv.depth * BLOCK;
+    let (slope, ceiling) = (_mm512_set1_ps(conv.slope), _mm512_set1_ps(conv.ceiling));
+    // SAFETY: `weights` holds `blocks * depth` lines and first + OB <= blocks; bias holds 16 values a block; the segments of every pixel
+    // are readable and its blocks writable by the caller's promise.
+    unsafe {
+        let weights = conv.weights_of(first).as_ptr().cast::<f32>();
+        loop {
+            let count = tiles.advance();
+            if count == 0 {
+                return;
+            }
+            let mut acc = [[_mm512_setzero_ps(); OB]; P];
+            for o in 0..OB {
+                let bias = _mm512_loadu_ps(conv.bias.as_ptr().add((first + o) * BLOCK));
+                for sums in &mut acc {
+                    sums[o] = bias;
+                }
+            }
+            let mut w = weights;
+            for segment in &conv.segments {
+                let mut offset = segment.offset;
+                for _ in 0..segment.quads {
+                    let mut wv = [_mm512_setzero_ps(); OB];
+                    for o in 0..OB {
+                        wv[o] = _mm512_load_ps(w.add(o * stride));
+                    }
+                    for p in 0..P {
+                        let x = _mm512_set1_ps(tiles.inputs[p].add(offset).cast::<f32>().read_unaligned());
+                        for o in 0..OB {
+                            acc[p][o] = _mm512_fmadd_ps(x, wv[o], acc[p][o]);
+                        }
+                    }
+                    offset += 4;
+                    w = w.add(BLOCK);
+                }
+            }
+            for p in 0..P {
+                if p < count {
+                    for o in 0..OB {
+                        let sum = acc[p][o];
+                        let negative = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, _mm512_setzero_ps());
+                        let bent = _mm512_mask_mul_ps(sum, negative, sum, slope);
+                        let out = tiles.outputs[p].add((first + o) * BLOCK * 4);
+                        _mm512_storeu_ps(out.cast(), _mm512_min_ps(bent, ceiling));
+                    }
                 }
             }
         }

@@ -61,6 +61,81 @@ pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
     }
 }
 
+/// `scale * (byte - zero)` of every byte.
+#[inline(always)]
+pub fn to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = (f32::from(x) - zero) * scale;
+    }
+}
+
+/// `zero + round(x / scale)`, saturated.
+#[inline(always)]
+pub fn to_byte_row(scale: f32, zero: f32, x: &[f32], out: &mut [u8]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        // Within 0..=255 the addition is exact; a value that is no number becomes the smallest.
+        *out = ((x / scale).round_ties_even() + zero).max(0.0).min(255.0) as u8;
+    }
+}
+
+/// `out[i] += x[i]`.
+#[inline(always)]
+pub fn sum_row(x: &[f32], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out += x;
+    }
+}
+
+/// Between four corners: `upper` and `lower` are each a left and a right pixel, `across` and `down` the right's and the lower's share.
+#[inline(always)]
+pub fn blend_row(upper: [&[f32]; 2], lower: [&[f32]; 2], across: f32, down: f32, out: &mut [f32]) {
+    let ([a, b], [c, d]) = (upper, lower);
+    for ((((out, &a), &b), &c), &d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        let (upper, lower) = (a * (1.0 - across) + b * across, c * (1.0 - across) + d * across);
+        *out = upper * (1.0 - down) + lower * down;
+    }
+}
+
+/// Pixels of `lanes` floats, each made as long as 1.
+#[inline(always)]
+pub fn unit_row(lanes: usize, epsilon: f32, x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(lanes).zip(x.chunks_exact(lanes)) {
+        let factor = 1.0 / (squared_length(x) + epsilon).sqrt();
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = x * factor;
+        }
+    }
+}
+
+/// Of each pixel the smallest of `count` products (in pixels of whole lanes) and the length of `x`.
+#[inline(always)]
+pub fn distance_row(count: usize, products: &[f32], x: &[f32], out: &mut [f32]) {
+    let (wide, lanes) = (products.len() / out.len(), x.len() / out.len());
+    for ((out, products), x) in out.iter_mut().zip(products.chunks_exact(wide)).zip(x.chunks_exact(lanes)) {
+        let mut smallest = [f32::INFINITY; LANES];
+        let whole = products[..count].chunks_exact(LANES);
+        let rest = whole.remainder();
+        for part in whole {
+            for (smallest, &p) in smallest.iter_mut().zip(part) {
+                *smallest = if p < *smallest { p } else { *smallest };
+            }
+        }
+        let smallest = smallest.iter().chain(rest).fold(f32::INFINITY, |m, &p| if p < m { p } else { m });
+        *out = (smallest + squared_length(x)).max(0.0).sqrt();
+    }
+}
+
+#[inline(always)]
+fn squared_length(x: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    for part in x.chunks_exact(LANES) {
+        for (sum, &x) in sums.iter_mut().zip(part) {
+            *sum += x * x;
+        }
+    }
+    tree_sum(&sums)
+}
+
 #[inline(always)]
 pub fn max_row(x: &[u8], out: &mut [u8]) {
     for (out, &x) in out.iter_mut().zip(x) {

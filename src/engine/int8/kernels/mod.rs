@@ -18,7 +18,7 @@ mod neon;
 
 pub use elementwise::{AddRow, CosineRow};
 
-use super::pack::{Dense, Depthwise};
+use super::pack::{Dense, DenseF32, Depthwise};
 use std::ops::Range;
 
 /// Output channels that are computed together.
@@ -51,7 +51,7 @@ impl Isa {
             if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                 found.push(Isa::Avx512Vnni);
             }
-            if has!("avx2") {
+            if has!("avx2") && has!("fma") {
                 found.push(Isa::Avx2);
             }
         }
@@ -153,41 +153,71 @@ pub unsafe fn depthwise(
     dispatch!(isa, depthwise(conv, at, input, output, pixels, blocks));
 }
 
-/// `out = requantised a + b`, bytes of one length.
-pub fn add_row(isa: Isa, how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
-    dispatch!(isa, add_row(how, a, b, out));
+/// As [`dense`], of floats: every sum in the order of its segments, with fused multiply-adds.
+///
+/// # Safety
+/// As [`dense`], with 64 bytes a block.
+pub unsafe fn dense_f32(
+    isa: Isa,
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    debug_assert!(blocks.len() <= MAX_BLOCKS && blocks.end <= conv.blocks);
+    dispatch!(isa, dense_f32(conv, at, input, output, pixels, blocks));
 }
 
-/// `1 - cos` of each pixel's channels; see [`CosineRow`].
-pub fn cosine_row(isa: Isa, how: &CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
-    dispatch!(isa, cosine_row(how, a, b, out));
-}
-
-/// `out[i] = max(out[i], x[i])`.
-pub fn max_row(isa: Isa, x: &[u8], out: &mut [u8]) {
-    dispatch!(isa, max_row(x, out));
-}
-
-/// The elementwise kernels of one instruction set: the portable text, compiled with its features.
-macro_rules! elementwise_for {
-    ($($feature:literal)?) => {
-        $(#[target_feature(enable = $feature)])?
-        pub unsafe fn add_row(how: &super::AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
-            super::elementwise::add_row(how, a, b, out);
-        }
-
-        $(#[target_feature(enable = $feature)])?
-        pub unsafe fn cosine_row(how: &super::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
-            super::elementwise::cosine_row(how, a, b, out);
-        }
-
-        $(#[target_feature(enable = $feature)])?
-        pub unsafe fn max_row(x: &[u8], out: &mut [u8]) {
-            super::elementwise::max_row(x, out);
+/// Every elementwise kernel, by `$with! { name(argument: type, ...); ... }`.
+macro_rules! elementwise_kernels {
+    ($with:ident $($feature:literal)?) => {
+        $with! { $($feature)?
+            add_row(how: &crate::engine::int8::kernels::AddRow, a: &[u8], b: &[u8], out: &mut [u8]);
+            cosine_row(how: &crate::engine::int8::kernels::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]);
+            max_row(x: &[u8], out: &mut [u8]);
+            sum_row(x: &[f32], out: &mut [f32]);
+            to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]);
+            to_byte_row(scale: f32, zero: f32, x: &[f32], out: &mut [u8]);
+            blend_row(upper: [&[f32]; 2], lower: [&[f32]; 2], across: f32, down: f32, out: &mut [f32]);
+            unit_row(lanes: usize, epsilon: f32, x: &[f32], out: &mut [f32]);
+            distance_row(count: usize, products: &[f32], x: &[f32], out: &mut [f32]);
         }
     };
 }
-use elementwise_for;
+
+/// Functions that choose the instruction set.
+macro_rules! chosen {
+    ($($name:ident ($($argument:ident: $kind:ty),*);)*) => {
+        $(
+            /// See the function of this name in [`elementwise`].
+            pub fn $name(isa: Isa, $($argument: $kind),*) {
+                dispatch!(isa, $name($($argument),*));
+            }
+        )*
+    };
+}
+elementwise_kernels!(chosen);
+
+/// The portable text, compiled with the features of one instruction set.
+macro_rules! compiled_for {
+    ($($feature:literal)? $($name:ident ($($argument:ident: $kind:ty),*);)*) => {
+        compiled_for!(@each [$($feature)?] $($name ($($argument: $kind),*);)*);
+    };
+    (@each $feature:tt $($name:ident ($($argument:ident: $kind:ty),*);)*) => {
+        $(compiled_for!(@one $feature $name ($($argument: $kind),*));)*
+    };
+    (@one [$($feature:literal)?] $name:ident ($($argument:ident: $kind:ty),*)) => {
+        /// # Safety
+        /// The CPU has this instruction set.
+        $(#[target_feature(enable = $feature)])?
+        pub unsafe fn $name($($argument: $kind),*) {
+            $crate::engine::int8::kernels::elementwise::$name($($argument),*);
+        }
+    };
+}
+use {compiled_for, elementwise_kernels};
 
 /// i32 sum → output byte. `|acc * scale|` stays below 2^30 ([`super::pack`] refuses anything else), so the conversion cannot overflow.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! NEON, with and without the dot-product instructions of ARMv8.2.
 
-use super::{BLOCK, Pixels, Tiles, elementwise_for};
-use crate::engine::int8::pack::{Dense, Depthwise, Requant};
+use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
 use std::arch::aarch64::*;
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ const TILE: usize = 4;
 
 /// With `sdot`.
 pub mod dot {
-    pub use super::depthwise;
     use super::*;
+    pub use super::{dense_f32, depthwise};
 
-    elementwise_for!("neon");
+    elementwise_kernels!(compiled_for "neon");
 
     /// # Safety
     /// As [`crate::engine::int8::kernels::dense`]; the CPU has the dot-product instructions.
@@ -87,10 +87,10 @@ pub mod dot {
 
 /// Every ARMv8 has these.
 pub mod plain {
-    pub use super::depthwise;
     use super::*;
+    pub use super::{dense_f32, depthwise};
 
-    elementwise_for!("neon");
+    elementwise_kernels!(compiled_for "neon");
 
     /// # Safety
     /// As [`crate::engine::int8::kernels::dense`].
@@ -151,6 +151,57 @@ pub mod plain {
             vmlal_lane_s16::<L>(acc[2], vget_low_s16(w[1]), x),
             vmlal_lane_s16::<L>(acc[3], vget_high_s16(w[1]), x),
         ]
+    }
+}
+
+/// # Safety
+/// As [`super::dense_f32`].
+#[target_feature(enable = "neon")]
+pub unsafe fn dense_f32(
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    for block in blocks {
+        let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+        loop {
+            let count = tiles.advance();
+            if count == 0 {
+                break;
+            }
+            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and its blocks
+            // writable by the caller's promise.
+            unsafe {
+                let bias: [float32x4_t; 4] =
+                    std::array::from_fn(|j| vld1q_f32(conv.bias.as_ptr().add(block * BLOCK + 4 * j)));
+                let mut acc = [bias; TILE];
+                let mut w = conv.weights_of(block).as_ptr().cast::<f32>();
+                for segment in &conv.segments {
+                    for i in 0..segment.quads {
+                        let weights: [float32x4_t; 4] = std::array::from_fn(|j| vld1q_f32(w.add(4 * j)));
+                        for p in 0..TILE {
+                            let x = tiles.inputs[p].add(segment.offset + 4 * i).cast::<f32>().read_unaligned();
+                            for j in 0..4 {
+                                acc[p][j] = vfmaq_n_f32(acc[p][j], weights[j], x);
+                            }
+                        }
+                        w = w.add(BLOCK);
+                    }
+                }
+                for p in 0..count {
+                    for j in 0..4 {
+                        let sum = acc[p][j];
+                        let negative = vcltzq_f32(sum);
+                        let bent = vbslq_f32(negative, vmulq_n_f32(sum, conv.slope), sum);
+                        let out = tiles.outputs[p].add((block * BLOCK + 4 * j) * 4);
+                        vst1q_f32(out.cast(), vminnmq_f32(bent, vdupq_n_f32(conv.ceiling)));
+                    }
+                }
+            }
+        }
     }
 }
 

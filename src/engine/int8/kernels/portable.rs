@@ -1,10 +1,10 @@
 //! The definition, in plain Rust.
 
-use super::{BLOCK, Pixels, Tiles, elementwise_for, requantise};
-use crate::engine::int8::pack::{Dense, Depthwise};
+use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels, requantise};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise};
 use std::ops::Range;
 
-elementwise_for!();
+elementwise_kernels!(compiled_for);
 
 /// # Safety
 /// As [`super::dense`].
@@ -35,6 +35,39 @@ pub unsafe fn dense(
             }
             // SAFETY: the caller promises 16 writable bytes a block.
             unsafe { store(&acc, conv.requant.scale_of(block), conv.requant.zero, output.add(block * BLOCK)) };
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::dense_f32`].
+pub unsafe fn dense_f32(
+    conv: &DenseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+    while tiles.advance() > 0 {
+        let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
+        for block in blocks.clone() {
+            let mut acc: [f32; BLOCK] = std::array::from_fn(|i| conv.bias[block * BLOCK + i]);
+            let mut weights = conv.weights_of(block).iter();
+            for segment in &conv.segments {
+                for i in 0..segment.quads {
+                    // SAFETY: the caller promises that the segments are readable.
+                    let x = unsafe { input.add(segment.offset + 4 * i).cast::<f32>().read_unaligned() };
+                    let Some(w) = weights.next() else { return };
+                    acc.iter_mut().zip(&w.0).for_each(|(sum, w)| *sum = x.mul_add(*w, *sum));
+                }
+            }
+            for sum in &mut acc {
+                *sum = if *sum < 0.0 { *sum * conv.slope } else { *sum }.min(conv.ceiling);
+            }
+            // SAFETY: the caller promises 64 writable bytes a block.
+            unsafe { output.add(block * BLOCK * 4).cast::<[f32; BLOCK]>().write_unaligned(acc) };
         }
     }
 }
