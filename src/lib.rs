@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | 1 | [`imaging`] | pixels: [`imaging::Frame`], decoding with bounds, resize and letterbox, colour maps, heatmaps |
 //! | 1 | [`bundle`] | the one file between trainer and agent: manifest, digests, bounded reading, packing |
-//! | 2 | [`engine`] | ONNX → runnable plan on tract; u8 image in, anomaly map out |
+//! | 2 | [`engine`] | ONNX → runnable plan on tract, quantised parts on our own int8 kernels; u8 image in, anomaly map out |
 //! | 2 | [`synthetic`] | the synthetic line: parts, textures, defects with masks |
 //! | 3 | [`inspect`] | bundle + image → [`inspect::Verdict`]: smoothing, image score, calibration, regions |
 //! | 4 | [`capture`] | `trait Source`: camera, directory, synthetic line |
@@ -30,22 +30,32 @@
 //! | 6 | [`train`] | data sets, backbones, CKAAD, quantiser, ONNX export, metrics, report |
 //!
 //! `train` and `agent` never use each other; the features `agent` and `train` switch whole modules on and off.
+// Allowed again in `engine::int8` alone, for its kernels and the threads that share their memory.
 #![deny(unsafe_code)]
 
+#[forbid(unsafe_code)]
 pub mod bundle;
 pub mod engine;
+#[forbid(unsafe_code)]
 pub mod imaging;
+#[forbid(unsafe_code)]
 pub mod inspect;
+#[forbid(unsafe_code)]
 pub mod synthetic;
 
 #[cfg(feature = "agent")]
+#[forbid(unsafe_code)]
 pub mod agent;
 #[cfg(feature = "agent")]
+#[forbid(unsafe_code)]
 pub mod capture;
 #[cfg(feature = "agent")]
+#[forbid(unsafe_code)]
 pub mod events;
 #[cfg(feature = "agent")]
+#[forbid(unsafe_code)]
 pub mod mqtt;
 
 #[cfg(feature = "train")]
+#[forbid(unsafe_code)]
 pub mod train;

@@ -2,6 +2,7 @@
 
 use super::{Outcome, peak_rss_bytes, quantile, say};
 use crate::bundle::{Bundle, BundleError};
+use crate::engine::{instruction_set, peak_macs_per_second};
 use crate::imaging::RgbImage;
 use crate::inspect::{InspectError, InspectOptions, Inspector};
 use serde_json::json;
@@ -27,6 +28,8 @@ pub enum BenchError {
 
 /// Runs that are not counted: caches and clock speed settle.
 const WARM_UP: usize = 3;
+/// How long the instruction set's peak is measured.
+const PEAK_SECONDS: f64 = 0.05;
 
 /// Judges the first golden sample, or a grey picture where there is none, `runs` times.
 ///
@@ -55,6 +58,10 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     }
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
     let rss = peak_rss_bytes();
+    // Multiply-adds as the trainer counted them, all operators together.
+    let gmac = bundle.report.as_ref().and_then(|r| r["gmac"].as_f64());
+    let peak = peak_macs_per_second(PEAK_SECONDS).map(|macs| macs / 1e9);
+    let engine_s = rows[1].1 / 1e3;
     if options.json {
         let stages =
             rows.map(|(name, median, min, p99)| (name, json!({ "median_ms": median, "min_ms": min, "p99_ms": p99 })));
@@ -62,6 +69,7 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         let line = json!({
             "bundle": options.bundle.display().to_string(), "threads": options.threads, "runs": options.runs,
             "width": image.width(), "height": image.height(), "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
+            "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
         say(format_args!("{line}"));
         return Ok(Outcome::Well);
@@ -76,6 +84,14 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"));
     }
     say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)));
+    if let (Some(gmac), Some(peak)) = (gmac, peak) {
+        let (reached, possible) = (gmac / engine_s, peak * options.threads as f64);
+        say(format_args!(
+            "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",
+            instruction_set(),
+            100.0 * reached / possible
+        ));
+    }
     Ok(Outcome::Well)
 }
 

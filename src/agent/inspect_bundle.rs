@@ -1,7 +1,8 @@
 //! `bundle inspect` and `bundle verify`.
 
 use super::{Outcome, say};
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Precision};
+use crate::engine::instruction_set;
 use crate::inspect::{InspectError, InspectOptions, Inspector};
 use std::path::{Path, PathBuf};
 
@@ -24,8 +25,16 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
             "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report, "manifest": bundle.manifest,
         });
         say(format_args!("{shown:#}"));
-    } else {
-        say(format_args!("{}", bundle.summary().trim_end()));
+        return Ok(Outcome::Well);
+    }
+    say(format_args!("{}", bundle.summary().trim_end()));
+    if bundle.manifest.precision == Precision::Int8 {
+        let cannot = |e| VerifyError::Inspect(path.to_owned(), e);
+        let inspector = Inspector::new(&bundle, &InspectOptions::default()).map_err(cannot)?;
+        match inspector.unfused() {
+            [] => say(format_args!("int8         every quantised operator is fused; {} kernels", instruction_set())),
+            left => left.iter().for_each(|node| say(format_args!("not fused    {node}"))),
+        }
     }
     Ok(Outcome::Well)
 }

@@ -1,4 +1,5 @@
-//! ONNX → runnable plan on tract: u8 image in, anomaly map out.
+//! ONNX → runnable plan on tract: u8 image in, anomaly map out. Quantised parts, and the float tail behind them, run in our own operator
+//! ([`int8`]); tract loads, finds shapes, plans, and runs every other operator.
 //!
 //! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
 //! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
@@ -12,6 +13,17 @@ mod int8;
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
+
+/// The instruction set that the int8 kernels use on this CPU.
+pub fn instruction_set() -> &'static str {
+    int8::Isa::best().name()
+}
+
+/// Multiply-adds a second that one core can do at most with these kernels' instruction, measured in registers over `seconds`; none where
+/// there is no such measurement.
+pub fn peak_macs_per_second(seconds: f64) -> Option<f64> {
+    int8::peak(int8::Isa::best(), seconds)
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -125,6 +137,11 @@ impl Engine {
     /// Width and height of the input.
     pub fn input_size(&self) -> (usize, usize) {
         self.plan.input_size()
+    }
+
+    /// As [`Plan::unfused`].
+    pub fn unfused(&self) -> &[String] {
+        self.plan.unfused()
     }
 
     /// Width and height of the map.

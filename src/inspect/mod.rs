@@ -89,6 +89,11 @@ impl Inspector {
         &self.manifest
     }
 
+    /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
+    pub fn unfused(&self) -> &[String] {
+        self.engine.unfused()
+    }
+
     pub fn threshold(&self) -> f32 {
         self.threshold
     }

@@ -3,31 +3,49 @@ use crate::engine::AnomalyMap;
 
 /// Brings the map to `width` x `height` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off at
 /// four sigma, the border repeated. Sums run in a fixed order without fused operations, so that every CPU gives the same bits.
+///
+/// Both are linear along each axis, so each axis takes them in one: a position of the result is a weighted sum of the few positions of the
+/// small map that its Gaussian reaches.
 pub fn smooth(map: &AnomalyMap, width: usize, height: usize, sigma: f32) -> Vec<f32> {
-    let upsampled = upsample(map, width, height);
-    if sigma <= 0.0 {
-        return upsampled;
-    }
     let kernel = gaussian(sigma);
-    let radius = kernel.len() / 2;
-    let mut rows = vec![0f32; width * height];
-    let mut padded = vec![0f32; width + 2 * radius];
-    for (source, target) in upsampled.chunks_exact(width).zip(rows.chunks_exact_mut(width)) {
-        padded[..radius].fill(source[0]);
-        padded[radius..radius + width].copy_from_slice(source);
-        padded[radius + width..].fill(source[width - 1]);
-        for (tap, weight) in kernel.iter().enumerate() {
-            add_scaled(target, &padded[tap..tap + width], *weight);
+    let (columns, rows) = (reach(map.width, width, &kernel), reach(map.height, height, &kernel));
+    let mut wide = vec![0f32; width * map.height];
+    for (source, target) in map.values.chunks_exact(map.width).zip(wide.chunks_exact_mut(width)) {
+        for (value, from) in target.iter_mut().zip(&columns) {
+            *value = from.weights.iter().zip(&source[from.first..]).map(|(w, s)| w * s).sum();
         }
     }
     let mut out = vec![0f32; width * height];
-    for (y, target) in out.chunks_exact_mut(width).enumerate() {
-        for (tap, weight) in kernel.iter().enumerate() {
-            let row = (y + tap).saturating_sub(radius).min(height - 1);
-            add_scaled(target, &rows[row * width..(row + 1) * width], *weight);
+    for (target, from) in out.chunks_exact_mut(width).zip(&rows) {
+        for (weight, source) in from.weights.iter().zip(wide[from.first * width..].chunks_exact(width)) {
+            add_scaled(target, source, *weight);
         }
     }
     out
+}
+
+/// What a position of the result is made of along one axis.
+struct Reach {
+    /// First position of the small map, and the weight of that and each following one.
+    first: usize,
+    weights: Vec<f32>,
+}
+
+/// Enlarging from `from` to `to` positions, then smoothing with `kernel`, for each position of the result.
+fn reach(from: usize, to: usize, kernel: &[f32]) -> Vec<Reach> {
+    let (taps, radius) = (taps(from, to), kernel.len() / 2);
+    let at = |i: usize| -> Reach {
+        let reached = |tap: usize| taps[(i + tap).saturating_sub(radius).min(to - 1)];
+        let (first, last) = (reached(0).0, reached(kernel.len() - 1).1);
+        let mut weights = vec![0f32; last - first + 1];
+        for (tap, weight) in kernel.iter().enumerate() {
+            let (x0, x1, share) = reached(tap);
+            weights[x0 - first] += weight * (1.0 - share);
+            weights[x1 - first] += weight * share;
+        }
+        Reach { first, weights }
+    };
+    (0..to).map(at).collect()
 }
 
 /// The image score of a smoothed map under `rule`.
@@ -35,19 +53,34 @@ pub fn image_score(values: &[f32], rule: &ScoreRule) -> f32 {
     if rule.terms.is_empty() {
         return top_k_mean(values, rule.top_k as usize);
     }
-    let term = |t: &ScoreTerm| f64::from(t.weight) * f64::from(top_k_mean(values, t.top_k as usize));
-    rule.terms.iter().map(term).sum::<f64>() as f32
+    let mut terms: Vec<&ScoreTerm> = rule.terms.iter().collect();
+    terms.sort_by_key(|t| std::cmp::Reverse(t.top_k));
+    // The largest few are among the largest many.
+    let mut values = values.to_vec();
+    let term = |t: &ScoreTerm| {
+        keep_largest(&mut values, t.top_k as usize);
+        f64::from(t.weight) * mean(&values)
+    };
+    terms.into_iter().map(term).sum::<f64>() as f32
 }
 
 /// Mean of the `k` largest values; all of them when there are fewer.
 pub fn top_k_mean(values: &[f32], k: usize) -> f32 {
     let mut values = values.to_vec();
+    keep_largest(&mut values, k);
+    mean(&values) as f32
+}
+
+fn keep_largest(values: &mut Vec<f32>, k: usize) {
     let k = k.clamp(1, values.len());
     if k < values.len() {
         values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
         values.truncate(k);
     }
-    (values.iter().map(|&v| f64::from(v)).sum::<f64>() / k as f64) as f32
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
 }
 
 fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
@@ -56,25 +89,15 @@ fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
     }
 }
 
+/// Weights of a Gaussian from -4 to 4 sigma; of none where sigma is 0.
 fn gaussian(sigma: f32) -> Vec<f32> {
+    if sigma <= 0.0 {
+        return vec![1.0];
+    }
     let radius = (4.0 * sigma).ceil() as i32;
     let weight = |x: i32| (-0.5 * (f64::from(x) / f64::from(sigma)).powi(2)).exp();
     let sum: f64 = (-radius..=radius).map(weight).sum();
     (-radius..=radius).map(|x| (weight(x) / sum) as f32).collect()
-}
-
-fn upsample(map: &AnomalyMap, width: usize, height: usize) -> Vec<f32> {
-    let columns = taps(map.width, width);
-    let mut out = Vec::with_capacity(width * height);
-    for (y0, y1, fy) in taps(map.height, height) {
-        let (upper, lower) = (&map.values[y0 * map.width..], &map.values[y1 * map.width..]);
-        out.extend(columns.iter().map(|&(x0, x1, fx)| {
-            let a = upper[x0] * (1.0 - fx) + upper[x1] * fx;
-            let b = lower[x0] * (1.0 - fx) + lower[x1] * fx;
-            a * (1.0 - fy) + b * fy
-        }));
-    }
-    out
 }
 
 /// For each target position the two source positions and the weight of the second.
@@ -106,6 +129,15 @@ mod tests {
         let peak = 1.0 / (2.0 * std::f32::consts::PI * 4.0);
         assert!((out[20 * 41 + 20] - peak).abs() < 1e-3, "{}", out[20 * 41 + 20]);
         assert!((out[20 * 41 + 24] / out[20 * 41 + 20] - (-2.0f32).exp()).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_small_map_smooths_as_if_it_had_been_enlarged_first() {
+        let values: Vec<f32> = (0..7 * 5).map(|i| ((i * 37) % 11) as f32).collect();
+        let map = AnomalyMap { width: 7, height: 5, values };
+        let large = AnomalyMap { width: 56, height: 40, values: smooth(&map, 56, 40, 0.0) };
+        let (at_once, after) = (smooth(&map, 56, 40, 4.0), smooth(&large, 56, 40, 4.0));
+        assert!(at_once.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 
     #[test]

@@ -31,5 +31,6 @@ mod program;
 #[forbid(unsafe_code)]
 mod region;
 
+pub use kernels::{Isa, peak};
 pub use op::register;
 pub use partition::partition;

@@ -142,10 +142,7 @@ impl Plan {
             self.needed.contains(name)
                 || (0..graph.node.len()).any(|i| {
                     let other = self.level[i].is_some_and(|l| l != level);
-                    other
-                        && self.parts[&i]
-                            .iter()
-                            .any(|&part| graph.node[part].input.contains(name) && !members.contains(&part))
+                    other && self.parts[&i].iter().any(|&part| graph.node[part].input.contains(name))
                 })
         };
         let written: HashSet<&String> = nodes.iter().flat_map(|n| &n.output).collect();

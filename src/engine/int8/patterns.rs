@@ -148,12 +148,12 @@ impl<'a> Graph<'a> {
         nodes.extend([i, j]);
         let (qa, qb) = (self.quantisation(a, 1)?, self.quantisation(b, 1)?);
         let (scale_a, scale_b) = (qa.scale / y.scale, qb.scale / y.scale);
-        let offset = -(f32::from(qa.zero) * scale_a + f32::from(qb.zero) * scale_b);
+        let offset = f32::from(y.zero) - (f32::from(qa.zero) * scale_a + f32::from(qb.zero) * scale_b);
         // What makes the conversion to i32 safe: 255 * (a + b) + |offset| stays far below 2^30.
         if !(scale_a < 1e5 && scale_b < 1e5) {
             return None;
         }
-        let how = AddRow { scale_a, scale_b, offset, zero: i32::from(y.zero), low: i32::from(low), high: 255 };
+        let how = AddRow { scale_a, scale_b, offset, low: i32::from(low), high: 255 };
         Some(Match { op: Op::Add(how), inputs: vec![a.input[0].clone(), b.input[0].clone()], floats: false, nodes })
     }
 

@@ -184,3 +184,21 @@ unsafe fn store(sums: [__m256i; 2], requant: &Requant, block: usize, out: *mut u
     // SAFETY: the caller's promise.
     unsafe { _mm_storeu_si128(out.add(block * BLOCK).cast(), bytes) };
 }
+
+/// Independent products and additions, as many as hide the latency; returns the multiply-adds done.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn multiply_in_registers() -> u64 {
+    const ROUNDS: u64 = 10_000;
+    let mut acc = [_mm256_setzero_si256(); 12];
+    let x = std::hint::black_box(_mm256_set1_epi16(3));
+    for _ in 0..ROUNDS {
+        for sum in &mut acc {
+            *sum = _mm256_add_epi32(_mm256_madd_epi16(x, *sum), *sum);
+        }
+    }
+    std::hint::black_box(acc);
+    ROUNDS * 12 * 16
+}

@@ -256,3 +256,21 @@ unsafe fn store<const OB: usize>(acc: &[__m512i; OB], requant: &Requant, first: 
         }
     }
 }
+
+/// Independent products, as many as hide the instruction's latency; returns the multiply-adds done.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW, VL and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn multiply_in_registers() -> u64 {
+    const ROUNDS: u64 = 10_000;
+    let mut acc = [_mm512_setzero_si512(); 16];
+    let x = std::hint::black_box(_mm512_set1_epi8(3));
+    for _ in 0..ROUNDS {
+        for sum in &mut acc {
+            *sum = _mm512_dpbusd_epi32(*sum, x, x);
+        }
+    }
+    std::hint::black_box(acc);
+    ROUNDS * 16 * 64
+}

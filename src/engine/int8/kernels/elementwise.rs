@@ -1,14 +1,14 @@
-//! Kernels that a compiler vectorises by itself: the text is compiled once for every instruction set (`elementwise_for`). Sums of
-//! floats run in 16 lanes of a fixed order and nothing is fused, so that every CPU gives the same bits.
+//! Kernels that a compiler vectorises by itself: the text is compiled once for every instruction set. Sums of floats run in 16 lanes of
+//! a fixed order, and products are fused with additions only where the text says so: every CPU gives the same bits.
 
-/// Sum of two quantised tensors: `zero + round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's.
+/// Sum of two quantised tensors: `round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's, both products fused
+/// with their additions: so ONNX Runtime computes it, and now and then the last bit decides over a byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AddRow {
     pub scale_a: f32,
     pub scale_b: f32,
-    /// `-(zero_a * scale_a + zero_b * scale_b)`.
+    /// `zero - (zero_a * scale_a + zero_b * scale_b)`.
     pub offset: f32,
-    pub zero: i32,
     /// Smallest and largest byte: the activation.
     pub low: i32,
     pub high: i32,
@@ -54,10 +54,10 @@ impl CosineRow {
 #[inline(always)]
 pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-        let sum = f32::from(a) * how.scale_a + (f32::from(b) * how.scale_b + how.offset);
+        let sum = f32::from(a).mul_add(how.scale_a, f32::from(b).mul_add(how.scale_b, how.offset));
         // The constructor bounds the sum far below 2^30, so the conversion is exact; unlike `as`, this one is one instruction.
         let rounded = unsafe { sum.round_ties_even().to_int_unchecked::<i32>() };
-        *out = (rounded + how.zero).clamp(how.low, how.high) as u8;
+        *out = rounded.clamp(how.low, how.high) as u8;
     }
 }
 

@@ -105,6 +105,26 @@ macro_rules! dispatch {
     };
 }
 
+/// Multiply-adds a second of this instruction set's product of bytes, from registers only.
+pub fn peak(isa: Isa, seconds: f64) -> Option<f64> {
+    let (begun, mut macs) = (std::time::Instant::now(), 0u64);
+    while begun.elapsed().as_secs_f64() < seconds {
+        macs += match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `isa` comes from `available`.
+            Isa::Avx512Vnni => unsafe { avx512::multiply_in_registers() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { avx2::multiply_in_registers() },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::NeonDot => unsafe { neon::dot::multiply_in_registers() },
+            _ => return None,
+        };
+    }
+    Some(macs as f64 / begun.elapsed().as_secs_f64())
+}
+
 /// How output pixels, counted row by row, lie in the two tensors. All distances are in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pixels {

@@ -66,6 +66,25 @@ pub mod dot {
         }
     }
 
+    /// Independent products, as many as hide the instruction's latency; returns the multiply-adds done.
+    ///
+    /// # Safety
+    /// The CPU has the dot-product instructions.
+    #[target_feature(enable = "neon,dotprod")]
+    pub unsafe fn multiply_in_registers() -> u64 {
+        const ROUNDS: u64 = 10_000;
+        let mut acc = [vdupq_n_s32(0); 16];
+        let x = std::hint::black_box(vdupq_n_s8(3));
+        for _ in 0..ROUNDS {
+            for sum in &mut acc {
+                // SAFETY: the CPU has the instruction.
+                *sum = unsafe { sdot(*sum, x, x) };
+            }
+        }
+        std::hint::black_box(acc);
+        ROUNDS * 16 * 16
+    }
+
     /// Four products of bytes added to each lane. In assembly: the intrinsic is not stable.
     ///
     /// # Safety
