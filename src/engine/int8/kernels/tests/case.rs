@@ -234,7 +234,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-fn weights(rng: &mut ChaCha8Rng, dims: [usize; 4]) -> Weights {
+pub fn weights(rng: &mut ChaCha8Rng, dims: [usize; 4]) -> Weights {
     let [out, depth, height, width] = dims;
     let terms = depth * height * width;
     let style = rng.random_range(0..5);

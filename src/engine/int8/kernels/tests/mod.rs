@@ -4,6 +4,7 @@
 
 mod case;
 mod rows;
+mod whole;
 
 use super::*;
 use case::{Case, Shape};
