@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError, Weak};
 use std::thread::JoinHandle;
 
-/// How often a thread looks for work before it sleeps; some tens of microseconds.
+/// How often a thread looks for work before it sleeps: half a millisecond on an AMD EPYC, whose pause is long; less elsewhere.
 const SPINS: u32 = 20_000;
 
 pub struct Pool {
