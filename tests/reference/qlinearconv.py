@@ -53,7 +53,7 @@ class Model:
         centre = -0.5 if signed else 127.5
         return Tensor(None, channels, scale, zero, signed, 50**2 + (centre - zero) ** 2)
 
-    def conv(self, x, out, kernel, stride=1, pads=0, zero=None, depthwise=False, bias=True, per_channel=True, power_of_two=False):
+    def conv(self, x, out, kernel, stride=1, pads=0, zero=None, depthwise=False, bias=True, per_channel=True, power_of_two=False, **more):
         kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         out = x.channels if depthwise else out
         shape = (out, 1 if depthwise else x.channels, *kernel)
@@ -77,6 +77,7 @@ class Model:
             inputs.append(self.constant(self.rng.normal(0, spread / 2, out), np.int32))
         pads = pads if isinstance(pads, list) else [pads] * 4
         attributes = dict(kernel_shape=kernel, strides=[stride] * 2, pads=pads, group=out if depthwise else 1)
+        attributes |= more
         y.name = self.node("QLinearConv", inputs, **attributes)
         return y
 
@@ -203,6 +204,16 @@ def image_and_more_readers(m):
     return m.add(a, b)
 
 
+def grouped(m):
+    x = m.conv(m.image, 16, 3, pads=1)
+    return m.conv(m.like(x, x.name, 8), 12, 3, pads=1, group=2)
+
+
+def concatenation_with_the_image(m):
+    x = m.same_quantisation(m.image, m.conv(m.image, 10, 1))
+    return m.conv(m.concat(m.image, x, m.image), 12, 3, pads=1)
+
+
 def concatenation(m):
     x = m.conv(m.image, 21, 3, pads=1)
     y = m.same_quantisation(x, m.conv(x, 10, 1))
@@ -250,13 +261,18 @@ MODELS = {
     "max_pool_signed": lambda m: m.max_pool(m.signed(), 3, 1, [0, 1, 2, 1]),
     "resize": lambda m: m.resize(m.conv(m.image, 20, 3, pads=1), 2, 3),
     "resize_signed": lambda m: m.resize(m.signed(), 2, 2),
+    "grouped": grouped,
+    "dilated": lambda m: m.conv(m.conv(m.image, 16, 1), 24, 3, pads=2, dilations=[2, 2]),
+    "max_pool_of_the_image": lambda m: m.max_pool(m.image, 3, 2, 1),
+    "resized_image": lambda m: m.resize(m.image, 2, 2),
+    "concatenation_with_the_image": concatenation_with_the_image,
     "concatenation": concatenation,
     "pyramid": pyramid,
 }
 
 
 # What stays with tract, by operator.
-LEFT = {}
+LEFT = {"grouped": ["QLinearConv"], "dilated": ["QLinearConv"]}
 
 
 def main():
