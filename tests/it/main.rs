@@ -9,6 +9,7 @@ mod floors;
 #[cfg(feature = "train")]
 mod metrics;
 mod parity;
+mod qlinearconv;
 #[cfg(feature = "train")]
 mod report;
 mod synthetic;

@@ -6,16 +6,23 @@
 use ckaad_edge::bundle::Bundle;
 use ckaad_edge::engine::Engine;
 use ckaad_edge::imaging;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-/// Largest difference between the two maps over a bundle's golden samples, and the map's range. `None` without a Python.
-pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
-    let Some(python) = std::env::var_os("CKAAD_PYTHON") else {
+/// The Python to compare with; `None`, said aloud, where there is none.
+pub fn python() -> Option<OsString> {
+    let python = std::env::var_os("CKAAD_PYTHON");
+    if python.is_none() {
         assert!(std::env::var_os("CI").is_none(), "CI must set CKAAD_PYTHON, so that parity is really tested");
         eprintln!("SKIPPED: set CKAAD_PYTHON to a Python with onnxruntime to compare with ONNX Runtime");
-        return None;
-    };
+    }
+    python
+}
+
+/// Largest difference between the two maps over a bundle's golden samples, and the map's range. `None` without a Python.
+pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
+    let python = python()?;
     let bundle = Bundle::read(bundle).unwrap();
     let engine = Engine::load(&bundle.model, 1).unwrap();
     let folder = tempfile::tempdir().unwrap();

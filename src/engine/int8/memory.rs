@@ -129,14 +129,14 @@ pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
     // Tensors that live at the same time, by where they lie.
     let mut alive: Vec<(std::ops::Range<usize>, Id)> = vec![];
     let mut bytes = 0;
-    for id in 0..buffers.len() {
+    for (id, buffer) in buffers.iter_mut().enumerate() {
         if region.nodes[id].op.leaves() {
             continue;
         }
         alive.retain(|&(_, other)| last_use[other] >= id);
-        let need = (buffers[id].bytes() + GUARD).next_multiple_of(64);
+        let need = (buffer.bytes() + GUARD).next_multiple_of(64);
         let offset = best_gap(&alive, need);
-        buffers[id].offset = offset;
+        buffer.offset = offset;
         alive.push((offset..offset + need, id));
         alive.sort_by_key(|(range, _)| range.start);
         bytes = bytes.max(offset + need);
@@ -191,7 +191,7 @@ mod tests {
         let shapes = [[16, 4, 4], [16, 4, 4], [16, 4, 4], [16, 4, 4], [32, 4, 4]];
         let memory = layout(&region, &shapes).unwrap();
         let one = 16 * 16 + GUARD;
-        // 0 stays to the end; 3 takes the room of 1.
+        // 0 stays to the end; 3 takes the room of 1, and 4 that of 2 and more.
         assert_eq!(memory.buffers[3].offset, memory.buffers[1].offset);
         assert_eq!(memory.bytes, 2 * one + 16 * 32 + GUARD);
     }

@@ -6,8 +6,13 @@
 //! A convolution's output is cut in *blocks* of 16 channels and its input in *quads* of 4 bytes that are neighbours in memory: what
 //! one dot-product instruction takes. Weights lie as `[block][quad][16][4]`, 64 bytes a quad.
 
+// Registers are counted: loops over their numbers unroll, and say which one is meant.
+#![allow(clippy::needless_range_loop)]
+
 mod elementwise;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
