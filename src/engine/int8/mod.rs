@@ -4,16 +4,19 @@
 //! multiplies, requantises in registers and writes bytes.
 //!
 //! ```text
-//! ONNX ─partition─► ONNX with one node a region ─lower─► Region ─memory, pack─► Program ─pool, kernels─► bytes, maps
-//!        patterns                                 (tract finds the shapes: op)
+//! ONNX ─partition─► ONNX with one node a region ─lower─► Region ─memory, pack, cut─► Program ─run, steps, kernels─► bytes, maps
+//!        patterns                                 (tract finds the shapes: op)                    pool
 //! ```
 //!
-//! `partition` and `patterns` say what is taken; `region` is the small language between reading and running; `program` runs it. What a
-//! region leaves, tract runs. `unsafe` is in `kernels` (instruction sets), `memory` and `program` (threads write parts of one block
-//! of memory) and `pool` (threads run a borrowed function), and nowhere else.
+//! `partition` and `patterns` say what is taken: quantised operators, and the float operators before, between and behind them.
+//! `region` is the small language between reading and running. What a region leaves, tract runs. `unsafe` is in `kernels` (instruction
+//! sets), `memory`, `run`, `steps` and `rows` (threads write parts of one block of memory) and `pool` (threads run a borrowed function), and
+//! nowhere else.
 
 #[forbid(unsafe_code)]
 mod constants;
+#[forbid(unsafe_code)]
+mod cut;
 mod kernels;
 #[forbid(unsafe_code)]
 mod lower;
@@ -27,9 +30,13 @@ mod partition;
 #[forbid(unsafe_code)]
 mod patterns;
 mod pool;
+#[forbid(unsafe_code)]
 mod program;
 #[forbid(unsafe_code)]
 mod region;
+mod rows;
+mod run;
+mod steps;
 
 pub use kernels::{Isa, peak};
 pub use op::register;
