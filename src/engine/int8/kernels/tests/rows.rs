@@ -1,6 +1,8 @@
 //! The elementwise kernels.
 
 use super::*;
+use crate::engine::int8::pack::DenseF32;
+use crate::engine::int8::region::{Activation, FloatConv, Window};
 use rand::seq::IndexedRandom;
 
 /// Lengths around every register's, and some longer.
@@ -23,12 +25,12 @@ fn sums_and_maxima_of_rows_agree_at_every_length() {
         let (a, b, out) = (noise(&mut rng, length), noise(&mut rng, length), noise(&mut rng, length + 32));
         let (scale_a, scale_b) = *[(1.0, 0.5), (0.5, 0.25), (0.013, 1.7), (3.0, 300.0)].choose(&mut rng).unwrap();
         let (zero_a, zero_b, zero) = (rng.random::<u8>(), rng.random::<u8>(), rng.random::<u8>());
-        let offset = -(f32::from(zero_a) * scale_a + f32::from(zero_b) * scale_b);
+        let offset = f32::from(zero) - (f32::from(zero_a) * scale_a + f32::from(zero_b) * scale_b);
         let low = if rng.random() { i32::from(zero) } else { 0 };
-        let how = AddRow { scale_a, scale_b, offset, zero: i32::from(zero), low, high: 255 };
+        let how = AddRow { scale_a, scale_b, offset, low, high: 255 };
         let sum = |(&a, &b): (&u8, &u8)| {
-            let sum = f32::from(a) * scale_a + (f32::from(b) * scale_b + offset);
-            (sum.round_ties_even() as i32 + how.zero).clamp(low, 255) as u8
+            let sum = f32::from(a).mul_add(scale_a, f32::from(b).mul_add(scale_b, offset));
+            (sum.round_ties_even() as i32).clamp(low, 255) as u8
         };
         let sums: Vec<u8> = a.iter().zip(&b).map(sum).collect();
         let maxima: Vec<u8> = a.iter().zip(&out[16..]).map(|(&a, &b)| a.max(b)).collect();
@@ -77,6 +79,87 @@ fn cosine_errors_have_the_same_bits_and_are_the_formula() {
             let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
             let error = 1.0 - dot(&x, &y) / (dot(&x, &x) * dot(&y, &y) + 1e-6).sqrt();
             assert!((f64::from(f32::from_bits(bits)) - error).abs() < 1e-5, "{channels} channels");
+        }
+    }
+}
+
+/// Of both signs, up to `largest`.
+pub fn floats(rng: &mut ChaCha8Rng, count: usize, largest: f32) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-largest..largest)).collect()
+}
+
+#[test]
+fn rows_of_floats_have_the_same_bits_everywhere() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    for length in lengths() {
+        let [a, b, c, d, out] = [(); 5].map(|()| floats(&mut rng, length, 300.0));
+        let (bytes, room) = (noise(&mut rng, length), noise(&mut rng, length));
+        let (across, down) = (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0));
+        // Pixels of two lines, of which the second is in part filled up.
+        let (lanes, pixels) = (32, length / 32);
+        let (x, products) = (&a[..pixels * lanes], &b[..pixels * lanes]);
+        let run = |isa: Isa| {
+            let mut results: Vec<Vec<f32>> = vec![out.clone(); 4];
+            to_float_row(isa, 0.013, 77.0, &bytes, &mut results[0]);
+            sum_row(isa, &a, &mut results[1]);
+            blend_row(isa, [&a, &b], [&c, &d], across, down, &mut results[2]);
+            unit_row(isa, lanes, 1e-6, x, &mut results[3][..pixels * lanes]);
+            let mut distances = vec![0.0; pixels];
+            if pixels > 0 {
+                distance_row(isa, 21, products, x, &mut distances);
+            }
+            results.push(distances);
+            let mut quantised = room.clone();
+            to_byte_row(isa, 1.7, 99.0, &a, &mut quantised);
+            (results.concat().into_iter().map(f32::to_bits).collect::<Vec<u32>>(), quantised)
+        };
+        let right = run(Isa::Portable);
+        for isa in others() {
+            assert!(run(isa) == right, "{isa:?}, {length} values");
+        }
+        let expected = a.iter().map(|x| ((x / 1.7).round_ties_even() + 99.0).clamp(0.0, 255.0) as u8);
+        assert!(expected.eq(right.1), "{length} values");
+    }
+}
+
+#[test]
+fn convolutions_of_floats_have_the_same_bits_everywhere() {
+    for seed in 0..150 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (channels, out) = (rng.random_range(1..=70), rng.random_range(1..=100));
+        let [height, width, high, wide]: [usize; 4] = std::array::from_fn(|_| rng.random_range(1..=4));
+        let kernel = [height, width];
+        let conv = FloatConv {
+            values: floats(&mut rng, out * channels * height * width, 1.0),
+            dims: [out, channels, height, width],
+            bias: floats(&mut rng, out, 3.0),
+            window: Window { kernel, stride: [1, 1], pads: [0; 4] },
+            activation: Activation::Slope(
+                *[1.0, 0.0, 0.1, -1.0].choose(&mut rng).unwrap(),
+                *[6.0, f32::INFINITY].choose(&mut rng).unwrap(),
+            ),
+        };
+        let pixel = channels.next_multiple_of(BLOCK) * 4;
+        let row = (wide + width - 1) * pixel;
+        let input = floats(&mut rng, (high + height - 1) * row / 4, 2.0);
+        let packed = DenseF32::new(&conv, pixel, row);
+        let out_column = packed.blocks * BLOCK * 4;
+        let at = Pixels { width: wide, in_row: row, in_column: pixel, out_row: wide * out_column, out_column };
+        let run = |isa: Isa, parts: &[Range<usize>], groups: &[Range<usize>]| {
+            let mut result = vec![0f32; high * at.out_row / 4];
+            for (pixels, blocks) in parts.iter().flat_map(|p| groups.iter().map(move |g| (p.clone(), g.clone()))) {
+                // SAFETY: both tensors have room for all pixels.
+                unsafe {
+                    dense_f32(isa, &packed, &at, input.as_ptr().cast(), result.as_mut_ptr().cast(), pixels, blocks);
+                }
+            }
+            result.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let each: Vec<Range<usize>> = (0..packed.blocks).map(|b| b..b + 1).collect();
+        let right = run(Isa::Portable, &[0..high * wide], &each);
+        for isa in others() {
+            let (parts, groups) = (cut(&mut rng, high * wide, 13), cut(&mut rng, packed.blocks, MAX_BLOCKS));
+            assert!(run(isa, &parts, &groups) == right, "{isa:?}, seed {seed}: {:?}", conv.dims);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A region with every operator: the same bits from every instruction set and any number of threads, and no allocation while it runs.
 
 use super::case::weights;
+use super::rows::floats;
 use super::*;
 use crate::engine::int8::pack::Line;
 use crate::engine::int8::pool::Pool;
 use crate::engine::int8::program::Program;
-use crate::engine::int8::region::{Conv, Id, Input, Node, Op, Region, Window};
+use crate::engine::int8::region::{Activation, Conv, FloatConv, Id, Input, Node, Op, Region, Window};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,10 +64,10 @@ const IMAGE: [usize; 4] = [1, 19, 15, 3];
 
 fn region(rng: &mut ChaCha8Rng) -> Region {
     fn push(region: &mut Region, op: Op, inputs: &[Id]) -> Id {
-        region.nodes.push(Node { name: op.name().into(), op, inputs: inputs.to_vec() });
+        region.nodes.push(Node { name: String::new(), op, inputs: inputs.to_vec() });
         region.nodes.len() - 1
     }
-    let mut conv = |dims: [usize; 4], stride: [usize; 2], pads: [usize; 4], depthwise: bool| {
+    let conv = |rng: &mut ChaCha8Rng, dims: [usize; 4], stride: [usize; 2], pads: [usize; 4], depthwise: bool| {
         let mut weights = weights(rng, dims);
         // Two readers of a tensor must agree about what its border holds.
         weights.x_zero = 77;
@@ -75,22 +76,33 @@ fn region(rng: &mut ChaCha8Rng) -> Region {
     let mut all = Region::default();
     let r = &mut all;
     let image = push(r, Op::Input(Input { index: 0, channels_last: true, signed: false, append: Some(9) }), &[]);
-    let stem = push(r, conv([24, 4, 3, 3], [2, 2], [0, 0, 1, 1], false), &[image]);
-    let wide = push(r, conv([90, 24, 1, 1], [1, 1], [0; 4], false), &[stem]);
-    let deep = push(r, conv([90, 1, 5, 5], [1, 1], [2; 4], true), &[wide]);
-    let back = push(r, conv([24, 90, 1, 1], [1, 1], [0; 4], false), &[deep]);
-    let how = AddRow { scale_a: 0.7, scale_b: 0.6, offset: -90.0, zero: 60, low: 60, high: 255 };
+    let stem = push(r, conv(rng, [24, 4, 3, 3], [2, 2], [0, 0, 1, 1], false), &[image]);
+    let wide = push(r, conv(rng, [90, 24, 1, 1], [1, 1], [0; 4], false), &[stem]);
+    let deep = push(r, conv(rng, [90, 1, 5, 5], [1, 1], [2; 4], true), &[wide]);
+    let back = push(r, conv(rng, [24, 90, 1, 1], [1, 1], [0; 4], false), &[deep]);
+    let how = AddRow { scale_a: 0.7, scale_b: 0.6, offset: -30.0, low: 60, high: 255 };
     let sum = push(r, Op::Add(how), &[stem, back]);
     let pool = push(r, Op::MaxPool(Window { kernel: [3, 3], stride: [1, 1], pads: [1; 4] }), &[sum]);
     let large = push(r, Op::Upsample([2, 3]), &[pool]);
     let both = push(r, Op::Concat, &[pool, sum, stem]);
-    let head = push(r, conv([20, 72, 3, 3], [1, 1], [1, 0, 1, 2], false), &[both]);
+    let head = push(r, conv(rng, [20, 72, 3, 3], [1, 1], [1, 0, 1, 2], false), &[both]);
     let map = push(r, Op::Dequantise { scale: 0.1, zero: 3.0 }, &[head]);
+    let float = push(r, Op::Float { scale: 0.01, zero: 60.0 }, &[sum]);
+    let activation = Activation::Slope(0.1, 6.0);
+    let values: Vec<f32> = floats(rng, 18 * 24 * 9, 0.2);
+    let window = Window { kernel: [3, 3], stride: [1, 1], pads: [1; 4] };
+    let conv = FloatConv { values, dims: [18, 24, 3, 3], bias: floats(rng, 18, 1.0), window, activation };
+    let float_conv = push(r, Op::FloatConv(conv), &[float]);
+    let mean = push(r, Op::AveragePool(window), &[float_conv]);
+    let joined = push(r, Op::FloatConcat, &[mean, float]);
+    let unit = push(r, Op::Unit { epsilon: 1e-6 }, &[joined]);
+    let enlarged = push(r, Op::Enlarge([2, 2]), &[unit]);
+    let float = push(r, Op::Floats, &[enlarged]);
     let bytes = push(r, Op::Bytes { signed: true }, &[large]);
     let [scale_a, offset_a, scale_b, offset_b] = [0.02, -1.0, 0.03, -2.0].map(|value| vec![value]);
     let cosine = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 };
     let error = push(r, Op::CosineError(cosine), &[pool, sum]);
-    r.outputs = vec![map, bytes, error];
+    r.outputs = vec![map, bytes, error, float];
     all
 }
 
@@ -108,9 +120,9 @@ impl Results {
         Results(region.outputs.iter().map(one).collect())
     }
 
-    fn bytes(&mut self) -> [&mut [u8]; 3] {
-        let [a, b, c] = self.0.as_mut_slice() else { panic!("three results") };
-        [a, b, c].map(|(lines, bytes)| {
+    fn bytes(&mut self) -> [&mut [u8]; 4] {
+        let [a, b, c, d] = self.0.as_mut_slice() else { panic!("four results") };
+        [a, b, c, d].map(|(lines, bytes)| {
             assert!(*bytes <= lines.len() * 64);
             // SAFETY: lines are bytes and nothing else, and there are as many.
             unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), *bytes) }
