@@ -49,7 +49,6 @@ impl<'a> Lowering<'a> {
                 }
                 // Nobody inside needs the floats: they leave as they are made.
                 Op::Float { scale, zero } if !inside => Op::Dequantise { scale, zero },
-                Op::Concat if self.is_float(&m.inputs[0]) => Op::FloatConcat,
                 op => op,
             };
             let inputs = match op {
@@ -61,19 +60,15 @@ impl<'a> Lowering<'a> {
         for output in &self.body.output {
             let name = output.name.as_str();
             let mut id = *self.ids.get(name).ok_or_else(|| unknown(name))?;
-            let op = &self.region.nodes[id].op;
-            if !op.leaves() {
-                let op = if op.is_float() { Op::Floats } else { Op::Bytes { signed: self.signed(&graph, name) } };
+            if !self.region.nodes[id].op.leaves() {
+                let op =
+                    if self.region.floats()[id] { Op::Floats } else { Op::Bytes { signed: self.signed(&graph, name) } };
                 self.region.nodes.push(Node { name: name.into(), op, inputs: vec![id] });
                 id = self.region.nodes.len() - 1;
             }
             self.region.outputs.push(id);
         }
         Ok(self.region)
-    }
-
-    fn is_float(&self, name: &str) -> bool {
-        self.ids.get(name).is_some_and(|&id| self.region.nodes[id].op.is_float())
     }
 
     fn push(&mut self, name: &'a str, op: Op, inputs: Vec<Id>) -> Id {

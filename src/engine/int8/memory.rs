@@ -105,7 +105,8 @@ impl Buffer {
 /// # Errors
 /// When two readers of a tensor disagree about its zero point.
 pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
-    let mut buffers: Vec<Buffer> = (0..shapes.len()).map(|id| alone(region, id, shapes[id])).collect();
+    let floats = region.floats();
+    let mut buffers: Vec<Buffer> = (0..shapes.len()).map(|id| alone(region, id, shapes[id], floats[id])).collect();
     let mut last_use: Vec<usize> = (0..shapes.len()).collect();
     for (id, node) in region.nodes.iter().enumerate() {
         for &input in &node.inputs {
@@ -157,13 +158,13 @@ fn best_gap(alive: &[(std::ops::Range<usize>, Id)], need: usize) -> usize {
     best.map_or(end, |(_, start)| start)
 }
 
-fn alone(region: &Region, id: Id, shape: Shape) -> Buffer {
+fn alone(region: &Region, id: Id, shape: Shape, floats: bool) -> Buffer {
     let mut readers = region.nodes.iter().filter(|n| n.inputs.contains(&id));
     let dense = |op: &Op| matches!(op, Op::Conv(conv) if !conv.depthwise);
     let input = matches!(region.nodes[id].op, Op::Input(_));
     let tight = input && shape[0] <= TIGHT && readers.all(|n| dense(&n.op));
     let lanes = if tight { shape[0] } else { shape[0].next_multiple_of(BLOCK) };
-    let pixel = if region.nodes[id].op.is_float() { lanes * size_of::<f32>() } else { lanes };
+    let pixel = if floats { lanes * size_of::<f32>() } else { lanes };
     Buffer { offset: 0, shape, pixel, pads: [0; 4], zero: 0 }
 }
 

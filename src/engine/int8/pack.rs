@@ -56,6 +56,20 @@ pub struct DenseF32 {
     pub ceiling: f32,
 }
 
+/// A convolution of floats of each channel on its own.
+#[derive(Clone, Debug)]
+pub struct DepthwiseF32 {
+    /// Distance in bytes of each kernel cell from the pixel's first byte.
+    pub taps: Vec<usize>,
+    pub blocks: usize,
+    /// `[tap][block]`, each 16 channels.
+    pub weights: Vec<FloatLine>,
+    /// As in [`DenseF32`], as the next two.
+    pub bias: Vec<f32>,
+    pub slope: f32,
+    pub ceiling: f32,
+}
+
 /// 16 floats on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -180,6 +194,24 @@ impl DenseF32 {
 
     pub fn weights_of(&self, block: usize) -> &[FloatLine] {
         &self.weights[block * self.depth..(block + 1) * self.depth]
+    }
+}
+
+impl DepthwiseF32 {
+    /// As [`DenseF32::new`], for one group a channel.
+    pub fn new(conv: &FloatConv, pixel: usize, row: usize) -> DepthwiseF32 {
+        let [out, _, height, width] = conv.dims;
+        let blocks = out.div_ceil(BLOCK);
+        let (mut taps, mut weights) = (vec![], vec![]);
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            taps.push(y * row + x * pixel);
+            let of_channel = |c: usize| if c < out { conv.values[(c * height + y) * width + x] } else { 0.0 };
+            weights.extend((0..blocks).map(|b| FloatLine(std::array::from_fn(|i| of_channel(b * BLOCK + i)))));
+        }
+        let mut bias = conv.bias.clone();
+        bias.resize(blocks * BLOCK, 0.0);
+        let Activation::Slope(slope, ceiling) = conv.activation;
+        DepthwiseF32 { taps, blocks, weights, bias, slope, ceiling }
     }
 }
 

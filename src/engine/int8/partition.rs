@@ -4,7 +4,7 @@
 //! may lie one that is not (a layer left in float), so regions have *levels*: a node's level is how many such gaps lie before it. Nodes of
 //! one level never wait for a node outside that waits for them, so a level can be one node.
 
-use super::patterns::Graph;
+use super::patterns::{Graph, Reads};
 use super::region::Op;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{
@@ -72,17 +72,12 @@ impl Plan {
                 // Floats do not cross from one region to another.
                 let here = Some(level_of(&m.inputs));
                 let own_floats = m.inputs.iter().all(|x| floats.get(x.as_str()).copied() == here);
-                match m.op {
+                match (&m.op, m.reads) {
                     // Only the graph's own input comes channels last.
-                    Op::Input(_) => bytes && proto.input.iter().any(|x| x.name == m.inputs[0]),
-                    Op::Concat => bytes || own_floats,
-                    _ => {
-                        if m.floats {
-                            own_floats
-                        } else {
-                            bytes
-                        }
-                    }
+                    (Op::Input(_), _) => bytes && proto.input.iter().any(|x| x.name == m.inputs[0]),
+                    (_, Reads::Bytes) => bytes,
+                    (_, Reads::Floats) => own_floats,
+                    (_, Reads::Either) => bytes || own_floats,
                 }
             });
             let at = match &found {
@@ -98,8 +93,8 @@ impl Plan {
                 ready.insert(output, at);
                 if let Some(m) = &found {
                     taken_outputs.insert(output);
-                    let concat_of_floats = matches!(m.op, Op::Concat) && floats.contains_key(m.inputs[0].as_str());
-                    if concat_of_floats || m.op.is_float() && !m.op.leaves() {
+                    let of = m.inputs.first().is_some_and(|x| floats.contains_key(x.as_str()));
+                    if m.op.gives_floats(of) && !m.op.leaves() {
                         floats.insert(output, at);
                     }
                 }

@@ -3,9 +3,9 @@
 use super::constants::{Constants, Quantisation, int, ints, text};
 use super::kernels::{AddRow, CosineRow};
 use super::pack::Weights;
-use super::region::{Activation, Conv, FloatConv, Input, Op, Window};
+use super::region::{Activation, Conv, FloatConv, Input, InstanceNorm, Op, Window};
 use std::collections::HashMap;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::{GraphProto, NodeProto, tensor_proto::DataType};
 
 /// A graph with what the patterns look up.
 pub struct Graph<'a> {
@@ -17,16 +17,32 @@ pub struct Graph<'a> {
     uses: HashMap<&'a str, usize>,
 }
 
+/// What kind of tensors an operator reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Bytes,
+    Floats,
+    Either,
+}
+
 /// An operator, or a few that are one operator of ours.
 #[derive(Debug)]
 pub struct Match {
     pub op: Op,
     /// Names of the tensors that it reads.
     pub inputs: Vec<String>,
-    /// Whether it reads floats rather than bytes.
-    pub floats: bool,
+    /// What it reads.
+    pub reads: Reads,
     /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no others.
     pub nodes: Vec<usize>,
+}
+
+/// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
+struct Affine {
+    name: String,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+    real: bool,
 }
 
 impl<'a> Graph<'a> {
@@ -56,37 +72,40 @@ impl<'a> Graph<'a> {
     /// The operator whose last node is `index`. Whether its inputs are bytes at all is the caller's to know.
     pub fn find(&self, index: usize) -> Option<Match> {
         let node = &self.nodes[index];
-        let (op, inputs) = match node.op_type.as_str() {
-            "QLinearConv" => (self.conv(node)?, vec![node.input[0].clone()]),
+        let data = || node.input.first().map(|x| vec![x.clone()]);
+        let (op, inputs, reads) = match node.op_type.as_str() {
+            "QLinearConv" => (self.conv(node)?, data()?, Reads::Bytes),
             "QuantizeLinear" => return self.add(index).or_else(|| self.quantise(index)),
-            "Sub" => return self.cosine_error(index),
             "Conv" => return self.float_conv(index, index, Activation::NONE),
             "Relu" | "LeakyRelu" | "Clip" | "Abs" => return self.activated(index),
-            "AveragePool" => return self.average_pool(index),
+            "Add" => return self.float_add(index, index, Activation::NONE),
+            "Mul" => return self.image(index),
+            "Sub" => return self.cosine_error(index),
             "Div" => return self.unit(index),
             "Sqrt" => return self.distance(index),
+            "Pad" => return self.appended_channel(index),
+            "AveragePool" => {
+                let counted = int(node, "count_include_pad", 0) != 0;
+                (Op::AveragePool(window(node, None).filter(|_| !counted)?), data()?, Reads::Floats)
+            }
+            "InstanceNormalization" => (self.instance_norm(node)?, data()?, Reads::Floats),
             "DequantizeLinear" => {
                 let q = self.quantisation(node, 1)?;
-                (Op::Float { scale: q.scale, zero: f32::from(q.zero) }, vec![node.input[0].clone()])
+                (Op::Float { scale: q.scale, zero: f32::from(q.zero) }, data()?, Reads::Bytes)
             }
-            "MaxPool" => (Op::MaxPool(window(node, None)?), node.input.clone()),
-            "Resize" => match self.linear_factors(node) {
-                Some(factors) => {
-                    let inputs = vec![node.input[0].clone()];
-                    return Some(Match { op: Op::Enlarge(factors), inputs, floats: true, nodes: vec![index] });
-                }
-                None => (Op::Upsample(self.nearest_factors(node)?), vec![node.input[0].clone()]),
-            },
-            // Of floats where its inputs are; the caller knows.
-            "Concat" => (int(node, "axis", 0) == 1).then(|| (Op::Concat, node.input.clone()))?,
             "Transpose" => {
                 let last = ints(node, "perm", &[]) == [0, 3, 1, 2];
-                last.then(|| (input(None), node.input.clone()))?
+                (last.then_some(input(None))?, data()?, Reads::Bytes)
             }
-            "Pad" => return self.appended_channel(index),
+            "MaxPool" => (Op::MaxPool(window(node, None)?), data()?, Reads::Either),
+            "Concat" => ((int(node, "axis", 0) == 1).then_some(Op::Concat)?, node.input.clone(), Reads::Either),
+            "Resize" => match self.linear_factors(node) {
+                Some(factors) => (Op::Enlarge(factors), data()?, Reads::Floats),
+                None => (Op::Upsample(self.nearest_factors(node)?), data()?, Reads::Either),
+            },
             _ => return None,
         };
-        Some(Match { op, inputs, floats: false, nodes: vec![index] })
+        Some(Match { op, inputs, reads, nodes: vec![index] })
     }
 
     fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
@@ -154,7 +173,12 @@ impl<'a> Graph<'a> {
             return None;
         }
         let how = AddRow { scale_a, scale_b, offset, low: i32::from(low), high: 255 };
-        Some(Match { op: Op::Add(how), inputs: vec![a.input[0].clone(), b.input[0].clone()], floats: false, nodes })
+        Some(Match {
+            op: Op::Add(how),
+            inputs: vec![a.input[0].clone(), b.input[0].clone()],
+            reads: Reads::Bytes,
+            nodes,
+        })
     }
 
     fn nearest_factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
@@ -178,20 +202,50 @@ impl<'a> Graph<'a> {
         Some([whole(down)?, whole(across)?])
     }
 
-    /// Transpose of the channels-last image → Pad with one more channel.
+    /// Pad with one more channel: of floats, or of the channels-last image right behind its Transpose.
     fn appended_channel(&self, index: usize) -> Option<Match> {
         let node = &self.nodes[index];
         let &[0, 0, 0, 0, 0, 1, 0, 0] = self.constants.i64s(node.input.get(1)?)?.as_slice() else { return None };
-        let (value, false) = self.constants.bytes(node.input.get(2)?)? else { return None };
+        if text(node, "mode", "constant") != "constant" {
+            return None;
+        }
+        if let Some(value) = self.constants.f32(node.input.get(2)?) {
+            let inputs = vec![node.input[0].clone()];
+            return Some(Match { op: Op::Append(value), inputs, reads: Reads::Floats, nodes: vec![index] });
+        }
+        let (value, false) = self.constants.bytes(&node.input[2])? else { return None };
         let &[value] = value.as_slice() else { return None };
         let (i, transpose) = self.writer(&node.input[0], "Transpose", 1)?;
-        let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2] && text(node, "mode", "constant") == "constant";
-        last.then(|| Match {
-            op: input(Some(value)),
-            inputs: transpose.input.clone(),
-            floats: false,
-            nodes: vec![index, i],
-        })
+        let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2];
+        let inputs = transpose.input.clone();
+        last.then(|| Match { op: input(Some(value)), inputs, reads: Reads::Bytes, nodes: vec![index, i] })
+    }
+
+    /// Bytes → Cast → Sub → Mul: the image as the network wants it.
+    fn image(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let scale = self.constants.f32(node.input.get(1)?)?;
+        let (i, centred) = self.only(&node.input[0], "Sub", 2)?;
+        let zero = self.constants.f32(&centred.input[1])?;
+        let (j, cast) = self.only(&centred.input[0], "Cast", 1)?;
+        let to_f32 = int(cast, "to", 0) == i64::from(DataType::Float as i32);
+        let inputs = cast.input.clone();
+        to_f32.then(|| Match { op: Op::Float { scale, zero }, inputs, reads: Reads::Bytes, nodes: vec![index, i, j] })
+    }
+
+    fn instance_norm(&self, node: &NodeProto) -> Option<Op> {
+        let (scale, offset) = (self.constants.f32s(node.input.get(1)?)?, self.constants.f32s(node.input.get(2)?)?);
+        let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(1e-5, |a| a.f);
+        Some(Op::InstanceNorm(InstanceNorm { scale, offset, epsilon }))
+    }
+
+    /// The Add `add` of two tensors, whose result as `index` gives it is wanted.
+    fn float_add(&self, index: usize, add: usize, activation: Activation) -> Option<Match> {
+        let node = &self.nodes[add];
+        let variable = node.input.len() == 2 && node.input.iter().all(|x| self.constants.get(x).is_none());
+        let nodes = if index == add { vec![add] } else { vec![index, add] };
+        let (op, inputs) = (Op::FloatAdd(activation), node.input.clone());
+        variable.then(|| Match { op, inputs, reads: Reads::Floats, nodes })
     }
 
     /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.
@@ -221,40 +275,44 @@ impl<'a> Graph<'a> {
         if dot(&squares.input[0])? != [x, x] || dot(&squares.input[1])? != [y, y] {
             return None;
         }
-        let [(a, scale_a, offset_a), (b, scale_b, offset_b)] =
-            [self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?];
-        let row = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon };
-        Some(Match { op: Op::CosineError(row), inputs: vec![a, b], floats: false, nodes })
+        let (a, b) = (self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?);
+        let reads = if a.real && b.real { Reads::Floats } else { Reads::Bytes };
+        let row = CosineRow { scale_a: a.scales, offset_a: a.offsets, scale_b: b.scales, offset_b: b.offsets, epsilon };
+        (a.real == b.real).then(|| Match { op: Op::CosineError(row), inputs: vec![a.name, b.name], reads, nodes })
     }
 
-    /// DequantizeLinear → (Mul → Add): the byte tensor, and scale and offset of its bytes for every channel (one value where all are alike).
-    fn affine(&self, name: &str, nodes: &mut Vec<usize>) -> Option<(String, Vec<f32>, Vec<f32>)> {
-        // The three products read it, and nobody else.
-        let (mut name, mut scales, mut offsets) = (name, vec![1.0], vec![0.0]);
-        if let Some((i, add)) = self.writer(name, "Add", 2) {
+    /// (DequantizeLinear →) (Mul → Add) → `name`.
+    fn affine(&self, name: &str, nodes: &mut Vec<usize>) -> Option<Affine> {
+        let mut affine = Affine { name: name.into(), scales: vec![1.0], offsets: vec![0.0], real: true };
+        let moved = self.writer(name, "Add", 2).and_then(|(i, add)| {
             let (j, scaled) = self.only(&add.input[0], "Mul", 2)?;
-            offsets = self.constants.f32s(&add.input[1])?;
-            scales = self.constants.f32s(&scaled.input[1])?;
-            if self.uses.get(name) != Some(&3) || offsets.len() != scales.len() {
-                return None;
-            }
+            let (offsets, scales) = (self.constants.f32s(&add.input[1])?, self.constants.f32s(&scaled.input[1])?);
+            // The three products read it, and nobody else.
+            let whole = self.uses.get(name) == Some(&3) && offsets.len() == scales.len();
+            whole.then_some((i, j, scaled.input[0].clone(), scales, offsets))
+        });
+        if let Some((i, j, name, scales, offsets)) = moved {
             nodes.extend([i, j]);
-            name = &scaled.input[0];
+            affine = Affine { name, scales, offsets, real: true };
         }
-        let (i, real) = self.writer(name, "DequantizeLinear", 3)?;
-        nodes.push(i);
-        let q = self.quantisation(real, 1)?;
-        let zero = f32::from(q.zero);
-        let offsets = offsets.iter().zip(&scales).map(|(offset, scale)| offset - zero * q.scale * scale).collect();
-        let scales = scales.iter().map(|scale| q.scale * scale).collect();
-        Some((real.input[0].clone(), scales, offsets))
+        if let Some((i, real)) = self.writer(&affine.name, "DequantizeLinear", 3) {
+            nodes.push(i);
+            let q = self.quantisation(real, 1)?;
+            let zero = f32::from(q.zero);
+            for (scale, offset) in affine.scales.iter_mut().zip(&mut affine.offsets) {
+                *offset -= zero * q.scale * *scale;
+                *scale *= q.scale;
+            }
+            affine = Affine { name: real.input[0].clone(), real: false, ..affine };
+        }
+        Some(affine)
     }
 
     fn quantise(&self, index: usize) -> Option<Match> {
         let node = &self.nodes[index];
         let q = self.quantisation(node, 1)?;
         let op = Op::Quantise { scale: q.scale, zero: f32::from(q.zero) };
-        Some(Match { op, inputs: vec![node.input[0].clone()], floats: true, nodes: vec![index] })
+        Some(Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, nodes: vec![index] })
     }
 
     /// The convolution `conv`, whose result as `index` gives it is wanted.
@@ -270,19 +328,22 @@ impl<'a> Graph<'a> {
             None => vec![0.0; dims[0]],
         };
         let window = window(node, Some([dims[2], dims[3]]))?;
-        let sound =
-            int(node, "group", 1) == 1 && values.len() == dims.iter().product::<usize>() && bias.len() == dims[0];
-        let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation });
+        let groups = int(node, "group", 1);
+        let depthwise = groups > 1;
+        let sound = (!depthwise || (groups == dims[0] as i64 && dims[1] == 1))
+            && values.len() == dims.iter().product::<usize>()
+            && bias.len() == dims[0];
+        let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation, depthwise });
         let nodes = if index == conv { vec![conv] } else { vec![index, conv] };
-        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], floats: true, nodes })
+        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, nodes })
     }
 
-    /// Conv → activation.
+    /// Conv or Add → activation.
     fn activated(&self, index: usize) -> Option<Match> {
         let node = &self.nodes[index];
         let name = node.input.first()?;
-        let &conv = self.writers.get(name.as_str())?;
-        if self.nodes[conv].op_type != "Conv" || self.uses.get(name.as_str()) != Some(&1) {
+        let &before = self.writers.get(name.as_str())?;
+        if self.uses.get(name.as_str()) != Some(&1) {
             return None;
         }
         let activation = match node.op_type.as_str() {
@@ -297,13 +358,11 @@ impl<'a> Graph<'a> {
                 (low == 0.0 && high >= 0.0).then_some(Activation::Slope(0.0, high))?
             }
         };
-        self.float_conv(index, conv, activation)
-    }
-
-    fn average_pool(&self, index: usize) -> Option<Match> {
-        let node = &self.nodes[index];
-        let op = Op::AveragePool(window(node, None).filter(|_| int(node, "count_include_pad", 0) == 0)?);
-        Some(Match { op, inputs: node.input.clone(), floats: true, nodes: vec![index] })
+        match self.nodes[before].op_type.as_str() {
+            "Conv" => self.float_conv(index, before, activation),
+            "Add" => self.float_add(index, before, activation),
+            _ => None,
+        }
     }
 
     /// `x / sqrt(sum x² + epsilon)` along the channels.
@@ -314,7 +373,12 @@ impl<'a> Graph<'a> {
         let (j, guarded) = self.only(&root.input[0], "Add", 2)?;
         let epsilon = self.constants.f32(&guarded.input[1])?;
         let [k, l] = self.squared_length(&guarded.input[0], x)?;
-        Some(Match { op: Op::Unit { epsilon }, inputs: vec![x.clone()], floats: true, nodes: vec![index, i, j, k, l] })
+        Some(Match {
+            op: Op::Unit { epsilon },
+            inputs: vec![x.clone()],
+            reads: Reads::Floats,
+            nodes: vec![index, i, j, k, l],
+        })
     }
 
     /// `sqrt(relu(min p + sum x²))`, minimum and sum along the channels.
@@ -330,7 +394,7 @@ impl<'a> Graph<'a> {
         let x = &product.input[0];
         let [l, m] = self.squared_length(&squared.input[1], x)?;
         let inputs = vec![smallest.input[0].clone(), x.clone()];
-        Some(Match { op: Op::Distance, inputs, floats: true, nodes: vec![index, i, j, k, l, m] })
+        Some(Match { op: Op::Distance, inputs, reads: Reads::Floats, nodes: vec![index, i, j, k, l, m] })
     }
 
     /// The two nodes that make `name` of `x`: `sum x²` along the channels.

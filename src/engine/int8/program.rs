@@ -4,11 +4,11 @@
 //! a border of zero points, so no kernel knows about borders. A step is cut in *units*; any thread takes the next unit of a
 //! step, and goes on to the next step when all units of this one are done, whoever did them. Nothing is allocated while it runs.
 
-use super::kernels::{self, AddRow, CosineRow, Isa, MAX_BLOCKS, Pixels};
+use super::kernels::{self, AddRow, BLOCK, CosineRow, Isa, MAX_BLOCKS, Pixels};
 use super::memory::{Buffer, Memory, layout};
-use super::pack::{Dense, DenseF32, Depthwise, Line};
+use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Line};
 use super::pool::{Pool, pause};
-use super::region::{Conv, FloatConv, Input, Op, Region, Shape, Window};
+use super::region::{Activation, Conv, FloatConv, Input, InstanceNorm, Op, Region, Shape, Window};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -29,25 +29,143 @@ struct Step {
 }
 
 enum Kind {
-    Input { input: Input, from: Shape, to: Buffer },
-    Dense { conv: Box<Dense>, at: Pixels, input: usize, output: usize, cut: Cut },
-    Depthwise { conv: Box<Depthwise>, at: Pixels, input: usize, output: usize, cut: Cut },
-    Add { how: AddRow, a: Buffer, b: Buffer, to: Buffer },
-    MaxPool { window: Window, from: Buffer, to: Buffer },
-    Upsample { factors: [usize; 2], from: Buffer, to: Buffer },
-    Concat { from: Vec<Buffer>, to: Buffer },
-    Float { scale: f32, zero: f32, from: Buffer, to: Buffer },
-    Quantise { scale: f32, zero: f32, from: Buffer, to: Buffer },
-    DenseF32 { conv: Box<DenseF32>, at: Pixels, input: usize, output: usize, cut: Cut },
-    AveragePool { window: Window, from: Buffer, to: Buffer },
-    Enlarge { rows: Vec<Between>, columns: Vec<Between>, from: Buffer, to: Buffer },
-    Unit { epsilon: f32, from: Buffer, to: Buffer },
-    FloatConcat { from: Vec<Buffer>, to: Buffer },
-    Distance { count: usize, products: Buffer, of: Buffer, output: usize },
-    Dequantise { from: Buffer, table: Box<[f32; 256]>, output: usize },
-    Floats { from: Buffer, output: usize },
-    Bytes { from: Buffer, flip: u8, output: usize },
-    CosineError { how: CosineRow, a: Buffer, b: Buffer, output: usize },
+    Input {
+        input: Input,
+        from: Shape,
+        to: Buffer,
+    },
+    Dense {
+        conv: Box<Dense>,
+        at: Pixels,
+        input: usize,
+        output: usize,
+        cut: Cut,
+    },
+    Depthwise {
+        conv: Box<Depthwise>,
+        at: Pixels,
+        input: usize,
+        output: usize,
+        cut: Cut,
+    },
+    Add {
+        how: AddRow,
+        a: Buffer,
+        b: Buffer,
+        to: Buffer,
+    },
+    MaxPool {
+        window: Window,
+        from: Buffer,
+        to: Buffer,
+    },
+    Upsample {
+        factors: [usize; 2],
+        from: Buffer,
+        to: Buffer,
+    },
+    /// `value` are the bytes of one.
+    Concat {
+        value: usize,
+        from: Vec<Buffer>,
+        to: Buffer,
+    },
+    Float {
+        scale: f32,
+        zero: f32,
+        from: Buffer,
+        to: Buffer,
+    },
+    Quantise {
+        scale: f32,
+        zero: f32,
+        from: Buffer,
+        to: Buffer,
+    },
+    DenseF32 {
+        conv: Box<DenseF32>,
+        at: Pixels,
+        input: usize,
+        output: usize,
+        cut: Cut,
+    },
+    AveragePool {
+        window: Window,
+        from: Buffer,
+        to: Buffer,
+    },
+    Enlarge {
+        rows: Vec<Between>,
+        columns: Vec<Between>,
+        from: Buffer,
+        to: Buffer,
+    },
+    Unit {
+        epsilon: f32,
+        from: Buffer,
+        to: Buffer,
+    },
+    DepthwiseF32 {
+        conv: Box<DepthwiseF32>,
+        at: Pixels,
+        input: usize,
+        output: usize,
+        cut: Cut,
+    },
+    FloatAdd {
+        slope: f32,
+        ceiling: f32,
+        a: Buffer,
+        b: Buffer,
+        to: Buffer,
+    },
+    FloatMaxPool {
+        window: Window,
+        from: Buffer,
+        to: Buffer,
+    },
+    InstanceNorm {
+        norm: InstanceNorm,
+        from: Buffer,
+        to: Buffer,
+    },
+    Append {
+        value: f32,
+        from: Buffer,
+        to: Buffer,
+    },
+    FloatCosineError {
+        how: CosineRow,
+        a: Buffer,
+        b: Buffer,
+        output: usize,
+    },
+    Distance {
+        count: usize,
+        products: Buffer,
+        of: Buffer,
+        output: usize,
+    },
+    Dequantise {
+        from: Buffer,
+        table: Box<[f32; 256]>,
+        output: usize,
+    },
+    Floats {
+        from: Buffer,
+        output: usize,
+    },
+    Bytes {
+        from: Buffer,
+        flip: u8,
+        output: usize,
+    },
+    CosineError {
+        how: CosineRow,
+        a: Buffer,
+        b: Buffer,
+        output: usize,
+    },
 }
 
 /// How a convolution's output is cut in units: pixels times groups of blocks.
@@ -87,7 +205,7 @@ impl Program {
     /// # Errors
     /// A sentence, when shapes do not fit.
     pub fn compile(region: &Region, inputs: &[[usize; 4]], isa: Isa, threads: usize) -> Result<Program, String> {
-        let shapes = region.shapes(inputs)?;
+        let (shapes, floats) = (region.shapes(inputs)?, region.floats());
         let Memory { buffers, bytes } = layout(region, &shapes)?;
         let mut steps = vec![];
         let bytes_a_value = |id: usize| if let Op::Bytes { .. } = region.nodes[id].op { 1 } else { size_of::<f32>() };
@@ -102,9 +220,23 @@ impl Program {
                 Op::Input(input) => (height, Kind::Input { input: input.clone(), from: shapes[id], to }),
                 Op::Conv(conv) => convolution(conv, from(0), to, threads),
                 Op::Add(how) => (height, Kind::Add { how: *how, a: from(0), b: from(1), to }),
-                Op::MaxPool(window) => (height, Kind::MaxPool { window: *window, from: from(0), to }),
                 Op::Upsample(factors) => (height, Kind::Upsample { factors: *factors, from: from(0), to }),
-                Op::Concat => (height, Kind::Concat { from: (0..node.inputs.len()).map(from).collect(), to }),
+                Op::Concat => {
+                    let from = (0..node.inputs.len()).map(from).collect();
+                    (height, Kind::Concat { value: if floats[id] { size_of::<f32>() } else { 1 }, from, to })
+                }
+                Op::FloatAdd(Activation::Slope(slope, ceiling)) => {
+                    (height, Kind::FloatAdd { slope: *slope, ceiling: *ceiling, a: from(0), b: from(1), to })
+                }
+                Op::InstanceNorm(norm) => {
+                    let norm = norm.padded(to.pixel / size_of::<f32>());
+                    (norm.scale.len() / BLOCK, Kind::InstanceNorm { norm, from: from(0), to })
+                }
+                &Op::Append(value) => (height, Kind::Append { value, from: from(0), to }),
+                Op::MaxPool(window) if floats[id] => {
+                    (height, Kind::FloatMaxPool { window: *window, from: from(0), to })
+                }
+                Op::MaxPool(window) => (height, Kind::MaxPool { window: *window, from: from(0), to }),
                 &Op::Float { scale, zero } => (height, Kind::Float { scale, zero, from: from(0), to }),
                 &Op::Quantise { scale, zero } => (height, Kind::Quantise { scale, zero, from: from(0), to }),
                 Op::FloatConv(conv) => float_convolution(conv, from(0), to, threads),
@@ -115,7 +247,6 @@ impl Program {
                     (height, Kind::Enlarge { rows, columns, from: from(0), to })
                 }
                 &Op::Unit { epsilon } => (height, Kind::Unit { epsilon, from: from(0), to }),
-                Op::FloatConcat => (height, Kind::FloatConcat { from: (0..node.inputs.len()).map(from).collect(), to }),
                 Op::Distance => {
                     let count = shapes[node.inputs[0]][0];
                     (height, Kind::Distance { count, products: from(0), of: from(1), output: output()? })
@@ -131,7 +262,12 @@ impl Program {
                 }
                 Op::CosineError(how) => {
                     let how = how.for_channels(shapes[node.inputs[0]][0]).ok_or("a cosine error of other channels")?;
-                    (height, Kind::CosineError { how, a: from(0), b: from(1), output: output()? })
+                    let (a, b, output) = (from(0), from(1), output()?);
+                    if floats[node.inputs[0]] {
+                        (height, Kind::FloatCosineError { how, a, b, output })
+                    } else {
+                        (height, Kind::CosineError { how, a, b, output })
+                    }
                 }
             };
             steps.push(Step { kind, units, border: (to.border() && !node.op.leaves()).then_some(to) });
@@ -283,6 +419,14 @@ impl Run<'_> {
                     }
                 }
             }
+            Kind::DepthwiseF32 { conv, at, input, output, cut } => {
+                let (pixels, blocks) = cut.unit(unit);
+                // SAFETY: as above.
+                unsafe {
+                    let (input, output) = (self.memory.add(*input), self.memory.add(*output));
+                    kernels::depthwise_f32(isa, conv, at, input, output, pixels, blocks);
+                }
+            }
             // SAFETY, for all rows below: row `unit` of the result is this unit's alone, and nobody writes the inputs during this step.
             Kind::Input { input, from, to } => {
                 read_input(self.inputs[input.index], input, *from, unit, unsafe { to.row_mut(self.memory, unit) })
@@ -305,16 +449,18 @@ impl Run<'_> {
                     pixel.copy_from_slice(&row[x * from.pixel..(x + 1) * from.pixel]);
                 }
             }
-            Kind::Concat { from, to } => {
+            Kind::Concat { value, from, to } => {
                 let out = unsafe { to.row_mut(self.memory, unit) };
                 let mut start = 0;
                 for part in from {
-                    let (row, channels) = (unsafe { part.row(self.memory, unit) }, part.shape[0]);
+                    let (row, length) = (unsafe { part.row(self.memory, unit) }, part.shape[0] * value);
                     for (out, pixel) in out.chunks_exact_mut(to.pixel).zip(row.chunks_exact(part.pixel)) {
-                        out[start..start + channels].copy_from_slice(&pixel[..channels]);
+                        out[start..start + length].copy_from_slice(&pixel[..length]);
                     }
-                    start += channels;
+                    start += length;
                 }
+                // Sums over a pixel of floats run over all its lanes.
+                out.chunks_exact_mut(to.pixel).for_each(|pixel| pixel[start..].fill(0));
             }
             Kind::Float { scale, zero, from, to } => {
                 let (row, out) = unsafe { (from.row(self.memory, unit), to.floats_mut(self.memory, unit)) };
@@ -360,18 +506,40 @@ impl Run<'_> {
                 let (row, out) = unsafe { (from.floats(self.memory, unit), to.floats_mut(self.memory, unit)) };
                 kernels::unit_row(isa, from.pixel / 4, *epsilon, row, out);
             }
-            Kind::FloatConcat { from, to } => {
+            Kind::FloatAdd { slope, ceiling, a, b, to } => {
+                let [a, b] = [a, b].map(|x| unsafe { x.floats(self.memory, unit) });
+                kernels::add_row_f32(isa, *slope, *ceiling, a, b, unsafe { to.floats_mut(self.memory, unit) });
+            }
+            Kind::FloatMaxPool { window, from, to } => {
                 let out = unsafe { to.floats_mut(self.memory, unit) };
-                let lanes = to.pixel / 4;
-                let mut start = 0;
-                for part in from {
-                    let (row, channels) = (unsafe { part.floats(self.memory, unit) }, part.shape[0]);
-                    for (out, pixel) in out.chunks_exact_mut(lanes).zip(row.chunks_exact(part.pixel / 4)) {
-                        out[start..start + channels].copy_from_slice(&pixel[..channels]);
+                out.fill(f32::NEG_INFINITY);
+                let lanes = from.pixel / 4;
+                for y in window.taps(unit, 0, from.shape[1]) {
+                    let row = unsafe { from.floats(self.memory, y) };
+                    for (x, pixel) in out.chunks_exact_mut(lanes).enumerate() {
+                        for x in window.taps(x, 1, from.shape[2]) {
+                            kernels::max_row_f32(isa, &row[x * lanes..(x + 1) * lanes], pixel);
+                        }
                     }
-                    start += channels;
                 }
-                out.chunks_exact_mut(lanes).for_each(|pixel| pixel[start..].fill(0.0));
+            }
+            // A unit is a block of channels of the whole tensor.
+            Kind::InstanceNorm { norm, from, to } => unsafe { instance_norm(norm, from, to, self.memory, unit) },
+            Kind::Append { value, from, to } => {
+                let (row, out) = unsafe { (from.floats(self.memory, unit), to.floats_mut(self.memory, unit)) };
+                let channels = from.shape[0];
+                for (pixel, out) in row.chunks_exact(from.pixel / 4).zip(out.chunks_exact_mut(to.pixel / 4)) {
+                    out.fill(0.0);
+                    out[..channels].copy_from_slice(&pixel[..channels]);
+                    out[channels] = *value;
+                }
+            }
+            Kind::FloatCosineError { how, a, b, output } => {
+                let width = a.shape[2];
+                let [a, b] = [a, b].map(|x| unsafe { x.floats(self.memory, unit) });
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(self.target::<f32>(*output).add(unit * width), width) };
+                kernels::cosine_row_f32(isa, how, a, b, out);
             }
             Kind::Distance { count, products, of, output } => {
                 let width = of.shape[2];
@@ -417,6 +585,55 @@ fn read_input(values: &[u8], input: &Input, [lanes_used, height, width]: Shape, 
         if let Some(value) = input.append {
             pixel[channels] = value;
         }
+    }
+}
+
+/// One block of channels of a whole tensor. Sums run over the pixels in their order, in f64.
+///
+/// # Safety
+/// `memory` holds the region's tensors; nobody writes `from`, and this block of `to` is the caller's alone.
+unsafe fn instance_norm(norm: &InstanceNorm, from: &Buffer, to: &Buffer, memory: *mut u8, block: usize) {
+    let ([_, height, width], lanes) = (from.shape, from.pixel / 4);
+    let channels = block * BLOCK..(block + 1) * BLOCK;
+    let pixels = |y: usize| {
+        // SAFETY: the caller's promise.
+        let row: &[f32] = unsafe { from.floats(memory, y) };
+        row.chunks_exact(lanes).map(|pixel| &pixel[channels.clone()])
+    };
+    let count = (height * width) as f64;
+    let (mut mean, mut variance) = ([0f64; BLOCK], [0f64; BLOCK]);
+    for pixel in (0..height).flat_map(pixels) {
+        mean.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+    mean.iter_mut().for_each(|sum| *sum /= count);
+    for pixel in (0..height).flat_map(pixels) {
+        for ((sum, &v), mean) in variance.iter_mut().zip(pixel).zip(&mean) {
+            *sum += (f64::from(v) - mean).powi(2);
+        }
+    }
+    let (scale, offset) = (&norm.scale[channels.clone()], &norm.offset[channels.clone()]);
+    let factor: [f32; BLOCK] =
+        std::array::from_fn(|i| (f64::from(scale[i]) / (variance[i] / count + f64::from(norm.epsilon)).sqrt()) as f32);
+    for y in 0..height {
+        for (x, pixel) in pixels(y).enumerate() {
+            // SAFETY: inside row `y` of `to`, in this block of channels.
+            let out = unsafe { memory.add(to.start() + y * to.row_bytes() + x * to.pixel).cast::<f32>() };
+            for i in 0..BLOCK {
+                let value = (pixel[i] - mean[i] as f32) * factor[i] + offset[i];
+                // SAFETY: as above.
+                unsafe { out.add(channels.start + i).write(value) };
+            }
+        }
+    }
+}
+
+impl InstanceNorm {
+    /// With a value for every lane; 0 behind the last channel.
+    fn padded(&self, lanes: usize) -> InstanceNorm {
+        let mut padded = self.clone();
+        padded.scale.resize(lanes, 0.0);
+        padded.offset.resize(lanes, 0.0);
+        padded
     }
 }
 
@@ -494,6 +711,11 @@ fn float_convolution(conv: &FloatConv, from: Buffer, to: Buffer, threads: usize)
     let pixels = to.shape[1] * to.shape[2];
     let macs = 4 * conv.values.len() * pixels;
     let in_bytes = at.in_column * conv.window.stride[0];
+    if conv.depthwise {
+        let conv = Box::new(DepthwiseF32::new(conv, from.pixel, from.row_bytes()));
+        let cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks, threads);
+        return (cut.units(), Kind::DepthwiseF32 { conv, at, input, output, cut });
+    }
     let conv = Box::new(DenseF32::new(conv, from.pixel, from.row_bytes()));
     let groups = conv.blocks.div_ceil(MAX_BLOCKS);
     let mut cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks.div_ceil(groups), threads);

@@ -16,6 +16,7 @@ pub enum Op {
     Input(Input),
     Conv(Conv),
     Add(AddRow),
+    /// Of bytes or floats, as the next two.
     MaxPool(Window),
     /// Nearest neighbour, by whole factors down and across.
     Upsample([usize; 2]),
@@ -40,8 +41,11 @@ pub enum Op {
     Unit {
         epsilon: f32,
     },
-    /// Floats, along the channels.
-    FloatConcat,
+    /// Sum of floats.
+    FloatAdd(Activation),
+    InstanceNorm(InstanceNorm),
+    /// One more channel of this value behind the others.
+    Append(f32),
     /// Leaves the region as f32 `[1,1,H,W]`: `sqrt(max(0, min p + |x|²))`, where `p` are the channels of the first input and `x` those of
     /// the second.
     Distance,
@@ -57,6 +61,7 @@ pub enum Op {
         signed: bool,
     },
     /// Leaves the region as f32 `[1,1,H,W]`. Its scales and offsets have one value a channel, or one for all.
+    /// Of bytes or floats.
     CosineError(CosineRow),
 }
 
@@ -89,6 +94,16 @@ pub struct FloatConv {
     pub bias: Vec<f32>,
     pub window: Window,
     pub activation: Activation,
+    /// One group a channel; otherwise one group.
+    pub depthwise: bool,
+}
+
+/// Each channel of an image brought to mean 0 and variance 1, then scaled and moved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceNorm {
+    pub scale: Vec<f32>,
+    pub offset: Vec<f32>,
+    pub epsilon: f32,
 }
 
 /// What is done to each sum.
@@ -137,13 +152,14 @@ impl Op {
         matches!(self, Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } | Op::CosineError(_) | Op::Distance)
     }
 
-    /// Whether its result is floats rather than bytes.
-    pub fn is_float(&self) -> bool {
+    /// Whether its result is floats rather than bytes, where its inputs are `of`.
+    pub fn gives_floats(&self, of: bool) -> bool {
         match self {
-            Op::Float { .. } | Op::FloatConv(_) | Op::AveragePool(_) | Op::Enlarge(_) | Op::Unit { .. } => true,
-            Op::FloatConcat | Op::Distance | Op::Dequantise { .. } | Op::Floats | Op::CosineError(_) => true,
-            Op::Input(_) | Op::Conv(_) | Op::Add(_) | Op::MaxPool(_) | Op::Upsample(_) | Op::Concat => false,
-            Op::Quantise { .. } | Op::Bytes { .. } => false,
+            Op::MaxPool(_) | Op::Upsample(_) | Op::Concat => of,
+            Op::Input(_) | Op::Conv(_) | Op::Add(_) | Op::Quantise { .. } | Op::Bytes { .. } => false,
+            Op::Float { .. } | Op::FloatConv(_) | Op::FloatAdd(_) | Op::InstanceNorm(_) | Op::Append(_) => true,
+            Op::AveragePool(_) | Op::Enlarge(_) | Op::Unit { .. } => true,
+            Op::Distance | Op::Dequantise { .. } | Op::Floats | Op::CosineError(_) => true,
         }
     }
 }
@@ -160,6 +176,16 @@ pub struct Region {
 const LARGEST: usize = 1 << 28;
 
 impl Region {
+    /// Which results are floats rather than bytes.
+    pub fn floats(&self) -> Vec<bool> {
+        let mut floats: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let of = node.inputs.first().is_some_and(|&i| floats[i]);
+            floats.push(node.op.gives_floats(of));
+        }
+        floats
+    }
+
     /// Shapes of all results, from the shapes of the region's inputs as they come.
     ///
     /// # Errors
@@ -198,7 +224,12 @@ impl Node {
                 let [height, width] = conv.window.over(first?)?;
                 fits.then_some([out, height, width])
             }
-            Op::Add(_) => (of.len() == 2 && of[0] == of[1]).then_some(first?),
+            Op::InstanceNorm(norm) => {
+                let fits = norm.scale.len() == first?[0] && norm.offset.len() == first?[0];
+                fits.then_some(first?)
+            }
+            Op::Append(_) => Some([first?[0] + 1, first?[1], first?[2]]),
+            Op::Add(_) | Op::FloatAdd(_) => (of.len() == 2 && of[0] == of[1]).then_some(first?),
             Op::CosineError(row) => {
                 let [channels, height, width] = first?;
                 let fits = of.len() == 2 && of[0] == of[1] && row.for_channels(channels).is_some();
@@ -206,7 +237,9 @@ impl Node {
             }
             Op::FloatConv(conv) => {
                 let [height, width] = conv.window.over(first?)?;
-                (conv.dims[1] == first?[0]).then_some([conv.dims[0], height, width])
+                let ([out, depth, ..], [channels, ..]) = (conv.dims, first?);
+                let fits = if conv.depthwise { out == channels && depth == 1 } else { depth == channels };
+                fits.then_some([out, height, width])
             }
             Op::Distance => {
                 let same = of.len() == 2 && of[0][1..] == of[1][1..];
@@ -225,7 +258,7 @@ impl Node {
                 let [channels, height, width] = first?;
                 Some([channels, height * down, width * across])
             }
-            Op::Concat | Op::FloatConcat => {
+            Op::Concat => {
                 let same = of.iter().all(|s| s[1..] == of[0][1..]);
                 same.then_some([of.iter().map(|s| s[0]).sum(), first?[1], first?[2]])
             }
@@ -240,13 +273,13 @@ impl Op {
         match self {
             Op::Input(_) => "an input",
             Op::Conv(_) | Op::FloatConv(_) => "a convolution",
-            Op::Add(_) => "an addition",
+            Op::Add(_) | Op::FloatAdd(_) => "an addition",
             Op::MaxPool(_) | Op::AveragePool(_) => "a pooling",
             Op::Upsample(_) | Op::Enlarge(_) => "an enlargement",
-            Op::Concat | Op::FloatConcat => "a concatenation",
+            Op::Concat | Op::Append(_) => "a concatenation",
             Op::Float { .. } | Op::Dequantise { .. } => "a dequantisation",
             Op::Quantise { .. } => "a quantisation",
-            Op::Unit { .. } => "a normalisation",
+            Op::Unit { .. } | Op::InstanceNorm(_) => "a normalisation",
             Op::Distance => "a distance",
             Op::Bytes { .. } | Op::Floats => "an output",
             Op::CosineError(_) => "a cosine error",

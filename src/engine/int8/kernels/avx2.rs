@@ -1,7 +1,7 @@
 //! AVX2: bytes widened to i16, `vpmaddwd` adds the products of two neighbours exactly.
 
 use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -107,11 +107,8 @@ pub unsafe fn dense_f32(
                 }
                 for p in 0..count {
                     for half in 0..2 {
-                        let sum = acc[p][half];
-                        let negative = _mm256_cmp_ps::<_CMP_LT_OQ>(sum, _mm256_setzero_ps());
-                        let bent = _mm256_blendv_ps(sum, _mm256_mul_ps(sum, slope), negative);
                         let out = tiles.outputs[p].add((block * BLOCK + 8 * half) * 4);
-                        _mm256_storeu_ps(out.cast(), _mm256_min_ps(bent, ceiling));
+                        _mm256_storeu_ps(out.cast(), bend(acc[p][half], slope, ceiling));
                     }
                 }
             }
@@ -160,6 +157,54 @@ pub unsafe fn depthwise(
             }
         }
     }
+}
+
+/// # Safety
+/// As [`super::depthwise_f32`]; the CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn depthwise_f32(
+    conv: &DepthwiseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<4>::new(at, input, output, pixels);
+    let (slope, ceiling) = (_mm256_set1_ps(conv.slope), _mm256_set1_ps(conv.ceiling));
+    loop {
+        let count = tiles.advance();
+        if count == 0 {
+            return;
+        }
+        for start in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(8) {
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
+            // by the caller's promise.
+            unsafe {
+                let mut acc = [_mm256_loadu_ps(conv.bias.as_ptr().add(start)); 4];
+                for (tap, &offset) in conv.taps.iter().enumerate() {
+                    let line = conv.weights.as_ptr().cast::<f32>().add(tap * conv.blocks * BLOCK);
+                    let weights = _mm256_loadu_ps(line.add(start));
+                    for p in 0..4 {
+                        let x = _mm256_loadu_ps(tiles.inputs[p].add(offset + start * 4).cast());
+                        acc[p] = _mm256_fmadd_ps(x, weights, acc[p]);
+                    }
+                }
+                for p in 0..count {
+                    let out = tiles.outputs[p].add(start * 4);
+                    _mm256_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                }
+            }
+        }
+    }
+}
+
+/// Negative sums times `slope`, then at most `ceiling`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn bend(sum: __m256, slope: __m256, ceiling: __m256) -> __m256 {
+    let negative = _mm256_cmp_ps::<_CMP_LT_OQ>(sum, _mm256_setzero_ps());
+    _mm256_min_ps(_mm256_blendv_ps(sum, _mm256_mul_ps(sum, slope), negative), ceiling)
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
 
 use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -161,11 +161,8 @@ unsafe fn group_f32<const OB: usize, const P: usize>(
             for p in 0..P {
                 if p < count {
                     for o in 0..OB {
-                        let sum = acc[p][o];
-                        let negative = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, _mm512_setzero_ps());
-                        let bent = _mm512_mask_mul_ps(sum, negative, sum, slope);
                         let out = tiles.outputs[p].add((first + o) * BLOCK * 4);
-                        _mm512_storeu_ps(out.cast(), _mm512_min_ps(bent, ceiling));
+                        _mm512_storeu_ps(out.cast(), bend(acc[p][o], slope, ceiling));
                     }
                 }
             }
@@ -217,6 +214,53 @@ pub unsafe fn depthwise(
             }
         }
     }
+}
+
+/// # Safety
+/// As [`super::depthwise_f32`]; the CPU has AVX-512 F.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub unsafe fn depthwise_f32(
+    conv: &DepthwiseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<ACROSS>::new(at, input, output, pixels);
+    let (slope, ceiling) = (_mm512_set1_ps(conv.slope), _mm512_set1_ps(conv.ceiling));
+    loop {
+        let count = tiles.advance();
+        if count == 0 {
+            return;
+        }
+        for block in blocks.clone() {
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines; the taps are readable and the block writable by
+            // the caller's promise.
+            unsafe {
+                let mut acc = [_mm512_loadu_ps(conv.bias.as_ptr().add(block * BLOCK)); ACROSS];
+                for (tap, &offset) in conv.taps.iter().enumerate() {
+                    let weights = _mm512_load_ps(conv.weights.as_ptr().add(tap * conv.blocks + block).cast());
+                    for p in 0..ACROSS {
+                        let x = _mm512_loadu_ps(tiles.inputs[p].add(offset + block * BLOCK * 4).cast());
+                        acc[p] = _mm512_fmadd_ps(x, weights, acc[p]);
+                    }
+                }
+                for p in 0..count {
+                    let out = tiles.outputs[p].add(block * BLOCK * 4);
+                    _mm512_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                }
+            }
+        }
+    }
+}
+
+/// Negative sums times `slope`, then at most `ceiling`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn bend(sum: __m512, slope: __m512, ceiling: __m512) -> __m512 {
+    let negative = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, _mm512_setzero_ps());
+    _mm512_min_ps(_mm512_mask_mul_ps(sum, negative, sum, slope), ceiling)
 }
 
 /// Requantises the sums of `OB` blocks and writes them side by side.

@@ -145,6 +145,17 @@ pub fn max_row(x: &[u8], out: &mut [u8]) {
 
 #[inline(always)]
 pub fn cosine_row(how: &CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
+    cosine(how, a, b, out);
+}
+
+/// As [`cosine_row`], of floats.
+#[inline(always)]
+pub fn cosine_row_f32(how: &CosineRow, a: &[f32], b: &[f32], out: &mut [f32]) {
+    cosine(how, a, b, out);
+}
+
+#[inline(always)]
+fn cosine<T: Copy + Into<f32>>(how: &CosineRow, a: &[T], b: &[T], out: &mut [f32]) {
     let lanes = how.lanes();
     for ((out, a), b) in out.iter_mut().zip(a.chunks_exact(lanes)).zip(b.chunks_exact(lanes)) {
         let (mut ab, mut aa, mut bb) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
@@ -154,8 +165,8 @@ pub fn cosine_row(how: &CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
             let (sa, oa) = (&how.scale_a[part.clone()], &how.offset_a[part.clone()]);
             let (sb, ob) = (&how.scale_b[part.clone()], &how.offset_b[part]);
             for i in 0..LANES {
-                let x = f32::from(a[i]) * sa[i] + oa[i];
-                let y = f32::from(b[i]) * sb[i] + ob[i];
+                let x = a[i].into() * sa[i] + oa[i];
+                let y = b[i].into() * sb[i] + ob[i];
                 ab[i] += x * y;
                 aa[i] += x * x;
                 bb[i] += y * y;
@@ -163,6 +174,24 @@ pub fn cosine_row(how: &CosineRow, a: &[u8], b: &[u8], out: &mut [f32]) {
         }
         let [ab, aa, bb] = [ab, aa, bb].map(|sums| tree_sum(&sums));
         *out = 1.0 - ab / (aa * bb + how.epsilon).sqrt();
+    }
+}
+
+/// `out[i] = max(out[i], x[i])`.
+#[inline(always)]
+pub fn max_row_f32(x: &[f32], out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = if x > *out { x } else { *out };
+    }
+}
+
+/// `a + b`, negative sums times `slope`, then at most `ceiling`.
+#[inline(always)]
+pub fn add_row_f32(slope: f32, ceiling: f32, a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        let sum = a + b;
+        let bent = if sum < 0.0 { sum * slope } else { sum };
+        *out = if bent > ceiling { ceiling } else { bent };
     }
 }
 

@@ -23,7 +23,7 @@ mod neon;
 
 pub use elementwise::{AddRow, CosineRow};
 
-use super::pack::{Dense, DenseF32, Depthwise};
+use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
 use std::ops::Range;
 
 /// Output channels that are computed together.
@@ -195,12 +195,32 @@ pub unsafe fn dense_f32(
     dispatch!(isa, dense_f32(conv, at, input, output, pixels, blocks));
 }
 
+/// As [`depthwise`], of floats, with fused multiply-adds.
+///
+/// # Safety
+/// As [`depthwise`], with 64 bytes a block.
+pub unsafe fn depthwise_f32(
+    isa: Isa,
+    conv: &DepthwiseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    debug_assert!(blocks.end <= conv.blocks);
+    dispatch!(isa, depthwise_f32(conv, at, input, output, pixels, blocks));
+}
+
 /// Every elementwise kernel, by `$with! { name(argument: type, ...); ... }`.
 macro_rules! elementwise_kernels {
     ($with:ident $($feature:literal)?) => {
         $with! { $($feature)?
             add_row(how: &crate::engine::int8::kernels::AddRow, a: &[u8], b: &[u8], out: &mut [u8]);
             cosine_row(how: &crate::engine::int8::kernels::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]);
+            cosine_row_f32(how: &crate::engine::int8::kernels::CosineRow, a: &[f32], b: &[f32], out: &mut [f32]);
+            max_row_f32(x: &[f32], out: &mut [f32]);
+            add_row_f32(slope: f32, ceiling: f32, a: &[f32], b: &[f32], out: &mut [f32]);
             max_row(x: &[u8], out: &mut [u8]);
             sum_row(x: &[f32], out: &mut [f32]);
             to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]);

@@ -1,7 +1,7 @@
 //! NEON, with and without the dot-product instructions of ARMv8.2.
 
 use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, Requant};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
 use std::arch::aarch64::*;
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ const TILE: usize = 4;
 /// With `sdot`.
 pub mod dot {
     use super::*;
-    pub use super::{dense_f32, depthwise};
+    pub use super::{dense_f32, depthwise, depthwise_f32};
 
     elementwise_kernels!(compiled_for "neon");
 
@@ -107,7 +107,7 @@ pub mod dot {
 /// Every ARMv8 has these.
 pub mod plain {
     use super::*;
-    pub use super::{dense_f32, depthwise};
+    pub use super::{dense_f32, depthwise, depthwise_f32};
 
     elementwise_kernels!(compiled_for "neon");
 
@@ -212,11 +212,8 @@ pub unsafe fn dense_f32(
                 }
                 for p in 0..count {
                     for j in 0..4 {
-                        let sum = acc[p][j];
-                        let negative = vcltzq_f32(sum);
-                        let bent = vbslq_f32(negative, vmulq_n_f32(sum, conv.slope), sum);
                         let out = tiles.outputs[p].add((block * BLOCK + 4 * j) * 4);
-                        vst1q_f32(out.cast(), vminnmq_f32(bent, vdupq_n_f32(conv.ceiling)));
+                        vst1q_f32(out.cast(), bend(acc[p][j], conv.slope, conv.ceiling));
                     }
                 }
             }
@@ -265,6 +262,52 @@ pub unsafe fn depthwise(
             }
         }
     }
+}
+
+/// # Safety
+/// As [`super::depthwise_f32`].
+#[target_feature(enable = "neon")]
+pub unsafe fn depthwise_f32(
+    conv: &DepthwiseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<TILE>::new(at, input, output, pixels);
+    loop {
+        let count = tiles.advance();
+        if count == 0 {
+            return;
+        }
+        for start in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(4) {
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
+            // by the caller's promise.
+            unsafe {
+                let mut acc = [vld1q_f32(conv.bias.as_ptr().add(start)); TILE];
+                for (tap, &offset) in conv.taps.iter().enumerate() {
+                    let line = conv.weights.as_ptr().cast::<f32>().add(tap * conv.blocks * BLOCK);
+                    let weights = vld1q_f32(line.add(start));
+                    for p in 0..TILE {
+                        let x = vld1q_f32(tiles.inputs[p].add(offset + start * 4).cast());
+                        acc[p] = vfmaq_f32(acc[p], x, weights);
+                    }
+                }
+                for p in 0..count {
+                    vst1q_f32(tiles.outputs[p].add(start * 4).cast(), bend(acc[p], conv.slope, conv.ceiling));
+                }
+            }
+        }
+    }
+}
+
+/// Negative sums times `slope`, then at most `ceiling`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn bend(sum: float32x4_t, slope: f32, ceiling: f32) -> float32x4_t {
+    let bent = vbslq_f32(vcltzq_f32(sum), vmulq_n_f32(sum, slope), sum);
+    vminnmq_f32(bent, vdupq_n_f32(ceiling))
 }
 
 /// # Safety

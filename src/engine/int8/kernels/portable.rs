@@ -1,7 +1,7 @@
 //! The definition, in plain Rust.
 
 use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels, requantise};
-use crate::engine::int8::pack::{Dense, DenseF32, Depthwise};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
 use std::ops::Range;
 
 elementwise_kernels!(compiled_for);
@@ -96,6 +96,36 @@ pub unsafe fn depthwise(
             }
             // SAFETY: the caller promises 16 writable bytes a block.
             unsafe { store(&acc, conv.requant.scale_of(block), conv.requant.zero, output.add(block * BLOCK)) };
+        }
+    }
+}
+
+/// # Safety
+/// As [`super::depthwise_f32`].
+pub unsafe fn depthwise_f32(
+    conv: &DepthwiseF32,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+    while tiles.advance() > 0 {
+        let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
+        for block in blocks.clone() {
+            let mut acc: [f32; BLOCK] = std::array::from_fn(|i| conv.bias[block * BLOCK + i]);
+            for (tap, &offset) in conv.taps.iter().enumerate() {
+                // SAFETY: the caller promises that 64 bytes of each block are readable at every tap.
+                let x = unsafe { input.add(offset + block * BLOCK * 4).cast::<[f32; BLOCK]>().read_unaligned() };
+                let w = &conv.weights[tap * conv.blocks + block].0;
+                acc.iter_mut().zip(x).zip(w).for_each(|((sum, x), w)| *sum = x.mul_add(*w, *sum));
+            }
+            for sum in &mut acc {
+                *sum = if *sum < 0.0 { *sum * conv.slope } else { *sum }.min(conv.ceiling);
+            }
+            // SAFETY: the caller promises 64 writable bytes a block.
+            unsafe { output.add(block * BLOCK * 4).cast::<[f32; BLOCK]>().write_unaligned(acc) };
         }
     }
 }
