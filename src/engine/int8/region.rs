@@ -269,7 +269,7 @@ impl Node {
 }
 
 impl Op {
-    fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Op::Input(_) => "an input",
             Op::Conv(_) | Op::FloatConv(_) => "a convolution",
