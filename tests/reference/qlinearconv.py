@@ -204,6 +204,17 @@ def image_and_more_readers(m):
     return m.add(a, b)
 
 
+def float_between(signed):
+    # Two regions: bytes of the first go to the second directly and through a layer in float.
+    def build(m):
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        y = m.result(20, 1 / 255, 0, signed)
+        y.name = m.node("QuantizeLinear", [m.node("Sigmoid", [m.real(x)]), *m.quantisation(y)])
+        return m.add(x, m.conv(y, 20, 3, pads=1), signed=signed)
+
+    return build
+
+
 def grouped(m):
     x = m.conv(m.image, 16, 3, pads=1)
     return m.conv(m.like(x, x.name, 8), 12, 3, pads=1, group=2)
@@ -261,6 +272,8 @@ MODELS = {
     "max_pool_signed": lambda m: m.max_pool(m.signed(), 3, 1, [0, 1, 2, 1]),
     "resize": lambda m: m.resize(m.conv(m.image, 20, 3, pads=1), 2, 3),
     "resize_signed": lambda m: m.resize(m.signed(), 2, 2),
+    "float_between": float_between(False),
+    "float_between_signed": float_between(True),
     "grouped": grouped,
     "dilated": lambda m: m.conv(m.conv(m.image, 16, 1), 24, 3, pads=2, dilations=[2, 2]),
     "max_pool_of_the_image": lambda m: m.max_pool(m.image, 3, 2, 1),
@@ -272,7 +285,12 @@ MODELS = {
 
 
 # What stays with tract, by operator.
-LEFT = {"grouped": ["QLinearConv"], "dilated": ["QLinearConv"]}
+LEFT = {
+    "grouped": ["QLinearConv"],
+    "dilated": ["QLinearConv"],
+    "float_between": ["QuantizeLinear"],
+    "float_between_signed": ["QuantizeLinear"],
+}
 
 
 def main():
