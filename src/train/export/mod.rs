@@ -76,6 +76,12 @@ pub enum Form {
     Qdq,
 }
 
+impl Form {
+    fn dialect(self) -> Dialect {
+        if self == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator }
+    }
+}
+
 /// What was written.
 pub struct Exported {
     /// SHA-256 of the bundle; none of a plain ONNX file.
@@ -173,26 +179,25 @@ pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportE
     let graph_of = |weights: MapWeights| network(&config, &extractor, &trained, weights);
     let quantiser = match form {
         Form::F32 => None,
-        Form::Int8 => {
-            Some(Quantiser::new(&graph_of(MapWeights::equal(&terms)), &config, &info, Dialect::QOperator, &progress)?)
-        }
-        Form::Qdq => {
-            Some(Quantiser::new(&graph_of(MapWeights::equal(&terms)), &config, &info, Dialect::Qdq, &progress)?)
+        Form::Int8 | Form::Qdq => {
+            Some(Quantiser::new(&graph_of(MapWeights::equal(&terms)), &config, &info, &progress)?)
         }
     };
-    let model_of = |graph: &Graph| match &quantiser {
+    let model_of = |graph: &Graph, dialect: Dialect| match &quantiser {
         None => onnx::emit_f32(graph, None),
         Some(quantiser) => {
-            let subject = quantiser.subject(graph, &config);
+            let subject = quantiser.subject(graph, &config, dialect);
             subject.model(&subject.asked())
         }
     };
+    // The map's weights are chosen for the bundle and kept for TensorRT: both are files of one model.
+    let (chosen_for, dialect) = (Dialect::QOperator, form.dialect());
     let jury = jury(&config, &info, &progress);
 
     // The map is linear in its terms, so the choice needs each of them only once; a mixture is then judged as a whole.
     let (mut held_out, mut models) = (HeldOut { terms: vec![], normal: jury.normal }, vec![]);
     for term in terms {
-        let model = model_of(&graph_of(MapWeights::only(term)));
+        let model = model_of(&graph_of(MapWeights::only(term)), chosen_for);
         held_out.terms.push((term, jury.maps(&model, &format!("judging {}", config.name))?));
         models.push(model);
     }
@@ -200,20 +205,20 @@ pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportE
     let graph = graph_of(choice.weights);
     let single = held_out.terms.iter().position(|(term, _)| choice.weights == MapWeights::only(*term));
     let (mut model, mut maps) = match single {
-        Some(i) => (models.swap_remove(i), held_out.terms.swap_remove(i).1),
-        None => {
-            let model = model_of(&graph);
+        Some(i) if dialect == chosen_for => (models.swap_remove(i), held_out.terms.swap_remove(i).1),
+        _ => {
+            let model = model_of(&graph, dialect);
             let maps = jury.maps(&model, &format!("judging {}", config.name))?;
             (model, maps)
         }
     };
     let mut quantisation = None;
     if let Some(quantiser) = &quantiser {
-        let subject = quantiser.subject(&graph, &config);
+        let subject = quantiser.subject(&graph, &config, dialect);
         let asked = subject.asked().len();
         let Mixed { model: mixed, maps: mixed_maps, report } = subject.search(&jury, maps)?;
         (model, maps) = (mixed, mixed_maps);
-        if report.float_layers.len() > asked {
+        if report.float_layers.len() > asked || dialect != chosen_for {
             choice = Choice { weights: choice.weights, ..jury.choose(maps.clone()) };
         }
         quantisation = Some(report);
@@ -247,18 +252,11 @@ pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportE
 struct Quantiser {
     ranges: Ranges,
     images: usize,
-    dialect: Dialect,
 }
 
 impl Quantiser {
     /// Measures `graph`, which has all terms, on training images, normal and anomalous.
-    fn new(
-        graph: &Graph,
-        config: &TrainConfig,
-        info: &RunInfo,
-        dialect: Dialect,
-        progress: &Progress,
-    ) -> Result<Quantiser, ExportError> {
+    fn new(graph: &Graph, config: &TrainConfig, info: &RunInfo, progress: &Progress) -> Result<Quantiser, ExportError> {
         quantise::check_names(graph, &config.quantise)?;
         let images = config.quantise.images;
         let mut samples = run::samples(&info.data, &info.split.train_normal);
@@ -266,12 +264,11 @@ impl Quantiser {
         samples = samples.into_iter().step_by(every).collect();
         samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(images / 4));
         let ranges = Ranges::measure(graph, &samples, config.input.into(), config.quantise.calibration, progress)?;
-        Ok(Quantiser { ranges, images: samples.len(), dialect })
+        Ok(Quantiser { ranges, images: samples.len() })
     }
 
-    fn subject<'a>(&'a self, graph: &'a Graph, config: &'a TrainConfig) -> Subject<'a> {
-        let (ranges, images, dialect) = (&self.ranges, self.images, self.dialect);
-        Subject { graph, ranges, images, config: &config.quantise, dialect }
+    fn subject<'a>(&'a self, graph: &'a Graph, config: &'a TrainConfig, dialect: Dialect) -> Subject<'a> {
+        Subject { graph, ranges: &self.ranges, images: self.images, config: &config.quantise, dialect }
     }
 }
 
