@@ -26,7 +26,7 @@ pub struct QuantiseConfig {
 impl Default for QuantiseConfig {
     fn default() -> Self {
         QuantiseConfig {
-            calibration: Calibration::Percentile,
+            calibration: Calibration::Entropy,
             images: 128,
             mixed: true,
             auroc_loss: 0.002,
