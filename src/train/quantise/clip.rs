@@ -15,10 +15,10 @@ const CANDIDATES: usize = 128;
 pub fn mse(histogram: &Histogram) -> (f32, f32) {
     let width = f64::from(histogram.width());
     let (below, above) = (Tail::of(&histogram.negative, width), Tail::of(&histogram.positive, width));
-    let mut best = (f64::INFINITY, 0.0, 0.0);
+    let mut best = (f64::INFINITY, 0, 0);
     for (low, low_clipped, low_error) in below.candidates() {
         for (high, high_clipped, high_error) in above.candidates() {
-            let step = (low + high) / STEPS;
+            let step = (low + high) as f64 * width / STEPS;
             let inside = below.count() + above.count() - low_clipped - high_clipped;
             let error = inside * step * step / 12.0 + low_error + high_error;
             // Of equals the widest: nothing is gained by cutting off.
@@ -27,7 +27,7 @@ pub fn mse(histogram: &Histogram) -> (f32, f32) {
             }
         }
     }
-    (-best.1 as f32, best.2 as f32)
+    (-histogram.end(true, best.1), histogram.end(false, best.2))
 }
 
 /// One side of a histogram: sums over the bins from each one outwards.
@@ -55,12 +55,12 @@ impl Tail {
         self.beyond[0][0]
     }
 
-    /// Ends of the range on this side, with the number of values beyond and the sum of their squared distances to the end.
-    fn candidates(&self) -> Vec<(f64, f64, f64)> {
+    /// Ends of the range on this side in bins, with the number of values beyond and the sum of their squared distances to the end.
+    fn candidates(&self) -> Vec<(usize, f64, f64)> {
         let at = |bin: usize| {
             let end = bin as f64 * self.width;
             let [count, sum, squares] = self.beyond[bin];
-            (end, count, (squares - 2.0 * end * sum + end * end * count).max(0.0))
+            (bin, count, (squares - 2.0 * end * sum + end * end * count).max(0.0))
         };
         if self.bins == 0 {
             return vec![at(0)];
@@ -93,8 +93,7 @@ pub fn entropy(histogram: &Histogram) -> (f32, f32) {
         }
         bins = bins.saturating_sub(STRIDE);
     }
-    let end = |bins: usize| bins.min(best.1) as f32 * histogram.width();
-    (-end(below), end(above))
+    (-histogram.end(true, below.min(best.1)), histogram.end(false, above.min(best.1)))
 }
 
 /// `Σ p ln(p / q)` over the first `bins` of `counts`: p has the rest of the counts in its last bin; q is the first `bins` in

@@ -15,13 +15,16 @@ pub struct Histogram {
     /// Bin `i` counts the values whose magnitude is in `i * width .. (i + 1) * width`.
     pub positive: Vec<u64>,
     pub negative: Vec<u64>,
+    /// The largest magnitude in each bin, of both signs.
+    largest: [Vec<f32>; 2],
     /// The width is 2 to this; `None` before the first value that is not zero.
     exponent: Option<i32>,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { zeros: 0, positive: vec![0; BINS], negative: vec![0; BINS], exponent: None }
+        let largest = [vec![0.0; BINS], vec![0.0; BINS]];
+        Histogram { zeros: 0, positive: vec![0; BINS], negative: vec![0; BINS], largest, exponent: None }
     }
 }
 
@@ -29,6 +32,15 @@ impl Histogram {
     /// Width of a bin.
     pub fn width(&self) -> f32 {
         self.exponent.map_or(1.0, power)
+    }
+
+    /// Where a range that keeps the first `bins` of a sign ends: at the largest value in the last of them, else at its border.
+    ///
+    /// Borders are powers of two times small integers, and so would be the ratios of scales: sums of bytes would often fall exactly between
+    /// two bytes, where every engine rounds as its last bit falls.
+    pub fn end(&self, negative: bool, bins: usize) -> f32 {
+        let seen = bins.checked_sub(1).map_or(0.0, |last| self.largest[usize::from(negative)][last]);
+        if seen > 0.0 { seen } else { bins as f32 * self.width() }
     }
 
     pub fn add(&mut self, values: &[f32]) {
@@ -44,6 +56,8 @@ impl Histogram {
             }
             let bin = ((value.abs() * per_width) as usize).min(BINS - 1);
             *if value > 0.0 { &mut self.positive[bin] } else { &mut self.negative[bin] } += 1;
+            let largest = &mut self.largest[usize::from(value < 0.0)][bin];
+            *largest = largest.max(value.abs());
         }
     }
 
@@ -61,6 +75,11 @@ impl Histogram {
             let sums: Vec<u64> = bins.chunks(factor).map(|chunk| chunk.iter().sum()).collect();
             bins.fill(0);
             bins[..sums.len()].copy_from_slice(&sums);
+        }
+        for bins in &mut self.largest {
+            let maxima: Vec<f32> = bins.chunks(factor).map(|c| c.iter().copied().fold(0.0, f32::max)).collect();
+            bins.fill(0.0);
+            bins[..maxima.len()].copy_from_slice(&maxima);
         }
         self.exponent = Some(exponent);
     }
@@ -88,6 +107,12 @@ mod tests {
         assert_eq!((histogram.width(), histogram.zeros), (1.0 / 1024.0, 2));
         let places = |bins: &[u64]| -> Vec<usize> { (0..BINS).filter(|&i| bins[i] == 1).collect() };
         assert_eq!((places(&histogram.positive), places(&histogram.negative)), (vec![1024, 3584], vec![2048]));
+        // Ends at what was seen, or at a border.
+        histogram.add(&[3.5004]);
+        assert_eq!(
+            (histogram.end(false, 3585), histogram.end(false, 2048), histogram.end(true, 0)),
+            (3.5004, 2.0, 0.0)
+        );
     }
 
     #[test]

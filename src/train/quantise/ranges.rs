@@ -1,6 +1,6 @@
 //! Static calibration: the values that every tensor takes on training images.
 //!
-//! One pass over the images. Percentile and minmax need two numbers a tensor, entropy and mse a [`Histogram`] (64 KiB): memory does not grow
+//! One pass over the images. Percentile and minmax need two numbers a tensor, entropy and mse a [`Histogram`] (96 KiB): memory does not grow
 //! with the images.
 
 use super::clip;
