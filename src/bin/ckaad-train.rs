@@ -1,15 +1,16 @@
 //! Command line of the trainer; the work is `ckaad_edge::train`'s.
 
-use anyhow::{Context, Result};
-use ckaad_edge::bundle::{Bundle, Precision};
+use anyhow::{Context, Result, bail};
+use ckaad_edge::bundle::Bundle;
 use ckaad_edge::synthetic::{DatasetConfig, write_dataset};
 use ckaad_edge::train::config::TrainConfig;
 use ckaad_edge::train::datasets::{DataSet, Layout, Source};
 use ckaad_edge::train::device::DeviceChoice;
 use ckaad_edge::train::evaluate::{Evaluation, evaluate};
+use ckaad_edge::train::export::{self, Form};
 use ckaad_edge::train::fit::{FitOptions, fit};
 use ckaad_edge::train::metrics::{ImageMetrics, PixelMetrics};
-use ckaad_edge::train::{export, report};
+use ckaad_edge::train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,17 +112,28 @@ struct ExportArgs {
     /// Folder that `fit` wrote
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// Bundle to write
-    #[arg(long, value_name = "BUNDLE")]
+    /// Bundle to write; with --format qdq an ONNX file
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[arg(long, value_enum, default_value_t = PrecisionArg::Int8)]
     precision: PrecisionArg,
+    #[arg(long, value_enum, default_value_t = FormatArg::Qoperator)]
+    format: FormatArg,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionArg {
     Int8,
     F32,
+}
+
+/// How int8 is written down
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// A bundle for ckaad-agent, its network with quantised operators
+    Qoperator,
+    /// A plain ONNX file for TensorRT: QuantizeLinear and DequantizeLinear around float operators
+    Qdq,
 }
 
 #[derive(Args)]
@@ -191,14 +203,16 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
 }
 
 fn run_export(args: ExportArgs) -> Result<ExitCode> {
-    let precision = match args.precision {
-        PrecisionArg::Int8 => Precision::Int8,
-        PrecisionArg::F32 => Precision::F32,
+    let form = match (args.precision, args.format) {
+        (PrecisionArg::F32, FormatArg::Qdq) => bail!("--format qdq is int8; leave --precision f32 out"),
+        (PrecisionArg::F32, FormatArg::Qoperator) => Form::F32,
+        (PrecisionArg::Int8, FormatArg::Qoperator) => Form::Int8,
+        (PrecisionArg::Int8, FormatArg::Qdq) => Form::Qdq,
     };
-    let done = export::export(&args.run, &args.out, precision)?;
+    let done = export::export(&args.run, &args.out, form)?;
     let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
     println!(
-        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}, sha256 {}",
+        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}{}",
         args.out.display(),
         done.manifest.name,
         done.manifest.version,
@@ -209,8 +223,11 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
         rule(&done.manifest.score),
         done.manifest.calibration.threshold,
         report::number(done.validation_auroc),
-        done.digest
+        done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
     );
+    if let Some(quantisation) = &done.quantisation {
+        println!("{quantisation}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ mod int8;
 
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 /// The instruction set that the int8 kernels use on this CPU.
@@ -56,20 +57,17 @@ impl Plan {
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
     /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
     pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
-        let unsupported = |e: TractError| EngineError::Unsupported(format!("{e:#}"));
         let mut reader = tract_onnx::onnx();
         int8::register(&mut reader);
-        let mut proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
-        let unfused = int8::partition(&mut proto, threads);
-        float_conv::rewrite(&mut proto);
-        let model = reader
-            .model_for_proto_model(&proto)
-            .and_then(|m| m.into_typed())
-            .and_then(|m| m.into_decluttered())
-            .map_err(unsupported)?;
-        let (width, height) = input_size(&model)?;
-        let outputs = output_shapes(&model)?;
-        let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
+        let proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
+        let mut parted = proto.clone();
+        let unfused = int8::partition(&mut parted, threads);
+        // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
+        let loaded = Loaded::new(&reader, parted, unfused);
+        let Loaded { runnable, width, height, outputs, unfused } = match loaded {
+            Err(EngineError::Unsupported(_)) => Loaded::new(&reader, proto, vec!["the whole network".into()])?,
+            loaded => loaded?,
+        };
         let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
         Ok(Plan { runnable, executor, width, height, outputs, unfused })
     }
@@ -105,6 +103,33 @@ impl Plan {
         let outputs = outputs.map_err(run)?;
         outputs.iter().map(|o| Ok(o.to_plain_array_view::<f32>().map_err(run)?.iter().copied().collect())).collect()
     }
+}
+
+struct Loaded {
+    runnable: Arc<TypedRunnableModel>,
+    width: usize,
+    height: usize,
+    outputs: Vec<[usize; 3]>,
+    unfused: Vec<String>,
+}
+
+impl Loaded {
+    fn new(reader: &tract_onnx::Onnx, mut proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+        float_conv::rewrite(&mut proto);
+        let model = reader
+            .model_for_proto_model(&proto)
+            .and_then(|m| m.into_typed())
+            .and_then(|m| m.into_decluttered())
+            .map_err(unsupported)?;
+        let (width, height) = input_size(&model)?;
+        let outputs = output_shapes(&model)?;
+        let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
+        Ok(Loaded { runnable, width, height, outputs, unfused })
+    }
+}
+
+fn unsupported(e: TractError) -> EngineError {
+    EngineError::Unsupported(format!("{e:#}"))
 }
 
 /// A model that holds the whole contract.

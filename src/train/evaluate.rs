@@ -3,7 +3,7 @@
 use super::datasets::{self, DataError, DataSet, Sample};
 use super::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use super::progress::Progress;
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, Input};
 use crate::imaging::{self, DecodeError, RgbImage};
 use crate::inspect::{self, InspectError, InspectOptions, Inspector, Verdict};
 use serde::Serialize;
@@ -114,7 +114,7 @@ pub fn evaluate(
         times.push((verdict.times.fit + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
-            let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, bundle)).transpose()?;
+            let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, &bundle.manifest.input)).transpose()?;
             let added = pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
             added.map_err(|source| EvaluateError::Pixels { image: sample.path.clone(), source })?;
         }
@@ -213,13 +213,12 @@ fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
 }
 
 /// The mask as the network sees the image, `[H,W]`, nearest neighbour.
-fn mask_at_input(path: &Path, image: &RgbImage, bundle: &Bundle) -> Result<Vec<bool>, EvaluateError> {
+pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Vec<bool>, EvaluateError> {
     let mask = datasets::load_mask(path)?;
     if mask.dimensions() != image.dimensions() {
         let (found, expected) = (mask.dimensions(), image.dimensions());
         return Err(EvaluateError::MaskSize { mask: path.to_owned(), found, expected });
     }
-    let input = &bundle.manifest.input;
     let placement = inspect::fit(image, input).1;
     let (width, height) = mask.dimensions();
     let at = |x: u32, y: u32| {

@@ -7,7 +7,8 @@
 //! | flip, turn, make anomalies | [`augment`] |
 //! | train, validate, checkpoint | [`methods`], [`fit`], [`run`] |
 //! | weigh the maps, choose the score rule | `select` |
-//! | fold, write ONNX, quantise, calibrate, pack | [`export`] |
+//! | int8 ranges, layers that stay in float | [`quantise`] |
+//! | fold, write ONNX, calibrate, pack | [`export`] |
 //! | judge a test set *through the bundle* | [`evaluate`], [`metrics`], [`report`] |
 //!
 //! burn appears in [`methods`], [`device`] and nowhere else.
@@ -24,6 +25,7 @@ pub mod fit;
 pub mod methods;
 pub mod metrics;
 mod progress;
+pub mod quantise;
 pub mod report;
 pub mod run;
 pub mod select;

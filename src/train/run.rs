@@ -10,7 +10,7 @@
 //! resumed.
 
 use super::backbones::ChannelStatistics;
-use super::config::TrainConfig;
+use super::config::{ConfigError, TrainConfig};
 use super::datasets::{self, DataSet, Sample};
 use super::methods::ckaad::Losses;
 use rand::seq::SliceRandom;
@@ -27,6 +27,8 @@ pub enum RunError {
     Read { path: PathBuf, run: PathBuf, source: std::io::Error },
     #[error("{path} is damaged: {reason}")]
     Malformed { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("{0} holds a run already; give --resume to go on with it, or another --out")]
     Exists(PathBuf),
     #[error("{run} was made with another {what}; resume with the same, or give another --out")]
@@ -98,7 +100,11 @@ impl Run {
     pub fn config(&self) -> Result<TrainConfig, RunError> {
         let path = self.path("config.toml");
         let text = self.text(&path)?;
-        toml::from_str(&text).map_err(|e| RunError::Malformed { path, reason: e.to_string() })
+        let config: TrainConfig =
+            toml::from_str(&text).map_err(|e| RunError::Malformed { path: path.clone(), reason: e.to_string() })?;
+        // What `export` alone reads may have been changed by hand since.
+        config.check(&path)?;
+        Ok(config)
     }
 
     pub fn info(&self) -> Result<RunInfo, RunError> {

@@ -51,6 +51,13 @@ impl MapWeights {
         weights
     }
 
+    /// Several terms alike.
+    pub fn equal(terms: &[Term]) -> MapWeights {
+        let mut weights = MapWeights::default();
+        terms.iter().for_each(|&term| *weights.of_mut(term) = 1.0);
+        weights
+    }
+
     pub fn of(&self, term: Term) -> f32 {
         match term {
             Term::Error => self.error,

@@ -91,6 +91,7 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
     );
     let masks: Vec<bool> = data.test.iter().map(|s| s.mask.is_some()).collect();
     assert_eq!(masks, [true, false, false]);
+    assert!(data.train_anomalous[0].mask.is_none(), "the mask is that of the test image of the same name");
     assert_eq!(data.name(), "bottle");
     // The category's own folder needs no choice.
     let alone = DataSet::open(&Source::new(tree.path().join("bottle"))).unwrap();

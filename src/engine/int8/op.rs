@@ -101,7 +101,7 @@ impl Expansion for Unshaped {
         let program = program.map_err(|e| format_err!("{e}"))?;
         let shaped = Int8 {
             program: Arc::new(program),
-            outputs: outputs.into_iter().map(|(shape, kind)| (shape, kind)).collect(),
+            outputs,
             pool: Pool::of(self.threads),
             scratch: Arc::new(Mutex::new(vec![])),
         };

@@ -53,10 +53,9 @@ impl Plan {
         // From which level on a tensor can be read by a region: that of the region which writes it, or behind all that its writer needs.
         let mut ready: HashMap<&str, usize> = HashMap::new();
         for input in &proto.input {
-            if let Some(kind) = element_type(input) {
-                if kind == DataType::Uint8 as i32 || kind == DataType::Int8 as i32 {
-                    bytes.insert(input.name.clone(), kind == DataType::Int8 as i32);
-                }
+            let kind = element_type(input).unwrap_or_default();
+            if kind == DataType::Uint8 as i32 || kind == DataType::Int8 as i32 {
+                bytes.insert(input.name.clone(), kind == DataType::Int8 as i32);
             }
         }
         let count = proto.node.len();

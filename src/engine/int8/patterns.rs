@@ -245,7 +245,7 @@ impl<'a> Graph<'a> {
         let variable = node.input.len() == 2 && node.input.iter().all(|x| self.constants.get(x).is_none());
         let nodes = if index == add { vec![add] } else { vec![index, add] };
         let (op, inputs) = (Op::FloatAdd(activation), node.input.clone());
-        variable.then(|| Match { op, inputs, reads: Reads::Floats, nodes })
+        variable.then_some(Match { op, inputs, reads: Reads::Floats, nodes })
     }
 
     /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.

@@ -12,7 +12,7 @@ fn row(key: &'static str, good: bool, found: impl Debug, expected: &'static str)
 }
 
 impl TrainConfig {
-    pub(super) fn check(&self, path: &Path) -> Result<(), ConfigError> {
+    pub(in crate::train) fn check(&self, path: &Path) -> Result<(), ConfigError> {
         match self.rows().into_iter().find(|row| !row.1) {
             Some((key, _, found, expected)) => Err(ConfigError::Value { path: path.to_owned(), key, found, expected }),
             None => Ok(()),
@@ -30,7 +30,7 @@ impl TrainConfig {
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
         let (net, d, l, t) = (&self.net, &self.discriminator, &self.loss, &self.train);
-        let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
+        let (a, j, b, q) = (&self.anomalies, &self.augment, &self.bank, &self.quantise);
         // The baseline is nothing but its bank.
         let least = usize::from(self.method == super::Method::NearestNeighbour);
         const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
@@ -130,6 +130,15 @@ impl TrainConfig {
                 weight(self.score.distance),
                 self.score.distance.unwrap_or_default(),
                 "0 to 1000 expected",
+            ),
+            row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),
+            row("quantise.auroc_loss", unit(q.auroc_loss), q.auroc_loss, "0 to 1 expected"),
+            row("quantise.aupro_loss", unit(q.aupro_loss), q.aupro_loss, "0 to 1 expected"),
+            row(
+                "quantise.max_float_layers",
+                q.max_float_layers <= 10_000,
+                q.max_float_layers,
+                "at most 10000 expected",
             ),
             row(
                 "false_alarm_budget",

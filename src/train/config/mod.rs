@@ -6,6 +6,7 @@ use super::augment::{AnomalyConfig, AugmentConfig};
 use super::backbones::Backbone;
 use super::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig};
 use super::methods::nearest::BankConfig;
+use super::quantise::QuantiseConfig;
 use super::select::Term;
 use crate::bundle::{Filter, Fit, Input};
 use schemars::JsonSchema;
@@ -47,6 +48,7 @@ pub struct TrainConfig {
     pub train: LoopConfig,
     pub validation: ValidationConfig,
     pub score: ScoreConfig,
+    pub quantise: QuantiseConfig,
     /// Share of normal parts that may raise an alert.
     pub false_alarm_budget: f32,
 }
@@ -71,6 +73,7 @@ impl Default for TrainConfig {
             train: LoopConfig::default(),
             validation: ValidationConfig::default(),
             score: ScoreConfig::default(),
+            quantise: QuantiseConfig::default(),
             false_alarm_budget: 0.005,
         }
     }

@@ -1,15 +1,15 @@
-//! `ckaad-train export`: run → bundle.
+//! `ckaad-train export`: run → bundle, or one ONNX file for TensorRT.
 //!
 //! ```text
-//! extractor + auto-encoder ─fold─► graph ─► ONNX f32 ─ranges on training images─► ONNX int8
-//!                                             └────────── bundle ◄──────────────────┘
+//! extractor + trained networks ─fold─► graph ─► ONNX f32 ─quantise─► ONNX int8
+//!                                                 └──── bundle ◄───────┘
 //! bundle ─agent's engine on held-out images─► score rule, threshold, golden samples, report
 //! ```
 
 pub mod graph;
+pub mod int8;
 pub mod onnx;
 mod proto;
-mod ranges;
 pub mod tail;
 
 use super::backbones::WeightError;
@@ -19,8 +19,9 @@ use super::fit::networks;
 use super::methods::ckaad::{AutoEncoder, Fold, Kind, PatchDiscriminator, StepError, Trainer};
 use super::methods::nearest::{self, BankError};
 use super::progress::Progress;
+use super::quantise::{self, Jury, Mixed, QuantiseError, Ranges, Subject};
 use super::run::{self, Run, RunError, RunInfo};
-use super::select::{HeldOut, MapWeights, Term};
+use super::select::{Choice, HeldOut, MapWeights, Term};
 use crate::bundle::{
     Bundle, BundleError, Calibration, Draft, FORMAT, Golden, Manifest, Precision, ScoreRule, TrainingData,
 };
@@ -29,6 +30,7 @@ use crate::imaging::{self, DecodeError};
 use crate::inspect::{self, CalibrationError, InspectError, InspectOptions, Inspector};
 use burn::prelude::Device;
 use graph::{Bank, Graph};
+use int8::Dialect;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -52,29 +54,50 @@ pub enum ExportError {
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
     #[error(transparent)]
+    Quantise(#[from] QuantiseError),
+    #[error(transparent)]
     Bundle(#[from] BundleError),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
     #[error("{0} has no trained model yet: run ckaad-train fit first")]
     Untrained(PathBuf),
     #[error("cannot encode a golden sample: {0}")]
     Golden(#[from] image::ImageError),
 }
 
-/// What was packed.
+/// What `export` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A bundle in f32.
+    F32,
+    /// A bundle in int8.
+    Int8,
+    /// An ONNX file in int8 with QuantizeLinear and DequantizeLinear around float operators, as TensorRT takes it.
+    Qdq,
+}
+
+impl Form {
+    fn dialect(self) -> Dialect {
+        if self == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator }
+    }
+}
+
+/// What was written.
 pub struct Exported {
-    pub digest: String,
+    /// SHA-256 of the bundle; none of a plain ONNX file.
+    pub digest: Option<String>,
     pub manifest: Manifest,
-    /// Of reconstruction error and patch energy in the map.
+    /// Of the terms in the map.
     pub weights: MapWeights,
     /// Image AUROC on the held-out training images, where anomalies are among them.
     pub validation_auroc: Option<f64>,
+    pub quantisation: Option<quantise::Report>,
     pub macs: u64,
     pub parameters: u64,
 }
 
 /// Golden samples in a bundle.
 const GOLDEN: usize = 4;
-/// Training images that the int8 ranges are measured on.
-const RANGE_IMAGES: usize = 128;
 
 /// What was trained, in inference form: each part gives one term of the map.
 pub struct Network {
@@ -141,7 +164,9 @@ pub fn network(config: &TrainConfig, extractor: &Extractor, network: &Network, w
     graph
 }
 
-pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exported, ExportError> {
+/// # Errors
+/// When the run is not whole or not trained, an image cannot be read, or `out` cannot be written.
+pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportError> {
     let progress = Progress::detect();
     let run = Run::at(folder);
     let (config, info) = (run.config()?, run.info()?);
@@ -150,46 +175,129 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
     let weights = config.backbone.weights(config.weights.as_deref())?;
     let extractor = Extractor::new(&config, &weights, statistics)?;
     let trained = Network::load(&config, &extractor, &run, &best)?;
-    let pack = |weights: MapWeights| -> Result<(Graph, Bundle), ExportError> {
-        let graph = network(&config, &extractor, &trained, weights);
-        let model = match precision {
-            Precision::F32 => onnx::emit_f32(&graph, None),
-            Precision::Int8 => onnx::emit_int8(&graph, &ranges(&graph, &config, &info, &progress)?),
-        };
-        let bundle = provisional(&config, &info, &graph, model, precision);
-        Ok((graph, bundle))
-    };
-
-    // The map is linear in its terms, so the choice needs each of them only once; a mixture is then judged as a whole.
-    let normal = info.split.validation_normal.len();
-    let (mut held_out, mut packed) = (HeldOut { terms: vec![], normal }, vec![]);
-    for term in trained.terms(&config) {
-        let (graph, bundle) = pack(MapWeights::only(term))?;
-        held_out.terms.push((term, judge(&bundle, &info, &progress)?));
-        packed.push((graph, bundle));
-    }
-    let choice = held_out.choose(&config.score);
-    let single = held_out.terms.iter().position(|(term, _)| choice.weights == MapWeights::only(*term));
-    let ((graph, mut bundle), maps) = match single {
-        Some(i) => (packed.swap_remove(i), held_out.terms.swap_remove(i).1),
-        None => {
-            let whole = pack(choice.weights)?;
-            let maps = judge(&whole.1, &info, &progress)?;
-            (whole, maps)
+    let terms = trained.terms(&config);
+    let graph_of = |weights: MapWeights| network(&config, &extractor, &trained, weights);
+    let quantiser = match form {
+        Form::F32 => None,
+        Form::Int8 | Form::Qdq => {
+            Some(Quantiser::new(&graph_of(MapWeights::equal(&terms)), &config, &info, &progress)?)
         }
     };
+    let model_of = |graph: &Graph, dialect: Dialect| match &quantiser {
+        None => onnx::emit_f32(graph, None),
+        Some(quantiser) => {
+            let subject = quantiser.subject(graph, &config, dialect);
+            subject.model(&subject.asked())
+        }
+    };
+    // The map's weights are chosen for the bundle and kept for TensorRT: both are files of one model.
+    let (chosen_for, dialect) = (Dialect::QOperator, form.dialect());
+    let jury = jury(&config, &info, &progress);
+
+    // The map is linear in its terms, so the choice needs each of them only once; a mixture is then judged as a whole.
+    let (mut held_out, mut models) = (HeldOut { terms: vec![], normal: jury.normal }, vec![]);
+    for term in terms {
+        let model = model_of(&graph_of(MapWeights::only(term)), chosen_for);
+        held_out.terms.push((term, jury.maps(&model, &format!("judging {}", config.name))?));
+        models.push(model);
+    }
+    let mut choice = held_out.choose(&config.score);
+    let graph = graph_of(choice.weights);
+    let single = held_out.terms.iter().position(|(term, _)| choice.weights == MapWeights::only(*term));
+    let (mut model, mut maps) = match single {
+        Some(i) if dialect == chosen_for => (models.swap_remove(i), held_out.terms.swap_remove(i).1),
+        _ => {
+            let model = model_of(&graph, dialect);
+            let maps = jury.maps(&model, &format!("judging {}", config.name))?;
+            (model, maps)
+        }
+    };
+    let mut quantisation = None;
+    if let Some(quantiser) = &quantiser {
+        let subject = quantiser.subject(&graph, &config, dialect);
+        let asked = subject.asked().len();
+        let Mixed { model: mixed, maps: mixed_maps, report } = subject.search(&jury, maps)?;
+        (model, maps) = (mixed, mixed_maps);
+        if report.float_layers.len() > asked || dialect != chosen_for {
+            choice = Choice { weights: choice.weights, ..jury.choose(maps.clone()) };
+        }
+        quantisation = Some(report);
+    }
+
+    let precision = if form == Form::F32 { Precision::F32 } else { Precision::Int8 };
+    let mut bundle = provisional(&config, &info, &graph, model, precision);
     bundle.manifest.score = choice.rule;
-    bundle.manifest.calibration = calibrate(&maps[..normal], &bundle.manifest.score, config.false_alarm_budget)?;
-    bundle.golden = golden(&bundle, &info)?;
+    bundle.manifest.calibration = calibrate(&maps[..jury.normal], &bundle.manifest.score, config.false_alarm_budget)?;
+    let digest = if form == Form::Qdq {
+        std::fs::write(out, &bundle.model).map_err(|source| ExportError::Write { path: out.to_owned(), source })?;
+        None
+    } else {
+        bundle.golden = golden(&bundle, &info)?;
+        bundle.report = Some(report(&run, &info, &graph, choice.weights, choice.auroc, &quantisation)?);
+        let Bundle { manifest, model, golden, report, .. } = bundle.clone();
+        Some(Draft { manifest, model, golden, report }.write(out)?)
+    };
+    Ok(Exported {
+        digest,
+        manifest: bundle.manifest,
+        weights: choice.weights,
+        validation_auroc: choice.auroc,
+        quantisation,
+        macs: graph.macs(),
+        parameters: graph.parameters(),
+    })
+}
+
+/// What it takes to write any graph of one run in int8.
+struct Quantiser {
+    ranges: Ranges,
+    images: usize,
+}
+
+impl Quantiser {
+    /// Measures `graph`, which has all terms, on training images, normal and anomalous.
+    fn new(graph: &Graph, config: &TrainConfig, info: &RunInfo, progress: &Progress) -> Result<Quantiser, ExportError> {
+        quantise::check_names(graph, &config.quantise)?;
+        let images = config.quantise.images;
+        let mut samples = run::samples(&info.data, &info.split.train_normal);
+        let every = samples.len().div_ceil(images).max(1);
+        samples = samples.into_iter().step_by(every).collect();
+        samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(images / 4));
+        let ranges = Ranges::measure(graph, &samples, config.input.into(), config.quantise.calibration, progress)?;
+        Ok(Quantiser { ranges, images: samples.len() })
+    }
+
+    fn subject<'a>(&'a self, graph: &'a Graph, config: &'a TrainConfig, dialect: Dialect) -> Subject<'a> {
+        Subject { graph, ranges: &self.ranges, images: self.images, config: &config.quantise, dialect }
+    }
+}
+
+/// The held-out training images.
+fn jury<'a>(config: &'a TrainConfig, info: &RunInfo, progress: &'a Progress) -> Jury<'a> {
+    let mut samples = run::samples(&info.data, &info.split.validation_normal);
+    let normal = samples.len();
+    samples.extend(run::samples(&info.data, &info.split.validation_anomalous));
+    Jury { samples, normal, input: config.input.into(), score: &config.score, progress }
+}
+
+fn report(
+    run: &Run,
+    info: &RunInfo,
+    graph: &Graph,
+    weights: MapWeights,
+    auroc: Option<f64>,
+    quantisation: &Option<quantise::Report>,
+) -> Result<serde_json::Value, ExportError> {
     let training = run.progress("last").or_else(|_| run.progress("best"))?;
-    bundle.report = Some(serde_json::json!({
+    Ok(serde_json::json!({
         "what": "held-out training images, judged by the agent's engine through this bundle",
-        "image_auroc": choice.auroc,
+        "image_auroc": auroc,
         "normal_images": info.split.validation_normal.len(),
         "anomalous_images": info.split.validation_anomalous.len(),
         "gmac": graph.macs() as f64 / 1e9,
         "parameters": graph.parameters(),
-        "map_weights": choice.weights,
+        "map_weights": weights,
+        "quantisation": quantisation,
         "training": {
             "seconds": training.seconds,
             "epochs": training.epochs_done,
@@ -197,31 +305,7 @@ pub fn export(folder: &Path, out: &Path, precision: Precision) -> Result<Exporte
             "validations": training.validations,
             "warning": training.warning,
         },
-    }));
-    let Bundle { manifest, model, golden, report, .. } = bundle;
-    let digest = Draft { manifest: manifest.clone(), model, golden, report }.write(out)?;
-    Ok(Exported {
-        digest,
-        manifest,
-        weights: choice.weights,
-        validation_auroc: choice.auroc,
-        macs: graph.macs(),
-        parameters: graph.parameters(),
-    })
-}
-
-/// Value ranges on training images, normal and anomalous.
-fn ranges(
-    graph: &Graph,
-    config: &TrainConfig,
-    info: &RunInfo,
-    progress: &Progress,
-) -> Result<Vec<(f32, f32)>, FeatureError> {
-    let mut samples = run::samples(&info.data, &info.split.train_normal);
-    let every = samples.len().div_ceil(RANGE_IMAGES).max(1);
-    samples = samples.into_iter().step_by(every).collect();
-    samples.extend(run::samples(&info.data, &info.split.train_anomalous).into_iter().take(RANGE_IMAGES / 4));
-    ranges::measure(graph, &samples, config.input.into(), progress)
+    }))
 }
 
 fn method(config: &TrainConfig) -> &'static str {
@@ -267,19 +351,6 @@ fn provisional(config: &TrainConfig, info: &RunInfo, graph: &Graph, model: Vec<u
         members: vec![],
     };
     Bundle { manifest, model, golden: vec![], report: None, digest: String::new() }
-}
-
-/// Smoothed maps of the held-out training images through the bundle, normal ones first.
-fn judge(bundle: &Bundle, info: &RunInfo, progress: &Progress) -> Result<Vec<Vec<f32>>, ExportError> {
-    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
-    let mut samples = run::samples(&info.data, &info.split.validation_normal);
-    samples.extend(run::samples(&info.data, &info.split.validation_anomalous));
-    let bar = progress.bar(&format!("calibrating {}", bundle.manifest.name), samples.len());
-    let map = |s: &super::datasets::Sample| {
-        bar.advance(1);
-        Ok(inspector.inspect(&imaging::load(&s.path)?)?.map)
-    };
-    samples.iter().map(map).collect()
 }
 
 /// `normal` are the maps of held-out normal images.

@@ -10,7 +10,7 @@ use super::backbones::{ChannelStatistics, Extracted, Scale, WeightError, Weights
 use super::config::TrainConfig;
 use super::datasets::{DataError, Sample};
 use super::export::graph::{Graph, Id, Op};
-use super::export::onnx;
+use super::export::{int8, onnx};
 use crate::bundle::Input;
 use crate::engine::{EngineError, Plan};
 use crate::imaging::{self, DecodeError};
@@ -67,7 +67,7 @@ impl Extractor {
         // The net learns from the weights that the device will have: rounding them later would shift every feature.
         for node in &mut graph.nodes {
             if let Op::Conv(conv) = &mut node.op {
-                onnx::round_weights(conv);
+                int8::round_weights(conv);
             }
         }
         let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;

@@ -204,9 +204,10 @@ fn prepare(options: &FitOptions, run: &Run, progress: &Progress) -> Result<(Extr
         }
         let changed = |what| RunError::Changed { run: run.folder.clone(), what };
         let info = run.info()?;
-        // More epochs are the one change that a resumed run may ask for.
+        // More epochs are the one change that a resumed run may ask for; what only `export` reads does not count.
         let mut earlier = run.config()?;
         earlier.train.epochs = config.train.epochs;
+        earlier.quantise = config.quantise.clone();
         if earlier != *config {
             return Err(changed("config").into());
         }

@@ -73,8 +73,8 @@ pub fn to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]) {
 #[inline(always)]
 pub fn to_byte_row(scale: f32, zero: f32, x: &[f32], out: &mut [u8]) {
     for (out, &x) in out.iter_mut().zip(x) {
-        // Within 0..=255 the addition is exact; a value that is no number becomes the smallest.
-        *out = ((x / scale).round_ties_even() + zero).max(0.0).min(255.0) as u8;
+        // Within 0..=255 the addition is exact; a value that is no number becomes 0.
+        *out = ((x / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8;
     }
 }
 

@@ -30,9 +30,14 @@ pub fn read_category(
     normal: &str,
     mask: fn(&Path, &Sample) -> Option<PathBuf>,
 ) -> Result<DataSet, DataError> {
+    // The masks are the test images': a training image that has a test image's name in its class has none.
+    let is_test = |sample: &Sample| {
+        let class_and_name = sample.path.strip_prefix(root.join("train")).unwrap_or(&sample.path);
+        root.join("test").join(class_and_name).exists()
+    };
     let list = |part: &str| -> Result<Vec<Sample>, DataError> {
         let mut samples = listing::classes(&root.join(part), |class| class == normal)?;
-        for sample in &mut samples {
+        for sample in samples.iter_mut().filter(|s| part == "test" || !is_test(s)) {
             sample.mask = mask(root, sample);
         }
         Ok(samples)
