@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub struct BenchOptions {
     pub bundle: PathBuf,
     pub threads: usize,
+    /// Width and height of the frame; without, those of the model's input.
+    pub frame: Option<(u32, u32)>,
     pub runs: usize,
     pub json: bool,
 }
@@ -44,7 +46,10 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let load_ms = ms(begun.elapsed());
     let input = bundle.manifest.input;
     let golden = bundle.golden.first().and_then(|g| crate::imaging::decode(&g.png, "golden sample".as_ref()).ok());
-    let image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
+    let mut image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
+    if let Some((width, height)) = options.frame {
+        image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
+    }
 
     let mut stages: [(&str, Vec<f64>); 4] = ["fit", "engine", "score", "total"].map(|name| (name, Vec::new()));
     for run in 0..WARM_UP + options.runs.max(1) {

@@ -110,12 +110,22 @@ struct Bench {
     /// Threads of the network
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
+    /// Size of the frame, as a camera would give it [default: the model's input]
+    #[arg(long, value_name = "WxH", value_parser = frame_size)]
+    frame: Option<(u32, u32)>,
     /// Frames that are measured, after three that are not
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// `1920x1080` → width and height.
+fn frame_size(text: &str) -> Result<(u32, u32), String> {
+    let side = |s: &str| s.parse().ok().filter(|side| (1..=16_384).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| "WIDTHxHEIGHT expected, each from 1 to 16384, for instance 1920x1080".into())
 }
 
 #[derive(Subcommand)]
@@ -177,8 +187,8 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
             let threads = usize::from(threads);
             Ok(agent::infer(&agent::InferOptions { bundle, images, json, heatmaps, threads, threshold })?)
         }
-        Command::Bench(Bench { bundle, threads, runs, json }) => {
-            Ok(agent::bench(&agent::BenchOptions { bundle, threads: usize::from(threads), runs, json })?)
+        Command::Bench(Bench { bundle, threads, frame, runs, json }) => {
+            Ok(agent::bench(&agent::BenchOptions { bundle, threads: usize::from(threads), frame, runs, json })?)
         }
         Command::Cameras => Ok(agent::cameras()),
         Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),
