@@ -3,8 +3,8 @@
     python3 -m venv v && v/bin/pip install -r tests/reference/requirements.txt
     v/bin/python benches/compare_onnxruntime.py --agent target/release/ckaad-agent [--threads 1,2] [--rounds 5] [--runs 20] BUNDLE...
 
-Both run the bundle's model.onnx on its first golden sample (or a grey picture), the same number of threads each, in turns, so that other work
-on the machine meets both. Compared is the engine alone: u8 image in, anomaly map out. A round's time is the median of its runs; reported are the
+Both run the bundle's model.onnx, the agent on its first golden sample and ONNX Runtime on noise (neither's time depends on the picture), the same
+number of threads each, in turns, so that other work on the machine meets both. Compared is the engine alone: u8 image in, anomaly map out. A round's time is the median of its runs; reported are the
 median of the rounds and the ratio of the medians.
 """
 

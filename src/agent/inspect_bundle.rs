@@ -29,11 +29,12 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
     }
     say(format_args!("{}", bundle.summary().trim_end()));
     if bundle.manifest.precision == Precision::Int8 {
-        let cannot = |e| VerifyError::Inspect(path.to_owned(), e);
-        let inspector = Inspector::new(&bundle, &InspectOptions::default()).map_err(cannot)?;
-        match inspector.unfused() {
-            [] => say(format_args!("int8         every quantised operator is fused; {} kernels", instruction_set())),
-            left => left.iter().for_each(|node| say(format_args!("not fused    {node}"))),
+        match Inspector::new(&bundle, &InspectOptions::default()) {
+            Ok(inspector) if inspector.unfused().is_empty() => {
+                say(format_args!("int8         every quantised operator is fused; {} kernels", instruction_set()));
+            }
+            Ok(inspector) => inspector.unfused().iter().for_each(|node| say(format_args!("not fused    {node}"))),
+            Err(e) => say(format_args!("int8         cannot be run here: {e}")),
         }
     }
     Ok(Outcome::Well)

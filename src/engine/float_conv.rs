@@ -1,4 +1,4 @@
-//! `QLinearConv` → the same integers in f32.
+//! `QLinearConv` → the same integers in f32: for what the int8 engine does not take (groups that are not channels, dilation).
 //!
 //! tract's own quantised convolution is slower than its f32 one: around the integer product it makes about ten passes over
 //! i32 tensors, and a depthwise one becomes C separate products. So the bytes are widened to f32, convolved with the integer
@@ -8,7 +8,7 @@
 //! x ─DequantizeLinear(1, zero)─► Conv(integer weights, integer bias) ─► Floor ─► Mul(x_scale * w_scale / y_scale) ─► QuantizeLinear(1, zero)─► y
 //! ```
 //!
-//! f32 holds every integer below 2^24, so the sums are those of the integer product, and the multiplier and the rounding
+//! f32 holds every integer below 2^24, so smaller sums are those of the integer product (larger ones lose their last bits), and the multiplier and the rounding
 //! (to even) are ONNX Runtime's. Real scales in the convolution would not do: where a sum lies between two bytes, they round
 //! it differently, and a deep net makes much of that (measured: 4 % of the map's range after 4 such bytes in the first
 //! layer). `Floor` changes no integer; it keeps tract from folding the multiplier into the weights. Nodes that are
@@ -48,7 +48,8 @@ fn replacement(
     let channels = *weight.dims.first()?;
     let w_scales = f32s(constant(4)?)?;
     let biases = i32s(constant(8)?)?;
-    let symmetric = constant(5)?.raw_data.iter().all(|&z| z == 0);
+    let zeros = &constant(5)?.raw_data;
+    let symmetric = !zeros.is_empty() && zeros.iter().all(|&z| z == 0);
     let i8s = weight.data_type == DataType::Int8 as i32 && !weight.raw_data.is_empty();
     if !symmetric || !i8s || w_scales.len() as i64 != channels || biases.len() as i64 != channels {
         return None;

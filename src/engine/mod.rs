@@ -60,12 +60,18 @@ impl Plan {
         let mut reader = tract_onnx::onnx();
         int8::register(&mut reader);
         let proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
+        if proto.graph.as_ref().is_some_and(int8::forged) {
+            return Err(EngineError::Unsupported(format!(
+                "it uses the operator {}, which is no file's to use",
+                int8::REGION
+            )));
+        }
         let mut parted = proto.clone();
         let unfused = int8::partition(&mut parted, threads);
         // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
         let loaded = Loaded::new(&reader, parted, unfused);
         let Loaded { runnable, width, height, outputs, unfused } = match loaded {
-            Err(EngineError::Unsupported(_)) => Loaded::new(&reader, proto, vec!["the whole network".into()])?,
+            Err(EngineError::Unsupported(e)) => Loaded::new(&reader, proto, vec![format!("the whole network: {e}")])?,
             loaded => loaded?,
         };
         let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
@@ -77,7 +83,8 @@ impl Plan {
         (self.width, self.height)
     }
 
-    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`.
+    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line, `the whole network` and
+    /// why, where it takes nothing.
     pub fn unfused(&self) -> &[String] {
         &self.unfused
     }
@@ -114,7 +121,14 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(reader: &tract_onnx::Onnx, mut proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+    /// A file that makes tract panic is a file that cannot be run; the daemon goes on.
+    fn new(reader: &tract_onnx::Onnx, proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+        let load = std::panic::AssertUnwindSafe(|| Loaded::build(reader, proto, unfused));
+        let panicked = || EngineError::Unsupported("it is not sound: reading it failed half-way".into());
+        std::panic::catch_unwind(load).unwrap_or_else(|_| Err(panicked()))
+    }
+
+    fn build(reader: &tract_onnx::Onnx, mut proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
         float_conv::rewrite(&mut proto);
         let model = reader
             .model_for_proto_model(&proto)
@@ -189,6 +203,9 @@ impl Engine {
     }
 }
 
+/// Pixels of the input along a side; products of such sizes do not overflow.
+const LARGEST_SIDE: usize = 1 << 14;
+
 fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
     let contract = |found: String| EngineError::Contract(format!("input u8 [1,H,W,3] expected, found {found}"));
     let inputs = model.input_outlets().map_err(|e| contract(e.to_string()))?;
@@ -197,7 +214,9 @@ fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
     }
     let fact = model.input_fact(0).map_err(|e| contract(e.to_string()))?;
     match (fact.datum_type, fact.shape.as_concrete()) {
-        (DatumType::U8, Some(&[1, height, width, 3])) => Ok((width, height)),
+        (DatumType::U8, Some(&[1, height, width, 3])) if (1..=LARGEST_SIDE).contains(&height.max(width)) => {
+            Ok((width, height))
+        }
         _ => Err(contract(format!("{fact:?}"))),
     }
 }

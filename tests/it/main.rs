@@ -7,6 +7,8 @@ mod bundle;
 mod datasets;
 mod floors;
 #[cfg(feature = "train")]
+mod hostile_onnx;
+#[cfg(feature = "train")]
 mod metrics;
 mod parity;
 mod qlinearconv;

@@ -44,6 +44,7 @@ fn every_operator_is_taken_and_gives_what_onnx_runtime_gives() {
         let theirs: Vec<f32> =
             read(format!("{name}.f32")).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(ours.len(), theirs.len(), "{name}");
+        assert!(ours.iter().chain(&theirs).all(|v| v.is_finite()), "{name}");
         let steps = |(a, b): (&f32, &f32)| ((a - b) / step).abs().round();
         let worst = ours.iter().zip(&theirs).map(steps).fold(0.0, f32::max);
         let unequal = ours.iter().zip(&theirs).filter(|&pair| steps(pair) > 0.0).count();

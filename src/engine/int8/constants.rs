@@ -64,6 +64,13 @@ impl<'a> Constants<'a> {
         Some((tensor.int32_data.iter().map(|&v| v as u8).collect(), signed))
     }
 
+    /// One value for all, or one a channel of `[1,C,H,W]`.
+    pub fn per_channel(&self, name: &str) -> Option<Vec<f32>> {
+        let (dims, values) = (&self.get(name)?.dims, self.f32s(name)?);
+        let along_channels = matches!(dims.as_slice(), &[1, c, 1, 1] | &[c, 1, 1] if c == values.len() as i64);
+        (values.len() == 1 || along_channels).then_some(values)
+    }
+
     /// Of a whole tensor: one scale, finite and above 0, and one zero point.
     pub fn quantisation(&self, scale: &str, zero: &str) -> Option<Quantisation> {
         let scale = self.f32(scale).filter(|s| s.is_finite() && *s > 0.0)?;

@@ -1,10 +1,13 @@
 //! The body of a region's node → [`Region`].
 
-use super::partition::{BODY, REGION};
+use super::partition::{BODY, REGION, byte_result};
 use super::patterns::Graph;
 use super::region::{Id, Input, Node, Op, Region};
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{GraphProto, NodeProto, tensor_proto::DataType, type_proto};
+
+/// Weights of a region, each time that a node reads them.
+const MOST_WEIGHTS: usize = 256 << 20;
 
 /// # Errors
 /// A sentence, when the node is not what [`super::partition`] writes.
@@ -28,6 +31,23 @@ impl<'a> Lowering<'a> {
         let graph = Graph::of(self.body);
         let outputs: HashSet<&str> = self.body.output.iter().map(|o| o.name.as_str()).collect();
         let found: Vec<_> = (0..graph.nodes.len()).map(|i| graph.find(i)).collect();
+        let weights: usize = found.iter().flatten().map(|m| m.op.weights()).sum();
+        if weights > MOST_WEIGHTS {
+            return Err(format!("{weights} weights are more than {MOST_WEIGHTS}"));
+        }
+        // Byte tensors; true for i8.
+        let mut bytes: HashMap<String, bool> = HashMap::new();
+        for (i, input) in self.body.input.iter().enumerate() {
+            bytes.insert(
+                input.name.clone(),
+                self.outer(&input.name).is_some_and(|(index, signed)| index == i && signed),
+            );
+        }
+        for node in &self.body.node {
+            if let (Some(signed), Some(name)) = (byte_result(&graph, node, &bytes), node.output.first()) {
+                bytes.insert(name.clone(), signed);
+            }
+        }
         // What somebody reads inside: the parts of larger patterns are read by nobody.
         let mut read: HashSet<String> = HashSet::new();
         for (node, found) in self.body.node.iter().zip(&found).rev() {
@@ -37,7 +57,8 @@ impl<'a> Lowering<'a> {
             }
         }
         for (node, found) in self.body.node.iter().zip(found) {
-            let (Some(m), name) = (found, node.output[0].as_str()) else { continue };
+            let (Some(m), [name]) = (found, node.output.as_slice()) else { continue };
+            let name = name.as_str();
             let (inside, outside) = (read.contains(name), outputs.contains(name));
             if !inside && !outside {
                 continue;
@@ -61,8 +82,11 @@ impl<'a> Lowering<'a> {
             let name = output.name.as_str();
             let mut id = *self.ids.get(name).ok_or_else(|| unknown(name))?;
             if !self.region.nodes[id].op.leaves() {
-                let op =
-                    if self.region.floats()[id] { Op::Floats } else { Op::Bytes { signed: self.signed(&graph, name) } };
+                let op = if self.region.floats()[id] {
+                    Op::Floats
+                } else {
+                    Op::Bytes { signed: bytes.get(name).copied().unwrap_or_default() }
+                };
                 self.region.nodes.push(Node { name: name.into(), op, inputs: vec![id] });
                 id = self.region.nodes.len() - 1;
             }
@@ -93,27 +117,6 @@ impl<'a> Lowering<'a> {
         let (index, signed) = self.outer(name).ok_or_else(|| unknown(name))?;
         let name = self.body.input[index].name.as_str();
         Ok(self.push(name, Op::Input(Input { index, channels_last: false, signed, append: None }), vec![]))
-    }
-
-    /// Whether a byte tensor is i8 in the file: what its writer says, or its writer's input.
-    fn signed(&self, graph: &Graph, name: &str) -> bool {
-        let mut name = name;
-        loop {
-            if let Some((_, signed)) = self.outer(name) {
-                return signed;
-            }
-            let Some(node) = self.body.node.iter().find(|n| n.output.iter().any(|o| o == name)) else { return false };
-            let zero = match node.op_type.as_str() {
-                "QLinearConv" => node.input.get(7),
-                "QuantizeLinear" => node.input.get(2),
-                _ => None,
-            };
-            if let Some((_, signed)) = zero.and_then(|z| graph.constants.bytes(z)) {
-                return signed;
-            }
-            let Some(first) = node.input.first() else { return false };
-            name = first;
-        }
     }
 }
 

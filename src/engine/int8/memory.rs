@@ -25,6 +25,8 @@ pub struct Memory {
 
 /// Kernels read up to the end of a quad.
 const GUARD: usize = 64;
+/// Bytes that a region's tensors may take: far above any network for a device.
+const MOST_MEMORY: u64 = 4 << 30;
 /// A pixel of at most so many channels, read only by dense convolutions, is not filled up: the image.
 const TIGHT: usize = 4;
 
@@ -47,7 +49,7 @@ impl Buffer {
     }
 
     fn row_start(&self, y: usize) -> usize {
-        debug_assert!(y < self.shape[1]);
+        assert!(y < self.shape[1]);
         self.start() + y * self.row_bytes()
     }
 
@@ -140,6 +142,9 @@ pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
         alive.push((offset..offset + need, id));
         alive.sort_by_key(|(range, _)| range.start);
         bytes = bytes.max(offset + need);
+    }
+    if bytes as u64 > MOST_MEMORY {
+        return Err(format!("it needs {bytes} bytes of memory, more than {MOST_MEMORY}"));
     }
     Ok(Memory { buffers, bytes })
 }

@@ -40,4 +40,4 @@ mod steps;
 
 pub use kernels::{Isa, peak};
 pub use op::register;
-pub use partition::partition;
+pub use partition::{REGION, forged, partition};

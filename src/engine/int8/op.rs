@@ -15,7 +15,7 @@ use tract_onnx::tract_hir::internal::*;
 pub fn register(reader: &mut tract_onnx::Onnx) {
     reader.op_register.insert(REGION, |_, node| {
         let region = lower::region(node).map_err(|e| format_err!("{e}"))?;
-        let threads = node.attribute.iter().find(|a| a.name == THREADS).map_or(1, |a| a.i.max(1) as usize);
+        let threads = node.attribute.iter().find(|a| a.name == THREADS).map_or(1, |a| a.i.clamp(1, 256) as usize);
         let inputs = input_types(&region, node);
         Ok((expand(Unshaped { region: Arc::new(region), inputs, threads }), vec![]))
     });
@@ -25,8 +25,9 @@ pub fn register(reader: &mut tract_onnx::Onnx) {
 fn input_types(region: &Region, node: &NodeProto) -> Vec<DatumType> {
     let mut types = vec![DatumType::U8; node.input.len()];
     for node in &region.nodes {
-        if let RegionOp::Input(input) = &node.op {
-            types[input.index] = if input.signed { DatumType::I8 } else { DatumType::U8 };
+        let RegionOp::Input(input) = &node.op else { continue };
+        if let Some(kind) = types.get_mut(input.index).filter(|_| input.signed) {
+            *kind = DatumType::I8;
         }
     }
     types

@@ -36,6 +36,9 @@ pub struct Dense {
     pub quads: usize,
     /// `[block][quad]`, each `[16 output channels][4 input bytes]` i8.
     pub weights: Vec<Line>,
+    /// 128 times the sum of each output channel's weights: what sums lack whose inputs are taken as i8, 128 less.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    pub shift: Vec<i32>,
     pub requant: Requant,
 }
 
@@ -84,6 +87,71 @@ pub struct Depthwise {
     /// `[tap][channel]`, widened: what multiply-add instructions take.
     pub weights: Vec<i32>,
     pub requant: Requant,
+    /// For kernels that take 64 channels and a few pixels of a row at once, where there is one for this window.
+    pub wide: Option<Wide>,
+}
+
+/// A depthwise convolution for dot products of bytes along a row: some groups of 4 input columns give a few output pixels.
+#[derive(Clone, Debug)]
+pub struct Wide {
+    /// Of the kernel, down and across, and of its step across.
+    pub rows: usize,
+    pub across: usize,
+    pub stride: usize,
+    /// Bytes between input rows, and between input columns.
+    pub row: usize,
+    pub column: usize,
+    /// `[64 channels][row][pixel][group][4]`, each `[4 times 4 channels][4 columns]` i8 as interleaving the columns' bytes leaves them, 0 where a
+    /// pixel's kernel does not reach a column.
+    pub weights: Vec<Line>,
+    /// Bias and scale of each 64 channels in the same order, 4 lines of 16 values.
+    pub bias: Vec<i32>,
+    pub scale: Vec<f32>,
+}
+
+/// Channels of a [`Wide`] tile.
+pub const WIDE: usize = 64;
+
+impl Wide {
+    /// The channel that value `lane` of register `part` is of, within 64: what unpacking bytes, then pairs, within 128 bits gives.
+    fn channel(part: usize, lane: usize) -> usize {
+        lane / 4 * 16 + part * 4 + lane % 4
+    }
+
+    fn new(of: &Weights, stride: usize, requant: &Requant, column: usize, row: usize) -> Option<Wide> {
+        let [out, _, rows, across] = of.dims;
+        // Output pixels of a tile, and groups of 4 columns that they need.
+        let (pixels, groups) = match (across, stride) {
+            (3, 1) => (2, 1),
+            (3, 2) => (3, 2),
+            (5, 1) => (4, 2),
+            (5, 2) => (2, 2),
+            _ => return None,
+        };
+        let chunks = out.div_ceil(WIDE);
+        let mut weights = Vec::with_capacity(chunks * rows * pixels * groups * 4);
+        let (mut bias, mut scale) = (vec![], vec![]);
+        for chunk in 0..chunks {
+            for (y, pixel, group) in
+                (0..rows).flat_map(|y| (0..pixels).flat_map(move |p| (0..groups).map(move |g| (y, p, g))))
+            {
+                for part in 0..4 {
+                    weights.push(Line(std::array::from_fn(|byte| {
+                        let channel = chunk * WIDE + Wide::channel(part, byte / 4);
+                        let x = (4 * group + byte % 4).checked_sub(pixel * stride).filter(|&x| x < across);
+                        let weight = |x: usize| of.values[(channel * rows + y) * across + x] as u8;
+                        x.filter(|_| channel < out).map_or(0, weight)
+                    })));
+                }
+            }
+            for (part, lane) in (0..4).flat_map(|part| (0..BLOCK).map(move |lane| (part, lane))) {
+                let channel = chunk * WIDE + Wide::channel(part, lane);
+                bias.push(requant.bias.get(channel).copied().unwrap_or(0));
+                scale.push(requant.scale.get(channel).copied().unwrap_or(0.0));
+            }
+        }
+        Some(Wide { rows, across, stride, row, column, weights, bias, scale })
+    }
 }
 
 /// A quantised convolution as the ONNX file says it, activations already as u8.
@@ -152,11 +220,17 @@ impl Weights {
                 }
             }
         }
-        Dense { segments, blocks, quads, weights, requant: self.requant() }
+        let mut shift: Vec<i32> = self
+            .values
+            .chunks_exact(channels * height * width)
+            .map(|channel| channel.iter().map(|&w| 128 * i32::from(w)).sum())
+            .collect();
+        shift.resize(blocks * BLOCK, 0);
+        Dense { segments, blocks, quads, weights, shift, requant: self.requant() }
     }
 
-    /// As [`Weights::dense`], for one group a channel.
-    pub fn depthwise(&self, lanes: usize, row: usize) -> Depthwise {
+    /// As [`Weights::dense`], for one group a channel; `stride` is the step across.
+    pub fn depthwise(&self, lanes: usize, row: usize, stride: usize) -> Depthwise {
         let [out, _, height, width] = self.dims;
         let blocks = out.div_ceil(BLOCK);
         let mut taps = vec![];
@@ -166,7 +240,9 @@ impl Weights {
             let of_channel = |c: usize| i32::from(self.values[(c * height + y) * width + x]);
             weights.extend((0..blocks * BLOCK).map(|c| if c < out { of_channel(c) } else { 0 }));
         }
-        Depthwise { taps, blocks, weights, requant: self.requant() }
+        let requant = self.requant();
+        let wide = Wide::new(self, stride, &requant, lanes, row);
+        Depthwise { taps, blocks, weights, requant, wide }
     }
 }
 

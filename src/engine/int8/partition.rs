@@ -21,14 +21,37 @@ pub const THREADS: &str = "threads";
 /// Puts quantised nodes together. Returns the quantised nodes that it left, as `operator: result`.
 pub fn partition(model: &mut ModelProto, threads: usize) -> Vec<String> {
     let Some(graph) = &mut model.graph else { return vec![] };
+    if graph.node.len() > MOST_NODES || !writes_once(graph) {
+        return vec!["the whole network".into()];
+    }
     let plan = Plan::of(graph);
     let mut nodes: Vec<NodeProto> = (0..plan.levels).filter_map(|level| plan.region(graph, level, threads)).collect();
     nodes.extend(graph.node.iter().zip(&plan.kept).filter(|(_, kept)| **kept).map(|(n, _)| n.clone()));
     let left = plan.left(graph);
     graph.node = in_order(graph, nodes);
-    let read: HashSet<&str> = graph.node.iter().flat_map(|n| n.input.iter().map(String::as_str)).collect();
+    let outputs = graph.output.iter().map(|o| o.name.as_str());
+    let read: HashSet<&str> =
+        graph.node.iter().flat_map(|n| n.input.iter().map(String::as_str)).chain(outputs).collect();
     graph.initializer.retain(|t| read.contains(t.name.as_str()));
     left
+}
+
+/// Nodes of a graph that is looked into: ten times those of any network for a device.
+const MOST_NODES: usize = 4096;
+
+/// Whether the file brings regions of its own, which only [`partition`] may write: the kernels trust what it writes.
+pub fn forged(graph: &GraphProto) -> bool {
+    let inside = |a: &AttributeProto| a.g.iter().chain(&a.graphs).any(forged);
+    graph.node.iter().any(|n| n.op_type == REGION || n.attribute.iter().any(inside))
+}
+
+/// Whether every tensor has one writer, as ONNX asks for.
+fn writes_once(graph: &GraphProto) -> bool {
+    let constants: HashSet<&String> = graph.initializer.iter().map(|t| &t.name).collect();
+    let inputs = graph.input.iter().map(|i| &i.name).filter(|name| !constants.contains(name));
+    let results = graph.node.iter().flat_map(|n| &n.output).filter(|name| !name.is_empty());
+    let mut seen: HashSet<&String> = HashSet::new();
+    graph.initializer.iter().map(|t| &t.name).chain(inputs).chain(results).all(|name| seen.insert(name))
 }
 
 /// What becomes of each node.
@@ -38,6 +61,8 @@ struct Plan {
     levels: usize,
     /// The nodes that a taken one stands for.
     parts: HashMap<usize, Vec<usize>>,
+    /// Taken nodes that only bring the image's channels in front.
+    images: HashSet<usize>,
     /// Nodes that stay as they are.
     kept: Vec<bool>,
     /// Tensors that kept nodes read, or that are the graph's outputs.
@@ -53,7 +78,8 @@ impl Plan {
         // From which level on a tensor can be read by a region: that of the region which writes it, or behind all that its writer needs.
         let mut ready: HashMap<&str, usize> = HashMap::new();
         for input in &proto.input {
-            let kind = element_type(input).unwrap_or_default();
+            // Old files list constants among the inputs.
+            let kind = element_type(input).filter(|_| graph.constants.get(&input.name).is_none()).unwrap_or_default();
             if kind == DataType::Uint8 as i32 || kind == DataType::Int8 as i32 {
                 bytes.insert(input.name.clone(), kind == DataType::Int8 as i32);
             }
@@ -67,7 +93,14 @@ impl Plan {
             let level_of =
                 |names: &[String]| names.iter().filter_map(|x| ready.get(x.as_str()).copied()).max().unwrap_or(0);
             let found = graph.find(i).filter(|m| {
-                let bytes = m.inputs.iter().all(|x| bytes.contains_key(x));
+                let bytes_of = &bytes;
+                let bytes = m.inputs.iter().all(|x| bytes_of.contains_key(x));
+                // An i8 is kept 128 higher; who takes bytes for what they are not would be 128 off.
+                let as_said =
+                    m.inputs.iter().zip(&m.signed).all(|(x, signed)| bytes_of.get(x).is_none_or(|s| s == signed));
+                if !as_said {
+                    return false;
+                }
                 // Floats do not cross from one region to another.
                 let here = Some(level_of(&m.inputs));
                 let own_floats = m.inputs.iter().all(|x| floats.get(x.as_str()).copied() == here);
@@ -115,13 +148,17 @@ impl Plan {
         for i in (0..count).rev() {
             // Bringing the image's channels to the front cannot leave a region; it stays where anyone else reads it.
             let node = &proto.node[i];
-            kept[i] |= images.contains(&i) && node.output.iter().any(|o| needed.contains(o));
+            let elsewhere = |name: &String| {
+                let other = |j: usize| level[j].is_some() && level[j] != level[i];
+                (0..count).any(|j| other(j) && parts[&j].iter().any(|&part| proto.node[part].input.contains(name)))
+            };
+            kept[i] |= images.contains(&i) && node.output.iter().any(|o| needed.contains(o) || elsewhere(o));
             if kept[i] {
                 needed.extend(node.input.iter().cloned());
             }
         }
         let levels = level.iter().flatten().max().map_or(0, |l| l + 1);
-        Plan { level, levels, parts, kept, needed, bytes }
+        Plan { level, levels, parts, images, kept, needed, bytes }
     }
 
     /// The region of one level; none where it would only read.
@@ -140,10 +177,9 @@ impl Plan {
                 })
         };
         let written: HashSet<&String> = nodes.iter().flat_map(|n| &n.output).collect();
-        let is_image = |i: usize| graph.node[i].op_type == "Transpose" || graph.node[i].op_type == "Pad";
         let outputs: Vec<String> = anchors
             .iter()
-            .filter(|&&i| !is_image(i))
+            .filter(|i| !self.images.contains(i))
             .flat_map(|&i| &graph.node[i].output)
             .filter(|o| elsewhere(o))
             .cloned()
@@ -193,7 +229,7 @@ impl Plan {
 }
 
 /// Whether a node's result is bytes, and then whether i8.
-fn byte_result(graph: &Graph, node: &NodeProto, bytes: &HashMap<String, bool>) -> Option<bool> {
+pub fn byte_result(graph: &Graph, node: &NodeProto, bytes: &HashMap<String, bool>) -> Option<bool> {
     let signed = |i: usize| Some(graph.constants.bytes(node.input.get(i)?)?.1);
     match node.op_type.as_str() {
         "QLinearConv" => signed(7),

@@ -130,7 +130,7 @@ impl Shared {
             let leave = Leave(self);
             let work = *lock(&self.work);
             if let Some(work) = work {
-                // A panic in the work is the caller's to see: it computes the same and panics as well.
+                // A panic in the work is the caller's to see: `Run` marks the run as failed, and its caller panics.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             }
             drop(leave);

@@ -141,7 +141,7 @@ fn convolution(conv: &Conv, from: Buffer, to: Buffer, threads: usize) -> (usize,
     let macs = conv.weights.values.len() * pixels;
     let in_bytes = at.in_column * conv.window.stride[0];
     if conv.depthwise {
-        let conv = Box::new(conv.weights.depthwise(from.pixel, from.row_bytes()));
+        let conv = Box::new(conv.weights.depthwise(from.pixel, from.row_bytes(), conv.window.stride[1]));
         // The weights are a few kilobytes: all blocks at once.
         let cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks, threads);
         return (cut.units(), Kind::Depthwise { conv, at, input, output, cut });

@@ -147,9 +147,30 @@ pub struct Node {
 }
 
 impl Op {
+    pub fn weights(&self) -> usize {
+        match self {
+            Op::Conv(conv) => conv.weights.values.len(),
+            // 16 output channels lie side by side, however few there are.
+            Op::FloatConv(conv) => conv.values.len() / conv.dims[0] * conv.dims[0].next_multiple_of(16),
+            _ => 0,
+        }
+    }
+
     /// Whether its result leaves the region.
     pub fn leaves(&self) -> bool {
         matches!(self, Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } | Op::CosineError(_) | Op::Distance)
+    }
+
+    /// Whether it reads floats rather than bytes; none where it reads either.
+    fn reads_floats(&self) -> Option<bool> {
+        match self {
+            Op::Input(_) | Op::MaxPool(_) | Op::Upsample(_) | Op::Concat | Op::CosineError(_) => None,
+            Op::Conv(_) | Op::Add(_) | Op::Float { .. } | Op::Dequantise { .. } | Op::Bytes { .. } => Some(false),
+            Op::Quantise { .. } | Op::FloatConv(_) | Op::FloatAdd(_) | Op::InstanceNorm(_) | Op::Append(_) => {
+                Some(true)
+            }
+            Op::AveragePool(_) | Op::Enlarge(_) | Op::Unit { .. } | Op::Distance | Op::Floats => Some(true),
+        }
     }
 
     /// Whether its result is floats rather than bytes, where its inputs are `of`.
@@ -175,6 +196,12 @@ pub struct Region {
 /// Elements that a tensor may have: far above any frame, far below what would overflow.
 const LARGEST: usize = 1 << 28;
 
+/// Whether a tensor has elements, and not too many.
+fn small(shape: &Shape) -> bool {
+    let elements = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+    elements.is_some_and(|n| (1..LARGEST).contains(&n))
+}
+
 impl Region {
     /// Which results are floats rather than bytes.
     pub fn floats(&self) -> Vec<bool> {
@@ -191,10 +218,19 @@ impl Region {
     /// # Errors
     /// A sentence that names the node whose inputs do not fit.
     pub fn shapes(&self, inputs: &[[usize; 4]]) -> Result<Vec<Shape>, String> {
+        let floats = self.floats();
         let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
+            // The kernels rely on this: each tensor is in memory, and of the kind that its reader takes.
+            let readable = node.inputs.iter().all(|&i| {
+                let kind = node.op.reads_floats().unwrap_or(floats[node.inputs[0]]);
+                i < shapes.len() && !self.nodes[i].op.leaves() && floats[i] == kind
+            });
+            if !readable {
+                return Err(format!("{}: {} cannot read its inputs", node.name, node.op.name()));
+            }
             let of: Vec<Shape> = node.inputs.iter().map(|&i| shapes[i]).collect();
-            let shape = node.shape(&of, inputs).filter(|s| (1..LARGEST).contains(&s.iter().product()));
+            let shape = node.shape(&of, inputs).filter(small);
             let Some(shape) = shape else {
                 return Err(format!(
                     "{}: inputs of {of:?} (channels, height, width) do not fit {}",
@@ -222,7 +258,7 @@ impl Node {
                 let [out, depth, ..] = conv.weights.dims;
                 let fits = if conv.depthwise { out == channels && depth == 1 } else { depth == channels };
                 let [height, width] = conv.window.over(first?)?;
-                fits.then_some([out, height, width])
+                (fits && conv.weights.bounded()).then_some([out, height, width])
             }
             Op::InstanceNorm(norm) => {
                 let fits = norm.scale.len() == first?[0] && norm.offset.len() == first?[0];

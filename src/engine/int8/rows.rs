@@ -45,8 +45,11 @@ pub unsafe fn instance_norm(norm: &InstanceNorm, from: &Buffer, to: &Buffer, mem
         }
     }
     let (scale, offset) = (&norm.scale[channels.clone()], &norm.offset[channels.clone()]);
-    let factor: [f32; BLOCK] =
-        std::array::from_fn(|i| (f64::from(scale[i]) / (variance[i] / count + f64::from(norm.epsilon)).sqrt()) as f32);
+    let factor: [f32; BLOCK] = std::array::from_fn(|i| match scale[i] {
+        // Lanes behind the last channel stay 0, whatever epsilon is.
+        0.0 => 0.0,
+        scale => (f64::from(scale) / (variance[i] / count + f64::from(norm.epsilon)).sqrt()) as f32,
+    });
     for y in 0..height {
         for (x, pixel) in pixels(y).enumerate() {
             // SAFETY: inside row `y` of `to`, in this block of channels.
@@ -118,7 +121,7 @@ pub struct Between {
 pub fn between(from: usize, to: usize) -> Vec<Between> {
     let position = |i: usize| {
         let x = ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).clamp(0.0, (from - 1) as f32);
-        let first = x as usize;
+        let first = (x as usize).min(from - 1);
         Between { first, second: (first + 1).min(from - 1), share: x - first as f32 }
     };
     (0..to).map(position).collect()

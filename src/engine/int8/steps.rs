@@ -1,7 +1,7 @@
 //! What each step of a program does to one unit: a row of its result, some pixels of some blocks of channels, or one block of channels.
 
 use super::cut::Cut;
-use super::kernels::{self, AddRow, CosineRow, Isa, MAX_BLOCKS, Pixels};
+use super::kernels::{self, AddRow, CosineRow, Isa, Pixels};
 use super::memory::Buffer;
 use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
 use super::region::{Input, InstanceNorm, Shape, Window};
@@ -162,6 +162,17 @@ impl Place<'_> {
     }
 }
 
+impl<'a> Place<'a> {
+    /// Row `y` of a map that leaves.
+    ///
+    /// # Safety
+    /// The result `output` is f32 and has room for that row, which is the caller's alone.
+    unsafe fn map_row(&self, output: usize, y: usize, width: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.target::<f32>(output).add(y * width), width) }
+    }
+}
+
 impl Kind {
     /// # Panics
     /// Never: `Program::compile` made the parts fit, and `Program::run` looked at the inputs.
@@ -173,10 +184,7 @@ impl Kind {
                 // SAFETY: `layout` gave both tensors their room with all borders and a guard behind; units are disjoint.
                 unsafe {
                     let (input, output) = (memory.add(*input), memory.add(*output));
-                    for start in blocks.clone().step_by(MAX_BLOCKS) {
-                        let blocks = start..(start + MAX_BLOCKS).min(blocks.end);
-                        kernels::dense(isa, conv, at, input, output, pixels.clone(), blocks);
-                    }
+                    kernels::dense(isa, conv, at, input, output, pixels, blocks);
                 }
             }
             Kind::Depthwise { conv, at, input, output, cut } => {
@@ -192,10 +200,7 @@ impl Kind {
                 // SAFETY: as above.
                 unsafe {
                     let (input, output) = (memory.add(*input), memory.add(*output));
-                    for start in blocks.clone().step_by(MAX_BLOCKS) {
-                        let blocks = start..(start + MAX_BLOCKS).min(blocks.end);
-                        kernels::dense_f32(isa, conv, at, input, output, pixels.clone(), blocks);
-                    }
+                    kernels::dense_f32(isa, conv, at, input, output, pixels, blocks);
                 }
             }
             Kind::DepthwiseF32 { conv, at, input, output, cut } => {
@@ -315,15 +320,13 @@ impl Kind {
             Kind::FloatCosineError { how, a, b, output } => {
                 let width = a.shape[2];
                 let [a, b] = [a, b].map(|x| unsafe { x.floats(memory, unit) });
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(place.target::<f32>(*output).add(unit * width), width) };
+                let out = unsafe { place.map_row(*output, unit, width) };
                 kernels::cosine_row_f32(isa, how, a, b, out);
             }
             Kind::Distance { count, products, of, output } => {
                 let width = of.shape[2];
                 let (products, of) = unsafe { (products.floats(memory, unit), of.floats(memory, unit)) };
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(place.target::<f32>(*output).add(unit * width), width) };
+                let out = unsafe { place.map_row(*output, unit, width) };
                 kernels::distance_row(isa, *count, products, of, out);
             }
             Kind::Floats { from, output } => {
@@ -342,8 +345,7 @@ impl Kind {
             Kind::CosineError { how, a, b, output } => {
                 let width = a.shape[2];
                 let (a, b) = unsafe { (a.row(memory, unit), b.row(memory, unit)) };
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(place.target::<f32>(*output).add(unit * width), width) };
+                let out = unsafe { place.map_row(*output, unit, width) };
                 kernels::cosine_row(isa, how, a, b, out);
             }
         }

@@ -204,7 +204,8 @@ pub unsafe fn depthwise_f32(
 #[target_feature(enable = "avx2,fma")]
 fn bend(sum: __m256, slope: __m256, ceiling: __m256) -> __m256 {
     let negative = _mm256_cmp_ps::<_CMP_LT_OQ>(sum, _mm256_setzero_ps());
-    _mm256_min_ps(_mm256_blendv_ps(sum, _mm256_mul_ps(sum, slope), negative), ceiling)
+    // In this order what is no number stays so.
+    _mm256_min_ps(ceiling, _mm256_blendv_ps(sum, _mm256_mul_ps(sum, slope), negative))
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
 
 use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
+use crate::engine::int8::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant, WIDE, Wide};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -184,6 +184,20 @@ pub unsafe fn depthwise(
     pixels: Range<usize>,
     blocks: Range<usize>,
 ) {
+    // Whole groups of 64 channels, but for the last.
+    let whole = blocks.start.is_multiple_of(4) && (blocks.end.is_multiple_of(4) || blocks.end == conv.blocks);
+    if let Some(wide) = conv.wide.as_ref().filter(|_| whole) {
+        // SAFETY: the caller's promise, passed on; the tiles' shapes are those of `Wide::new`.
+        unsafe {
+            match (wide.across, wide.stride) {
+                (3, 1) => wide_depthwise::<3, 1, 2, 1>(wide, conv, at, input, output, pixels, blocks),
+                (3, 2) => wide_depthwise::<3, 2, 3, 2>(wide, conv, at, input, output, pixels, blocks),
+                (5, 1) => wide_depthwise::<5, 1, 4, 2>(wide, conv, at, input, output, pixels, blocks),
+                _ => wide_depthwise::<5, 2, 2, 2>(wide, conv, at, input, output, pixels, blocks),
+            }
+        }
+        return;
+    }
     let mut tiles = Tiles::<ACROSS>::new(at, input, output, pixels);
     loop {
         let count = tiles.advance();
@@ -212,6 +226,91 @@ pub unsafe fn depthwise(
                     }
                 }
             }
+        }
+    }
+}
+
+/// A kernel `K` across with step `S`: `T` neighbouring output pixels of 64 channels from `G` groups of 4 columns, whose bytes are interleaved
+/// so that one dot product takes 4 columns of 16 channels, for every pixel that they matter to.
+///
+/// # Safety
+/// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI; `wide` was made for `K`, `S`, `T` and `G`; `blocks` start at a multiple of 4.
+#[allow(clippy::too_many_arguments)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G: usize>(
+    wide: &Wide,
+    conv: &Depthwise,
+    at: &Pixels,
+    input: *const u8,
+    output: *mut u8,
+    pixels: Range<usize>,
+    blocks: Range<usize>,
+) {
+    let zero = _mm512_set1_epi32(conv.requant.zero);
+    for chunk in blocks.start / 4..blocks.end.div_ceil(4) {
+        let bytes = (conv.blocks * BLOCK - chunk * WIDE).min(WIDE);
+        let mask = u64::MAX >> (WIDE - bytes);
+        let (bias, scale) = (&wide.bias[chunk * WIDE..][..WIDE], &wide.scale[chunk * WIDE..][..WIDE]);
+        let weights = &wide.weights[chunk * wide.rows * T * G * 4..][..wide.rows * T * G * 4];
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let (y, x) = (pixel / at.width, pixel % at.width);
+            let count = T.min(at.width - x).min(pixels.end - pixel);
+            // SAFETY: columns behind the last that `count` pixels need are read from the first instead, so all are under a kernel of the
+            // caller's pixels; masks keep within the channels that memory has; `weights`, `bias` and `scale` were cut above.
+            unsafe {
+                let first = input.add(y * at.in_row + x * at.in_column + chunk * WIDE);
+                let needed = (count - 1) * S + K;
+                let offset = |column: usize| if column < needed { column * wide.column } else { 0 };
+                let mut acc = [[_mm512_setzero_si512(); 4]; T];
+                for part in 0..4 {
+                    let bias = _mm512_loadu_si512(bias.as_ptr().add(part * BLOCK).cast());
+                    for sums in &mut acc {
+                        sums[part] = bias;
+                    }
+                }
+                let mut w = weights.as_ptr();
+                for row in 0..wide.rows {
+                    let start = first.add(row * wide.row);
+                    for g in 0..G {
+                        let [a, b, c, d]: [__m512i; 4] =
+                            std::array::from_fn(|i| _mm512_maskz_loadu_epi8(mask, start.add(offset(4 * g + i)).cast()));
+                        let (low_ab, high_ab) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+                        let (low_cd, high_cd) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+                        let quads = [
+                            _mm512_unpacklo_epi16(low_ab, low_cd),
+                            _mm512_unpackhi_epi16(low_ab, low_cd),
+                            _mm512_unpacklo_epi16(high_ab, high_cd),
+                            _mm512_unpackhi_epi16(high_ab, high_cd),
+                        ];
+                        for t in 0..T {
+                            // Known when this is compiled: whether the pixel's kernel reaches any of the columns.
+                            if 4 * g < t * S + K && t * S < 4 * g + 4 {
+                                for part in 0..4 {
+                                    let weights = _mm512_load_si512(w.add((t * G + g) * 4 + part).cast());
+                                    acc[t][part] = _mm512_dpbusd_epi32(acc[t][part], quads[part], weights);
+                                }
+                            }
+                        }
+                    }
+                    w = w.add(T * G * 4);
+                }
+                for (t, sums) in acc.iter().enumerate() {
+                    if t < count {
+                        let rounded: [__m512i; 4] = std::array::from_fn(|part| {
+                            let scale = _mm512_loadu_ps(scale.as_ptr().add(part * BLOCK));
+                            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[part]), scale);
+                            _mm512_add_epi32(_mm512_cvtps_epi32(scaled), zero)
+                        });
+                        // Packing within 128 bits is the way back of unpacking.
+                        let low = _mm512_packs_epi32(rounded[0], rounded[1]);
+                        let high = _mm512_packs_epi32(rounded[2], rounded[3]);
+                        let out = output.add(y * at.out_row + (x + t) * at.out_column + chunk * WIDE);
+                        _mm512_mask_storeu_epi8(out.cast(), mask, _mm512_packus_epi16(low, high));
+                    }
+                }
+            }
+            pixel += count;
         }
     }
 }
@@ -260,7 +359,8 @@ pub unsafe fn depthwise_f32(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bend(sum: __m512, slope: __m512, ceiling: __m512) -> __m512 {
     let negative = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(sum, _mm512_setzero_ps());
-    _mm512_min_ps(_mm512_mask_mul_ps(sum, negative, sum, slope), ceiling)
+    // In this order what is no number stays so.
+    _mm512_min_ps(ceiling, _mm512_mask_mul_ps(sum, negative, sum, slope))
 }
 
 /// Requantises the sums of `OB` blocks and writes them side by side.

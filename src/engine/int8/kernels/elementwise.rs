@@ -55,8 +55,7 @@ impl CosineRow {
 pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         let sum = f32::from(a).mul_add(how.scale_a, f32::from(b).mul_add(how.scale_b, how.offset));
-        // The constructor bounds the sum far below 2^30, so the conversion is exact; unlike `as`, this one is one instruction.
-        let rounded = unsafe { sum.round_ties_even().to_int_unchecked::<i32>() };
+        let rounded = sum.round_ties_even() as i32;
         *out = rounded.clamp(how.low, how.high) as u8;
     }
 }

@@ -264,7 +264,7 @@ macro_rules! compiled_for {
 }
 use {compiled_for, elementwise_kernels};
 
-/// i32 sum → output byte. `|acc * scale|` stays below 2^30 ([`super::pack`] refuses anything else), so the conversion cannot overflow.
+/// i32 sum → output byte. `|acc * scale|` stays below 2^30 (`Region::shapes` refuses anything else), so the conversion cannot overflow.
 #[inline(always)]
 fn requantise(acc: i32, scale: f32, zero: i32) -> u8 {
     ((acc as f32 * scale).round_ties_even() as i32 + zero).clamp(0, 255) as u8

@@ -28,10 +28,7 @@ pub mod dot {
     ) {
         for block in blocks {
             // Inputs are taken as i8, 128 less; this is what the sums then lack.
-            let lacking: [i32; BLOCK] = std::array::from_fn(|o| {
-                let of_channel = conv.weights_of(block).iter().flat_map(|line| &line.0[4 * o..4 * o + 4]);
-                of_channel.fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w as i8) * 128))
-            });
+            let lacking = &conv.shift[block * BLOCK..(block + 1) * BLOCK];
             let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
             loop {
                 let count = tiles.advance();
@@ -307,7 +304,7 @@ pub unsafe fn depthwise_f32(
 #[target_feature(enable = "neon")]
 fn bend(sum: float32x4_t, slope: f32, ceiling: f32) -> float32x4_t {
     let bent = vbslq_f32(vcltzq_f32(sum), vmulq_n_f32(sum, slope), sum);
-    vminnmq_f32(bent, vdupq_n_f32(ceiling))
+    vminq_f32(bent, vdupq_n_f32(ceiling))
 }
 
 /// # Safety

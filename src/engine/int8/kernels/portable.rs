@@ -63,9 +63,7 @@ pub unsafe fn dense_f32(
                     acc.iter_mut().zip(&w.0).for_each(|(sum, w)| *sum = x.mul_add(*w, *sum));
                 }
             }
-            for sum in &mut acc {
-                *sum = if *sum < 0.0 { *sum * conv.slope } else { *sum }.min(conv.ceiling);
-            }
+            acc.iter_mut().for_each(|sum| *sum = bend(*sum, conv.slope, conv.ceiling));
             // SAFETY: the caller promises 64 writable bytes a block.
             unsafe { output.add(block * BLOCK * 4).cast::<[f32; BLOCK]>().write_unaligned(acc) };
         }
@@ -121,13 +119,17 @@ pub unsafe fn depthwise_f32(
                 let w = &conv.weights[tap * conv.blocks + block].0;
                 acc.iter_mut().zip(x).zip(w).for_each(|((sum, x), w)| *sum = x.mul_add(*w, *sum));
             }
-            for sum in &mut acc {
-                *sum = if *sum < 0.0 { *sum * conv.slope } else { *sum }.min(conv.ceiling);
-            }
+            acc.iter_mut().for_each(|sum| *sum = bend(*sum, conv.slope, conv.ceiling));
             // SAFETY: the caller promises 64 writable bytes a block.
             unsafe { output.add(block * BLOCK * 4).cast::<[f32; BLOCK]>().write_unaligned(acc) };
         }
     }
+}
+
+/// Negative sums times `slope`, then at most `ceiling`; what is no number stays so.
+fn bend(sum: f32, slope: f32, ceiling: f32) -> f32 {
+    let bent = if sum < 0.0 { sum * slope } else { sum };
+    if bent > ceiling { ceiling } else { bent }
 }
 
 /// # Safety

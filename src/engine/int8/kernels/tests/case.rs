@@ -137,7 +137,7 @@ impl Case {
 
     pub fn packed(&self) -> Packed {
         if self.depthwise {
-            Packed::Depthwise(self.weights.depthwise(self.lanes, self.row))
+            Packed::Depthwise(self.weights.depthwise(self.lanes, self.row, self.stride[1]))
         } else {
             Packed::Dense(self.weights.dense(self.lanes, self.row))
         }
