@@ -10,8 +10,8 @@ pub struct AddRow {
     /// `zero - (zero_a * scale_a + zero_b * scale_b)`.
     pub offset: f32,
     /// Smallest and largest byte: the activation.
-    pub low: i32,
-    pub high: i32,
+    pub low: u8,
+    pub high: u8,
 }
 
 /// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is `scale_a[c] * byte + offset_a[c]`.
@@ -55,9 +55,18 @@ impl CosineRow {
 pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {
     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
         let sum = f32::from(a).mul_add(how.scale_a, f32::from(b).mul_add(how.scale_b, how.offset));
-        let rounded = sum.round_ties_even() as i32;
-        *out = rounded.clamp(how.low, how.high) as u8;
+        *out = to_byte(sum.round_ties_even(), how.low, how.high);
     }
+}
+
+/// A whole number, saturated; what is no number becomes `low`.
+#[inline(always)]
+fn to_byte(value: f32, low: u8, high: u8) -> u8 {
+    let (low, high) = (f32::from(low), f32::from(high));
+    let value = if value > low { value } else { low };
+    let value = if value < high { value } else { high };
+    // SAFETY: it lies between two bytes. One instruction, where `as` is several.
+    unsafe { value.to_int_unchecked::<i32>() as u8 }
 }
 
 /// `scale * (byte - zero)` of every byte.
@@ -72,8 +81,7 @@ pub fn to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]) {
 #[inline(always)]
 pub fn to_byte_row(scale: f32, zero: f32, x: &[f32], out: &mut [u8]) {
     for (out, &x) in out.iter_mut().zip(x) {
-        // Within 0..=255 the addition is exact; a value that is no number becomes 0.
-        *out = ((x / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8;
+        *out = to_byte((x / scale).round_ties_even() + zero, 0, 255);
     }
 }
 

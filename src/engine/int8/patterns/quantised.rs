@@ -67,7 +67,7 @@ impl Graph<'_> {
         let (qa, qb) = (self.quantisation(a, 1)?, self.quantisation(b, 1)?);
         let (scale_a, scale_b) = (qa.scale / y.scale, qb.scale / y.scale);
         let offset = f32::from(y.zero) - (f32::from(qa.zero) * scale_a + f32::from(qb.zero) * scale_b);
-        let how = AddRow { scale_a, scale_b, offset, low: i32::from(low), high: 255 };
+        let how = AddRow { scale_a, scale_b, offset, low, high: 255 };
         Some(Match {
             op: Op::Add(how),
             inputs: vec![a.input[0].clone(), b.input[0].clone()],

@@ -26,11 +26,11 @@ fn sums_and_maxima_of_rows_agree_at_every_length() {
         let (scale_a, scale_b) = *[(1.0, 0.5), (0.5, 0.25), (0.013, 1.7), (3.0, 300.0)].choose(&mut rng).unwrap();
         let (zero_a, zero_b, zero) = (rng.random::<u8>(), rng.random::<u8>(), rng.random::<u8>());
         let offset = f32::from(zero) - (f32::from(zero_a) * scale_a + f32::from(zero_b) * scale_b);
-        let low = if rng.random() { i32::from(zero) } else { 0 };
+        let low = if rng.random() { zero } else { 0 };
         let how = AddRow { scale_a, scale_b, offset, low, high: 255 };
         let sum = |(&a, &b): (&u8, &u8)| {
             let sum = f32::from(a).mul_add(scale_a, f32::from(b).mul_add(scale_b, offset));
-            (sum.round_ties_even() as i32).clamp(low, 255) as u8
+            (sum.round_ties_even() as i32).clamp(i32::from(low), 255) as u8
         };
         let sums: Vec<u8> = a.iter().zip(&b).map(sum).collect();
         let maxima: Vec<u8> = a.iter().zip(&out[16..]).map(|(&a, &b)| a.max(b)).collect();
