@@ -35,6 +35,7 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
         assert_eq!(samples.len(), 20 + 6 * 2);
         let html = std::fs::read_to_string(&page).unwrap();
         assert!(html.contains("<svg") && html.contains("data:image/jpeg;base64,"));
+        assert_eq!(html.contains("layers in float"), precision == "int8");
         let read = Bundle::read(Path::new(&bundle)).unwrap();
         let expected = if precision == "f32" { Precision::F32 } else { Precision::Int8 };
         assert_eq!(read.manifest.precision, expected);

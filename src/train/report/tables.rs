@@ -171,10 +171,35 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
     if let Some(auroc) = reported(bundle, "image_auroc") {
         fact("image AUROC on held-out training images", number(Some(auroc)));
     }
+    quantised(bundle).into_iter().for_each(|(what, value)| fact(what, value));
     fact("packed", format!("{:.0}", m.created));
     m.licences.iter().for_each(|licence| fact("licence", licence.clone()));
     fact("bundle SHA-256", e.bundle_sha256.clone());
     format!("<h2>Model</h2>{}", table("facts", "", &rows))
+}
+
+/// What int8 cost on held-out images, and which layers stay in float for it.
+fn quantised(bundle: &Bundle) -> Vec<(&'static str, String)> {
+    let Some(q) = bundle.report.as_ref().and_then(|r| r.get("quantisation")).filter(|q| q.is_object()) else {
+        return vec![];
+    };
+    let of = |model: &str, metric: &str| number(q.get(model).and_then(|m| m.get(metric)).and_then(|v| v.as_f64()));
+    let cost = format!(
+        "image AUROC {} against {}, AUPRO {} against {} on held-out images; ranges by {}",
+        of("int8", "image_auroc"),
+        of("f32", "image_auroc"),
+        of("int8", "aupro"),
+        of("f32", "aupro"),
+        q.get("calibration").and_then(|c| c.as_str()).unwrap_or("?"),
+    );
+    let layers: Vec<&str> =
+        q.get("float_layers").and_then(|l| l.as_array()).into_iter().flatten().filter_map(|l| l.as_str()).collect();
+    let all = q.get("layers").and_then(|l| l.as_u64()).unwrap_or_default();
+    let float = match layers.as_slice() {
+        [] => format!("none of {all}"),
+        some => format!("{} of {all}: {}", some.len(), some.join(", ")),
+    };
+    vec![("int8 against f32", cost), ("layers in float", float)]
 }
 
 fn reported(bundle: &Bundle, key: &str) -> Option<f64> {
