@@ -106,7 +106,12 @@ impl Plan {
         }
         let run = |e: TractError| EngineError::Run(format!("{e:#}"));
         let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
-        let outputs = multithread_tract_scope(self.executor.clone(), || self.runnable.run(tvec!(input.into_tvalue())));
+        // An operator that panics over an unsound model must not stop the daemon.
+        let work = std::panic::AssertUnwindSafe(|| {
+            multithread_tract_scope(self.executor.clone(), || self.runnable.run(tvec!(input.into_tvalue())))
+        });
+        let outputs = std::panic::catch_unwind(work)
+            .unwrap_or_else(|_| Err(TractError::msg("an operator failed half-way: the model is not sound")));
         let outputs = outputs.map_err(run)?;
         outputs.iter().map(|o| Ok(o.to_plain_array_view::<f32>().map_err(run)?.iter().copied().collect())).collect()
     }

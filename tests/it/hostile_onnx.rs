@@ -1,7 +1,12 @@
 //! A model that means harm, or is only wrong, is refused in a sentence or run by tract; it never stops the process.
 
+use ckaad_edge::bundle::Bundle;
 use ckaad_edge::engine::{EngineError, Plan};
 use prost::Message;
+use rand::seq::{IndexedMutRandom, IndexedRandom};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::path::Path;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
@@ -179,4 +184,84 @@ fn a_constant_along_the_width_is_not_taken_for_one_a_channel() {
     };
     let (channels, width) = (map(&[1, 3, 1, 1]), map(&[3]));
     assert!(channels.iter().zip(&width).any(|(a, b)| (a - b).abs() > 1e-3), "{channels:?}");
+}
+
+/// One thing of a model changed at random.
+fn mutate(graph: &mut GraphProto, rng: &mut ChaCha8Rng) {
+    let names: Vec<String> = graph.node.iter().flat_map(|n| n.input.iter().chain(&n.output).cloned()).collect();
+    let name = names.choose(rng).expect("names").clone();
+    let at = rng.random_range(0..graph.node.len());
+    let node = &mut graph.node[at];
+    match rng.random_range(0..9) {
+        0 if !node.input.is_empty() => {
+            let i = rng.random_range(0..node.input.len());
+            node.input[i] = name;
+        }
+        1 => node.output = vec![name],
+        2 => {
+            let ops = [
+                "QLinearConv",
+                "Conv",
+                "Add",
+                "Concat",
+                "MaxPool",
+                "Resize",
+                "DequantizeLinear",
+                "QuantizeLinear",
+                "Sub",
+            ];
+            node.op_type = ops.choose(rng).expect("operators").to_string();
+        }
+        3 => {
+            graph.node.remove(at);
+        }
+        4 => {
+            if let Some(a) = node.attribute.choose_mut(rng) {
+                let value = *[-1, 0, 1, 2, 3, 7, 63, 64, 200].choose(rng).expect("values");
+                a.i = value;
+                a.ints.iter_mut().for_each(|i| *i = if rng.random() { value } else { *i });
+            }
+        }
+        5 => node.attribute.clear(),
+        6 => {
+            node.input.truncate(rng.random_range(0..=node.input.len()));
+        }
+        7 => {
+            let tensor = graph.initializer.choose_mut(rng).expect("constants");
+            let keep = rng.random_range(0..=tensor.raw_data.len());
+            tensor.raw_data.truncate(keep);
+        }
+        _ => {
+            let tensor = graph.initializer.choose_mut(rng).expect("constants");
+            match rng.random_range(0..3) {
+                0 => tensor.dims.reverse(),
+                1 => tensor.data_type = rng.random_range(1..12),
+                _ => tensor.raw_data.iter_mut().for_each(|b| *b = rng.random()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shipped_model_changed_at_random_is_run_or_refused() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad");
+    let sound = ModelProto::decode(Bundle::read(&path).unwrap().model.as_slice()).unwrap();
+    let (mut ran, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut model = sound.clone();
+        for _ in 0..rng.random_range(1..=3) {
+            mutate(model.graph.as_mut().unwrap(), &mut rng);
+        }
+        // Panics of tract's reader and operators are caught inside, and come as errors.
+        match load(&model).and_then(|plan| plan.run(&[100; 192 * 192 * 3])) {
+            Ok(_) => ran += 1,
+            Err(e) => {
+                assert!(!e.to_string().is_empty(), "seed {seed}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{ran} ran, {refused} refused");
+    assert!(ran > 20 && refused > 20, "{ran} ran, {refused} refused");
 }
