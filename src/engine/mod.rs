@@ -59,19 +59,19 @@ impl Plan {
     pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
         let mut reader = tract_onnx::onnx();
         int8::register(&mut reader);
-        let proto = reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported)?;
+        let read = || reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported);
+        let mut proto = read()?;
         if proto.graph.as_ref().is_some_and(int8::forged) {
             return Err(EngineError::Unsupported(format!(
                 "it uses the operator {}, which is no file's to use",
                 int8::REGION
             )));
         }
-        let mut parted = proto.clone();
-        let unfused = int8::partition(&mut parted, threads);
+        let unfused = int8::partition(&mut proto, threads);
         // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
-        let loaded = Loaded::new(&reader, parted, unfused);
+        let loaded = Loaded::new(&reader, proto, unfused);
         let Loaded { runnable, width, height, outputs, unfused } = match loaded {
-            Err(EngineError::Unsupported(e)) => Loaded::new(&reader, proto, vec![format!("the whole network: {e}")])?,
+            Err(EngineError::Unsupported(e)) => Loaded::new(&reader, read()?, vec![format!("the whole network: {e}")])?,
             loaded => loaded?,
         };
         let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };

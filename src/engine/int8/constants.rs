@@ -64,6 +64,13 @@ impl<'a> Constants<'a> {
         Some((tensor.int32_data.iter().map(|&v| v as u8).collect(), signed))
     }
 
+    /// The four sides of a convolution's weights.
+    pub fn sides(&self, name: &str) -> Option<[usize; 4]> {
+        let dims = &self.get(name)?.dims;
+        let sides: Vec<usize> = dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+        sides.try_into().ok().filter(|sides: &[usize; 4]| sides.iter().all(|side| (1..1 << 16).contains(side)))
+    }
+
     /// One value for all, or one a channel of `[1,C,H,W]`.
     pub fn per_channel(&self, name: &str) -> Option<Vec<f32>> {
         let (dims, values) = (&self.get(name)?.dims, self.f32s(name)?);

@@ -1,8 +1,8 @@
 //! ONNX model → the same model in which each quantised part is one node.
 //!
-//! A node that the patterns know, with bytes (or floats that a taken node made of bytes) as inputs, is *taken*; taken nodes are put together in regions. Between two taken nodes there
-//! may lie one that is not (a layer left in float), so regions have *levels*: a node's level is how many such gaps lie before it. Nodes of
-//! one level never wait for a node outside that waits for them, so a level can be one node.
+//! A node that the patterns know, with bytes (or floats that a taken node made of bytes) as inputs, is *taken*; taken nodes are put
+//! together in regions. Between two taken nodes there may lie one that is not (an operator that has no kernel), so regions have
+//! *levels*: a node's level is how many such gaps lie before it. Nodes of one level never wait for a node outside that waits for them, so a level can be one node.
 
 use super::patterns::{Graph, Reads};
 use super::region::Op;
@@ -148,11 +148,9 @@ impl Plan {
         for i in (0..count).rev() {
             // Bringing the image's channels to the front cannot leave a region; it stays where anyone else reads it.
             let node = &proto.node[i];
-            let elsewhere = |name: &String| {
-                let other = |j: usize| level[j].is_some() && level[j] != level[i];
-                (0..count).any(|j| other(j) && parts[&j].iter().any(|&part| proto.node[part].input.contains(name)))
-            };
-            kept[i] |= images.contains(&i) && node.output.iter().any(|o| needed.contains(o) || elsewhere(o));
+            let elsewhere =
+                |name: &String| needed.contains(name) || other_level_reads(proto, &level, &parts, level[i], name);
+            kept[i] |= images.contains(&i) && node.output.iter().any(elsewhere);
             if kept[i] {
                 needed.extend(node.input.iter().cloned());
             }
@@ -170,11 +168,7 @@ impl Plan {
         let nodes: Vec<&NodeProto> = members.iter().map(|&i| &graph.node[i]).collect();
         // What others read of it: nodes that stay, and regions of other levels.
         let elsewhere = |name: &String| {
-            self.needed.contains(name)
-                || (0..graph.node.len()).any(|i| {
-                    let other = self.level[i].is_some_and(|l| l != level);
-                    other && self.parts[&i].iter().any(|&part| graph.node[part].input.contains(name))
-                })
+            self.needed.contains(name) || other_level_reads(graph, &self.level, &self.parts, Some(level), name)
         };
         let written: HashSet<&String> = nodes.iter().flat_map(|n| &n.output).collect();
         let outputs: Vec<String> = anchors
@@ -226,6 +220,19 @@ impl Plan {
         let kept = graph.node.iter().zip(&self.kept).filter(|(n, kept)| **kept && quantised(n));
         kept.map(|(n, _)| format!("{}: {}", n.op_type, n.output.first().map_or("", String::as_str))).collect()
     }
+}
+
+/// Whether a region of another level than `here` reads `name`.
+fn other_level_reads(
+    graph: &GraphProto,
+    level: &[Option<usize>],
+    parts: &HashMap<usize, Vec<usize>>,
+    here: Option<usize>,
+    name: &String,
+) -> bool {
+    let other = |i: &usize| level[*i].is_some() && level[*i] != here;
+    let reads = |i: usize| parts[&i].iter().any(|&part| graph.node[part].input.contains(name));
+    (0..graph.node.len()).filter(other).any(reads)
 }
 
 /// Whether a node's result is bytes, and then whether i8.

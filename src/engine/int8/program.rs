@@ -4,8 +4,8 @@
 //! a border of zero points, so no kernel knows about borders. A step is cut in *units*; any thread takes the next unit of a
 //! step, and goes on to the next step when all units of this one are done, whoever did them. Nothing is allocated while it runs.
 
-use super::cut::{Cut, WEIGHTS_IN_CACHE};
-use super::kernels::{BLOCK, Isa, MAX_BLOCKS, Pixels};
+use super::cut::Work;
+use super::kernels::{BLOCK, Isa, Pixels};
 use super::memory::{Buffer, Memory, layout};
 use super::pack::{DenseF32, DepthwiseF32};
 use super::region::{Activation, Conv, FloatConv, Op, Region, Window};
@@ -120,36 +120,27 @@ fn placed(window: Window, from: Buffer, to: Buffer) -> (Pixels, usize, usize) {
 
 fn float_convolution(conv: &FloatConv, from: Buffer, to: Buffer, threads: usize) -> (usize, Kind) {
     let (at, input, output) = placed(conv.window, from, to);
-    let pixels = to.shape[1] * to.shape[2];
-    let macs = 4 * conv.values.len() * pixels;
-    let in_bytes = at.in_column * conv.window.stride[0];
+    // A float is four times the work of a byte.
+    let work = Work::new(conv.window, from, to, 4 * conv.values.len(), threads);
     if conv.depthwise {
         let conv = Box::new(DepthwiseF32::new(conv, from.pixel, from.row_bytes()));
-        let cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks, threads);
+        let cut = work.depthwise(conv.blocks);
         return (cut.units(), Kind::DepthwiseF32 { conv, at, input, output, cut });
     }
     let conv = Box::new(DenseF32::new(conv, from.pixel, from.row_bytes()));
-    let groups = conv.blocks.div_ceil(MAX_BLOCKS);
-    let mut cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks.div_ceil(groups), threads);
-    cut.group_first = conv.weights.len() * 64 <= WEIGHTS_IN_CACHE;
+    let cut = work.dense(conv.blocks, conv.weights.len());
     (cut.units(), Kind::DenseF32 { conv, at, input, output, cut })
 }
 
 fn convolution(conv: &Conv, from: Buffer, to: Buffer, threads: usize) -> (usize, Kind) {
     let (at, input, output) = placed(conv.window, from, to);
-    let pixels = to.shape[1] * to.shape[2];
-    let macs = conv.weights.values.len() * pixels;
-    let in_bytes = at.in_column * conv.window.stride[0];
+    let work = Work::new(conv.window, from, to, conv.weights.values.len(), threads);
     if conv.depthwise {
         let conv = Box::new(conv.weights.depthwise(from.pixel, from.row_bytes(), conv.window.stride[1]));
-        // The weights are a few kilobytes: all blocks at once.
-        let cut = Cut::new(pixels, in_bytes, macs, conv.blocks, conv.blocks, threads);
+        let cut = work.depthwise(conv.blocks);
         return (cut.units(), Kind::Depthwise { conv, at, input, output, cut });
     }
     let conv = Box::new(conv.weights.dense(from.pixel, from.row_bytes()));
-    let groups = conv.blocks.div_ceil(MAX_BLOCKS);
-    let group = conv.blocks.div_ceil(groups);
-    let mut cut = Cut::new(pixels, in_bytes, macs, conv.blocks, group, threads);
-    cut.group_first = conv.weights.len() * 64 <= WEIGHTS_IN_CACHE;
+    let cut = work.dense(conv.blocks, conv.weights.len());
     (cut.units(), Kind::Dense { conv, at, input, output, cut })
 }

@@ -156,13 +156,11 @@ pub struct Place<'a> {
     pub targets: &'a [AtomicPtr<u8>],
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     fn target<T>(&self, output: usize) -> *mut T {
         self.targets[output].load(Ordering::Relaxed).cast()
     }
-}
 
-impl<'a> Place<'a> {
     /// Row `y` of a map that leaves.
     ///
     /// # Safety

@@ -1,7 +1,7 @@
 //! Operators on floats: layers that stay in float, and whole networks in f32.
 
-use super::{Graph, Match, Reads, window};
-use crate::engine::int8::constants::{int, text};
+use super::{Graph, Match, Reads, depthwise, window};
+use crate::engine::int8::constants::text;
 use crate::engine::int8::region::{Activation, FloatConv, InstanceNorm, Op};
 use tract_onnx::pb::NodeProto;
 
@@ -9,24 +9,15 @@ impl Graph<'_> {
     /// The convolution `conv`, whose result as `index` gives it is wanted.
     pub(super) fn float_conv(&self, index: usize, conv: usize, activation: Activation) -> Option<Match> {
         let node = &self.nodes[conv];
-        let tensor = self.constants.get(node.input.get(1)?)?;
-        let dims: Vec<usize> = tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
-        let dims: [usize; 4] =
-            dims.try_into().ok().filter(|d: &[usize; 4]| d.iter().all(|d| (1..1 << 16).contains(d)))?;
+        let dims = self.constants.sides(node.input.get(1)?)?;
         let values = self.constants.f32s(&node.input[1])?;
         let bias = match node.input.get(2).filter(|name| !name.is_empty()) {
             Some(name) => self.constants.f32s(name)?,
             None => vec![0.0; dims[0]],
         };
         let window = window(node, Some([dims[2], dims[3]]))?;
-        let groups = int(node, "group", 1);
-        if groups < 1 {
-            return None;
-        }
-        let depthwise = groups > 1;
-        let sound = (!depthwise || (groups == dims[0] as i64 && dims[1] == 1))
-            && values.len() == dims.iter().product::<usize>()
-            && bias.len() == dims[0];
+        let depthwise = depthwise(node, dims)?;
+        let sound = values.len() == dims.iter().product::<usize>() && bias.len() == dims[0];
         let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation, depthwise });
         let nodes = if index == conv { vec![conv] } else { vec![index, conv] };
         sound.then(|| Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, signed: vec![], nodes })

@@ -131,6 +131,14 @@ fn input(append: Option<u8>) -> Op {
     Op::Input(Input { index: 0, channels_last: true, signed: false, append })
 }
 
+/// Whether a convolution has one group a channel; none where it has other groups than that or one.
+fn depthwise(node: &NodeProto, [out, depth, ..]: [usize; 4]) -> Option<bool> {
+    match int(node, "group", 1) {
+        1 => Some(false),
+        groups => (groups > 1 && groups == out as i64 && depth == 1).then_some(true),
+    }
+}
+
 /// `kernel` where the weights say it; otherwise the node's attribute.
 fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Option<Window> {
     let plain = text(node, "auto_pad", "NOTSET") == "NOTSET"

@@ -1,6 +1,6 @@
 //! Operators on bytes.
 
-use super::{Graph, Match, Reads, input, window};
+use super::{Graph, Match, Reads, depthwise, input, window};
 use crate::engine::int8::constants::{int, ints, text};
 use crate::engine::int8::kernels::AddRow;
 use crate::engine::int8::pack::Weights;
@@ -10,10 +10,7 @@ use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 impl Graph<'_> {
     pub(super) fn conv(&self, node: &NodeProto) -> Option<Op> {
         let (x, y) = (self.quantisation(node, 1)?, self.quantisation(node, 6)?);
-        let tensor = self.constants.get(node.input.get(3)?)?;
-        let dims: Vec<usize> = tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
-        let dims: [usize; 4] =
-            dims.try_into().ok().filter(|d: &[usize; 4]| d.iter().all(|d| (1..1 << 16).contains(d)))?;
+        let dims = self.constants.sides(node.input.get(3)?)?;
         let (values, true) = self.constants.bytes(&node.input[3])? else { return None };
         let (zeros, true) = self.constants.bytes(node.input.get(5)?)? else { return None };
         let out = dims[0];
@@ -25,11 +22,7 @@ impl Graph<'_> {
             Some(name) => self.constants.i32s(name)?,
             None => vec![0; out],
         };
-        let groups = int(node, "group", 1);
-        if groups < 1 {
-            return None;
-        }
-        let depthwise = groups > 1;
+        let depthwise = depthwise(node, dims)?;
         let weights = Weights {
             values: values.iter().map(|&w| w as i8).collect(),
             dims,
@@ -40,8 +33,7 @@ impl Graph<'_> {
         };
         let sizes = weights.values.len() == dims.iter().product::<usize>()
             && weights.multipliers.len() == out
-            && weights.bias.len() == out
-            && (!depthwise || (groups == out as i64 && dims[1] == 1));
+            && weights.bias.len() == out;
         let symmetric = !zeros.is_empty() && zeros.iter().all(|&z| z == 0);
         let window = window(node, Some([dims[2], dims[3]]))?;
         (sizes && symmetric && weights.bounded()).then_some(Op::Conv(Conv { weights, window, depthwise }))
