@@ -101,7 +101,7 @@ fn a_file_cannot_bring_a_region_of_its_own() {
     let threads = AttributeProto { name: "threads".into(), i: i64::MAX, ..Default::default() };
     region.attribute.push(threads);
     let error = load(&model(vec![region], &[("y", 3)])).err().unwrap().to_string();
-    assert!(error.contains("CkaadInt8"), "{error}");
+    assert!(error.contains("CkaadInt8, which is no file's to use"), "{error}");
 }
 
 #[test]
