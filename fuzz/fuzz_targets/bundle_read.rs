@@ -3,7 +3,7 @@
 //! Checksums and digests would keep nearly every mutation at the door, so the first byte says what is repaired before reading.
 #![no_main]
 
-use ckaad_edge_fuzz::bundle::{Bundle, Draft, Member};
+use ckaad_bundle::{Bundle, Draft, Member};
 use ckaad_edge_fuzz::{draft, pack};
 use libfuzzer_sys::fuzz_target;
 

@@ -1,9 +1,6 @@
-//! `ckaad_edge::bundle` from its source, and a small good bundle to start from.
+//! A small good bundle to start from.
 
-#[path = "../../src/bundle/mod.rs"]
-pub mod bundle;
-
-use bundle::*;
+use ckaad_bundle::*;
 
 pub const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 

@@ -1,6 +1,7 @@
 //! Writes the first corpus: a good bundle, and its JSON texts, each behind the byte that says how the target takes it.
 
-use ckaad_edge_fuzz::{bundle::Bundle, draft};
+use ckaad_bundle::Bundle;
+use ckaad_edge_fuzz::draft;
 use std::{fs, io};
 
 fn main() -> io::Result<()> {

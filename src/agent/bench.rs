@@ -1,10 +1,10 @@
 //! `bench`: how long each stage takes on this machine.
 
 use super::{Outcome, peak_rss_bytes, quantile, say};
-use crate::bundle::{Bundle, BundleError};
-use crate::engine::{instruction_set, peak_macs_per_second};
-use crate::imaging::RgbImage;
-use crate::inspect::{InspectError, InspectOptions, Inspector};
+use ckaad_bundle::{Bundle, BundleError};
+use ckaad_inspect::engine::{instruction_set, peak_macs_per_second};
+use ckaad_inspect::imaging::RgbImage;
+use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -45,7 +45,8 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let mut inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
     let load_ms = ms(begun.elapsed());
     let input = bundle.manifest.input;
-    let golden = bundle.golden.first().and_then(|g| crate::imaging::decode(&g.png, "golden sample".as_ref()).ok());
+    let golden =
+        bundle.golden.first().and_then(|g| ckaad_inspect::imaging::decode(&g.png, "golden sample".as_ref()).ok());
     let mut image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
     if let Some((width, height)) = options.frame {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);

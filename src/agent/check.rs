@@ -2,10 +2,10 @@
 
 use super::config::{CameraSettings, Settings};
 use super::{Outcome, say};
-use crate::bundle::Bundle;
 use crate::capture::{Next, SourceConfig};
-use crate::inspect::{InspectOptions, Inspector};
 use crate::mqtt::{Limits, Outbox, probe};
+use ckaad_bundle::Bundle;
+use ckaad_inspect::{InspectOptions, Inspector};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

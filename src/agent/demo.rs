@@ -4,8 +4,8 @@
 use super::config::{Camera, Raw, Settings, SourceKind};
 use super::{Outcome, RunError, run, say};
 use crate::events::{Anomaly, CloudEvent};
-use crate::imaging::Truth;
 use crate::mqtt::{Incoming, LinkError, MqttConfig, Subscriber};
+use ckaad_inspect::imaging::Truth;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};

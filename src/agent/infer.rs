@@ -1,10 +1,10 @@
 //! `infer`: one line an image, through the same inspector as the line.
 
 use super::{Outcome, say};
-use crate::bundle::{Bundle, BundleError};
 use crate::events::RegionBox;
-use crate::imaging::{self, DecodeError};
-use crate::inspect::{self, InspectError, InspectOptions, Inspector, Verdict};
+use ckaad_bundle::{Bundle, BundleError};
+use ckaad_inspect::imaging::{self, DecodeError};
+use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
                     // The running number keeps images of one name in different folders apart.
                     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                     let target = folder.join(format!("{n:04}-{stem}.png"));
-                    let picture = inspect::heatmap(&image, &verdict, &bundle.manifest.input);
+                    let picture = ckaad_inspect::heatmap(&image, &verdict, &bundle.manifest.input);
                     picture.save(&target).map_err(|e| InferError::Heatmap(target, e.to_string()))?;
                 }
             }

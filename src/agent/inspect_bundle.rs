@@ -1,9 +1,9 @@
 //! `bundle inspect` and `bundle verify`.
 
 use super::{Outcome, say};
-use crate::bundle::{Bundle, BundleError, Precision};
-use crate::engine::instruction_set;
-use crate::inspect::{InspectError, InspectOptions, Inspector};
+use ckaad_bundle::{Bundle, BundleError, Precision};
+use ckaad_inspect::engine::instruction_set;
+use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]

@@ -6,9 +6,9 @@ use crate::capture::{Condition, Next, Source};
 use crate::events::{
     CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics, to_json,
 };
-use crate::imaging::{self, Frame, RgbImage, Truth};
-use crate::inspect::{self, Inspector, Verdict};
 use crate::mqtt::{Handle, Message, Rank, SharedOutbox, Stored};
+use ckaad_inspect::imaging::{self, Frame, RgbImage, Truth};
+use ckaad_inspect::{Inspector, Verdict};
 use jiff::Timestamp;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -318,7 +318,7 @@ impl Line {
 
     fn picture(&self, frame: &Frame, verdict: &Verdict) -> image::ImageResult<(&'static str, Vec<u8>)> {
         let picture = shrink(
-            inspect::heatmap(&frame.image, verdict, &self.inspector.manifest().input),
+            ckaad_inspect::heatmap(&frame.image, verdict, &self.inspector.manifest().input),
             self.settings.heatmap.max_side,
         );
         Ok(match self.settings.heatmap.format {
@@ -362,6 +362,7 @@ pub(super) fn shrink(picture: RgbImage, max_side: u32) -> RgbImage {
     }
     let side = |s: u32| (u64::from(s) * u64::from(max_side) / u64::from(longer)).max(1) as u32;
     let (w, h) = (side(w), side(h));
-    let (bytes, _) = imaging::fit(&picture, w, h, imaging::Fit::Stretch, imaging::Filter::Bilinear);
-    RgbImage::from_raw(w, h, bytes).expect("fit gives width x height x 3 bytes")
+    let (bytes, _) =
+        imaging::resize(&picture, &Input { width: w, height: h, fit: ResizeMode::Stretch, filter: Filter::Bilinear });
+    RgbImage::from_raw(w, h, bytes).expect("resize gives width x height x 3 bytes")
 }

@@ -4,11 +4,11 @@
 use super::config::Settings;
 use super::line::{Line, LineReport, Observer, Progress};
 use super::{notify, peak_rss_bytes};
-use crate::bundle::{Bundle, BundleError};
 use crate::capture::{CaptureError, Source};
 use crate::events::{Health, ModelRef, OutboxHealth, to_json};
-use crate::inspect::{InspectError, InspectOptions, Inspector};
 use crate::mqtt::{Handle, Outbox, Session, SharedOutbox};
+use ckaad_bundle::{Bundle, BundleError};
+use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -17,7 +17,7 @@
 use super::convert::to_rgb;
 use super::pace::PATIENCE;
 use super::{CaptureError, Condition, Next, Source};
-use crate::imaging::Frame;
+use ckaad_inspect::imaging::Frame;
 use jiff::Timestamp;
 use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution};
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-use crate::imaging::{self, RgbImage};
+use ckaad_inspect::imaging::{self, RgbImage};
 use nokhwa::utils::{FrameFormat, Resolution, nv12_to_rgb, yuyv422_to_rgb};
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 use super::pace::{PATIENCE, Pace, valid_rate};
 use super::{CaptureError, Condition, Next, Source};
-use crate::imaging::{self, Frame, Truth};
+use ckaad_inspect::imaging::{self, Frame, Truth};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -22,7 +22,7 @@ pub use camera::{CameraConfig, Device, list as list_devices};
 pub use directory::{AfterInspection, DirectoryConfig, Mode};
 pub use synthetic::SyntheticConfig;
 
-use crate::imaging::{DecodeError, Frame};
+use ckaad_inspect::imaging::{DecodeError, Frame};
 use std::path::PathBuf;
 
 /// A source's answer to "what now?". It comes within about a fifth of a second, so that whoever asks can also look at its

@@ -1,12 +1,12 @@
 use super::pace::{Pace, valid_rate};
 use super::{CaptureError, Next, Source};
-use crate::imaging::{Frame, Truth};
-use crate::synthetic::{Line, LineConfig};
+use ckaad_inspect::imaging::{Frame, Truth};
+use ckaad_inspect::synthetic::{Line, LineConfig};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The synthetic line as a source; what it draws is `crate::synthetic`'s.
+/// The synthetic line as a source; what it draws is `ckaad_inspect::synthetic`'s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {

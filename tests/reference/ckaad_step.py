@@ -1,4 +1,4 @@
-"""One optimiser step of CKAAD in PyTorch: writes tests/fixtures/train/ckaad_step.json.
+"""One optimiser step of CKAAD in PyTorch: writes crates/train/tests/fixtures/train/ckaad_step.json.
 
 The networks are those of src/train/methods/ckaad/{net,discriminator}.rs, the losses are written anew from the paper's equations. Both
 sides fill every parameter and every input from the same formula (`fill`), so no weights have to be carried over. Two cases: the
@@ -16,7 +16,7 @@ import pathlib
 import torch
 import torch.nn.functional as F
 
-FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "train" / "ckaad_step.json"
+FIXTURE = pathlib.Path(__file__).parents[2] / "crates/train/tests/fixtures" / "train" / "ckaad_step.json"
 CHANNELS, SIDES = [6, 8], [16, 8]
 WIDTHS, BOTTLENECK = [4, 6], 8
 GAMMA, MARGIN, LAMBDA, CLIP = 0.5, 5.0, 0.02, 1.0

@@ -1,8 +1,8 @@
-"""Reference values for src/train/metrics: writes tests/fixtures/metrics/{images,pixels}.json.
+"""Reference values for crates/train/src/metrics: writes crates/train/tests/fixtures/metrics/{images,pixels}.json.
 
 Image and pixel AUROC, AP and F1-max come from scikit-learn. AUPRO comes from anomalib's own `compute_pro`, loaded without the rest
 of anomalib. ADer's stepped metrics are computed by brute force, one threshold and one region after the other, from their
-definitions (src/train/metrics/grid.rs). The bootstrap interval is drawn again with numpy's generator, 20,000 times.
+definitions (crates/train/src/metrics/grid.rs). The bootstrap interval is drawn again with numpy's generator, 20,000 times.
 
 Run once by hand:
     python -m venv v
@@ -24,7 +24,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torchmetrics.utilities.compute import auc
 
-FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures" / "metrics"
+FIXTURES = pathlib.Path(__file__).parents[2] / "crates/train/tests/fixtures" / "metrics"
 EIGHT = np.ones((3, 3))
 
 

@@ -1,4 +1,4 @@
-"""Features of torchvision's ResNets: writes tests/fixtures/backbone/resnets.json.
+"""Features of torchvision's ResNets: writes crates/train/tests/fixtures/backbone/resnets.json.
 
 The blocks are written anew with torch's own layers, after He et al. 2016 (v1.5: a bottleneck's stride is in its 3x3
 convolution). Both sides fill every tensor of the state dict from the same formula, so no weights have to be carried over; with
@@ -15,7 +15,7 @@ import pathlib
 import torch
 import torch.nn.functional as F
 
-FIXTURE = pathlib.Path(__file__).parents[1] / "fixtures" / "backbone" / "resnets.json"
+FIXTURE = pathlib.Path(__file__).parents[2] / "crates/train/tests/fixtures" / "backbone" / "resnets.json"
 NETS = {"resnet18": ([2, 2, 2], None), "resnet50": ([3, 4, 6], 64), "wide-resnet50-2": ([3, 4, 6], 128)}
 SIDE = 64
 

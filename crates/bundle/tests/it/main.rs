@@ -1,0 +1,221 @@
+//! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear sentence.
+
+mod hostile;
+
+use ckaad_bundle::*;
+use std::io::Write;
+use tar::{EntryType, Header};
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\nnot decoded here";
+
+fn manifest() -> Manifest {
+    Manifest {
+        format: FORMAT,
+        name: "washer".into(),
+        version: "1.2.3".parse().unwrap(),
+        method: "ckaad-patch".into(),
+        backbone: "efficientnet-lite0".into(),
+        created: "2026-01-02T03:04:05Z".parse().unwrap(),
+        input: Input { width: 224, height: 192, fit: ResizeMode::Letterbox, filter: Filter::Bilinear },
+        output_stride: 8,
+        score: ScoreRule { sigma_px: 4.0, top_k: 100, terms: vec![] },
+        calibration: Calibration {
+            images: 50,
+            quantiles: (0..21).map(|i| i as f32 * 0.05).collect(),
+            tail_start: 0.9,
+            tail_share: 0.1,
+            tail_scale: 0.05,
+            false_alarm_budget: 0.01,
+            threshold: 1.1,
+            pixel_threshold: 0.8,
+        },
+        precision: Precision::Int8,
+        engine: ">=0.1".parse().unwrap(),
+        training_data: TrainingData { sha256: "ab".repeat(32), normal_images: 90, anomalous_images: 10 },
+        licences: vec!["EfficientNet-lite0 weights: Apache-2.0".into()],
+        members: Vec::new(),
+    }
+}
+
+fn draft() -> Draft {
+    let golden = |score| Golden { png: PNG.to_vec(), expected: GoldenAnswer { score, grid: vec![0.25; 64] } };
+    Draft {
+        manifest: manifest(),
+        model: vec![7; 1000],
+        golden: vec![golden(0.5), golden(1.5)],
+        report: Some(serde_json::json!({"image_auroc": 0.99})),
+    }
+}
+
+/// A bundle taken apart, to be put together wrongly.
+struct Parts(Vec<(String, Vec<u8>, EntryType)>);
+
+impl Parts {
+    fn good() -> Parts {
+        let bytes = draft().pack().unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        Parts(
+            archive
+                .entries()
+                .unwrap()
+                .map(|entry| {
+                    let mut entry = entry.unwrap();
+                    let path = entry.path().unwrap().to_str().unwrap().to_owned();
+                    let mut content = Vec::new();
+                    std::io::copy(&mut entry, &mut content).unwrap();
+                    (path, content, EntryType::Regular)
+                })
+                .collect(),
+        )
+    }
+
+    fn at(&self, path: &str) -> usize {
+        self.0.iter().position(|part| part.0 == path).unwrap()
+    }
+
+    /// Changes the manifest's JSON.
+    fn manifest(mut self, change: impl FnOnce(&mut serde_json::Value)) -> Parts {
+        let mut value = serde_json::from_slice(&self.0[0].1).unwrap();
+        change(&mut value);
+        self.0[0].1 = serde_json::to_vec(&value).unwrap();
+        self
+    }
+
+    /// Replaces a member and lists it with its new size and digest.
+    fn replace(mut self, path: &str, content: &[u8]) -> Parts {
+        let at = self.at(path);
+        self.0[at].1 = content.to_vec();
+        self.relist()
+    }
+
+    /// Writes the listing anew from the members that are there.
+    fn relist(self) -> Parts {
+        use sha2::Digest;
+        let listing: Vec<_> = self.0[1..]
+            .iter()
+            .map(|(path, content, _)| {
+                let sha256 = hex::encode(sha2::Sha256::digest(content));
+                serde_json::json!({"path": path, "size": content.len(), "sha256": sha256})
+            })
+            .collect();
+        self.manifest(|m| m["members"] = listing.into())
+    }
+
+    fn pack(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (path, content, kind) in self.0 {
+            block(&mut out, &path, &content, kind, content.len() as u64);
+        }
+        out.resize(out.len() + 1024, 0);
+        out
+    }
+
+    fn refused(self) -> String {
+        refused(&self.pack())
+    }
+}
+
+/// One tar member, its header as hostile as asked for: the `tar` crate's builder would refuse.
+fn block(out: &mut Vec<u8>, path: &str, content: &[u8], kind: EntryType, declared: u64) {
+    let mut header = Header::new_ustar();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+    header.set_entry_type(kind);
+    header.set_size(declared);
+    header.set_cksum();
+    out.write_all(header.as_bytes()).unwrap();
+    out.write_all(content).unwrap();
+    out.resize(out.len().next_multiple_of(512), 0);
+}
+
+fn refused(bytes: &[u8]) -> String {
+    Bundle::from_bytes(bytes).expect_err("the bundle should have been refused").to_string()
+}
+
+#[track_caller]
+fn says(sentence: String, expected: &str) {
+    assert!(sentence.contains(expected), "the error says {sentence:?}; expected in it: {expected:?}");
+}
+
+#[test]
+fn a_written_bundle_reads_back_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("washer.ckaad");
+    let digest = draft().write(&path).unwrap();
+    let bundle = Bundle::read(&path).unwrap();
+    assert_eq!(bundle.digest, digest);
+    assert_eq!(bundle.model, draft().model);
+    assert_eq!(bundle.report, draft().report);
+    assert_eq!(bundle.golden.len(), 2);
+    assert_eq!(bundle.golden[1].expected, draft().golden[1].expected);
+    assert_eq!(bundle.golden[1].png, PNG);
+    assert_eq!(Manifest { members: Vec::new(), ..bundle.manifest.clone() }, manifest());
+    let paths: Vec<_> = bundle.manifest.members.iter().map(|m| m.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["model.onnx", "golden/00.png", "golden/00.json", "golden/01.png", "golden/01.json", "report.json"]
+    );
+    for expected in ["washer 1.2.3", "ckaad-patch on efficientnet-lite0, int8", "28x24 (stride 8)", "1.1", &digest] {
+        assert!(bundle.summary().contains(expected), "{expected} is not in\n{}", bundle.summary());
+    }
+}
+
+#[test]
+fn the_smallest_bundle_is_a_manifest_and_a_model() {
+    let small = Draft { golden: Vec::new(), report: None, ..draft() };
+    let bundle = Bundle::from_bytes(&small.pack().unwrap()).unwrap();
+    assert_eq!(bundle.manifest.members.len(), 1);
+}
+
+#[test]
+fn packing_is_deterministic() {
+    assert_eq!(draft().pack().unwrap(), draft().pack().unwrap());
+    assert_eq!(Parts::good().pack().len(), draft().pack().unwrap().len());
+    assert!(Bundle::from_bytes(&Parts::good().relist().pack()).is_ok(), "the fixtures' own packer must be sound");
+}
+
+#[test]
+fn nothing_is_written_that_could_not_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.ckaad");
+    let mut bad = draft();
+    bad.manifest.calibration.threshold = f32::NAN;
+    let error = bad.write(&path).unwrap_err().to_string();
+    assert!(error.contains("bad.ckaad") && error.contains("calibration.threshold in manifest.json is NaN"), "{error}");
+    let many = Draft { golden: vec![draft().golden[0].clone(); MAX_GOLDEN + 1], ..draft() };
+    says(many.write(&path).unwrap_err().to_string(), "lists 17 golden samples; at most 16");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a refused draft leaves nothing behind");
+}
+
+#[test]
+fn a_failed_write_keeps_the_older_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("washer.ckaad");
+    let digest = draft().write(&path).unwrap();
+    assert!(Draft { model: Vec::new(), ..draft() }.write(&path).is_err());
+    assert_eq!(Bundle::read(&path).unwrap().digest, digest);
+    let nowhere = draft().write(&dir.path().join("no/such/folder.ckaad")).unwrap_err();
+    says(nowhere.to_string(), "it cannot be written");
+}
+
+#[test]
+fn every_cut_of_a_bundle_is_refused() {
+    let bytes = draft().pack().unwrap();
+    for length in (0..bytes.len()).step_by(97).chain(bytes.len() - 1100..bytes.len()) {
+        assert!(Bundle::from_bytes(&bytes[..length]).is_err(), "a bundle cut to {length} bytes was accepted");
+    }
+}
+
+#[test]
+fn every_flipped_bit_that_matters_is_refused() {
+    let bytes = draft().pack().unwrap();
+    let whole = Bundle::from_bytes(&bytes).unwrap();
+    for at in (0..bytes.len()).step_by(13) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x10;
+        if let Ok(read) = Bundle::from_bytes(&bad) {
+            // Within the manifest another value may be as good as the first; everywhere else only padding is free.
+            assert!(read.manifest != whole.manifest || at % 512 != 0, "byte {at}");
+            assert_eq!((read.model, read.report), (whole.model.clone(), whole.report.clone()));
+        }
+    }
+}

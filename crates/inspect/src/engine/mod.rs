@@ -1,0 +1,243 @@
+//! ONNX → runnable plan on tract: u8 image in, anomaly map out. Quantised parts, and the float tail behind them, run in our own operator
+//! (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
+//!
+//! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
+//! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
+//! belong to `inspect`.
+
+mod constants;
+mod float_conv;
+mod lower;
+mod op;
+mod partition;
+mod patterns;
+
+use std::sync::Arc;
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+
+/// The instruction set that the int8 kernels use on this CPU.
+pub fn instruction_set() -> &'static str {
+    ckaad_int8::Isa::best().name()
+}
+
+/// Multiply-adds a second that one core can do at most with these kernels' instruction, measured in registers over `seconds`; none where
+/// there is no such measurement.
+pub fn peak_macs_per_second(seconds: f64) -> Option<f64> {
+    ckaad_int8::peak(ckaad_int8::Isa::best(), seconds)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the model is not an ONNX graph that this engine can run: {0}")]
+    Unsupported(String),
+    #[error("the model breaks the contract: {0}")]
+    Contract(String),
+    #[error("the image has {actual} bytes; the model takes {expected} ({width}x{height} RGB)")]
+    ImageSize { actual: usize, expected: usize, width: usize, height: usize },
+    #[error("the model stopped while running: {0}")]
+    Run(String),
+}
+
+/// An optimised graph, ready to run. Running does not change it; clones share the weights.
+#[derive(Clone)]
+pub struct Plan {
+    runnable: Arc<TypedRunnableModel>,
+    executor: Executor,
+    width: usize,
+    height: usize,
+    /// Channels, height and width of each output.
+    outputs: Vec<[usize; 3]>,
+    unfused: Vec<String>,
+}
+
+impl Plan {
+    /// `threads` is used inside matrix products; 1 stays on the caller's thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
+    /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
+    pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
+        let mut reader = tract_onnx::onnx();
+        op::register(&mut reader);
+        let read = || reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported);
+        let mut proto = read()?;
+        if proto.graph.as_ref().is_some_and(partition::forged) {
+            return Err(EngineError::Unsupported(format!(
+                "it uses the operator {}, which is no file's to use",
+                partition::REGION
+            )));
+        }
+        let unfused = partition::partition(&mut proto, threads);
+        // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
+        let loaded = Loaded::new(&reader, proto, unfused);
+        let Loaded { runnable, width, height, outputs, unfused } = match loaded {
+            Err(EngineError::Unsupported(e)) => Loaded::new(&reader, read()?, vec![format!("the whole network: {e}")])?,
+            loaded => loaded?,
+        };
+        let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
+        Ok(Plan { runnable, executor, width, height, outputs, unfused })
+    }
+
+    /// Width and height of the input.
+    pub fn input_size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line, `the whole network` and
+    /// why, where it takes nothing.
+    pub fn unfused(&self) -> &[String] {
+        &self.unfused
+    }
+
+    /// Channels, height and width of each output.
+    pub fn outputs(&self) -> &[[usize; 3]] {
+        &self.outputs
+    }
+
+    /// `image` is `[H,W,3]`; the results are `[C,h,w]`, row by row, in the order of [`Plan::outputs`].
+    ///
+    /// # Errors
+    /// [`EngineError::ImageSize`] or [`EngineError::Run`].
+    pub fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let (width, height) = (self.width, self.height);
+        let expected = width * height * 3;
+        if image.len() != expected {
+            return Err(EngineError::ImageSize { actual: image.len(), expected, width, height });
+        }
+        let run = |e: TractError| EngineError::Run(format!("{e:#}"));
+        let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
+        // An operator that panics over an unsound model must not stop the daemon.
+        let work = std::panic::AssertUnwindSafe(|| {
+            multithread_tract_scope(self.executor.clone(), || self.runnable.run(tvec!(input.into_tvalue())))
+        });
+        let outputs = std::panic::catch_unwind(work)
+            .unwrap_or_else(|_| Err(TractError::msg("an operator failed half-way: the model is not sound")));
+        let outputs = outputs.map_err(run)?;
+        outputs.iter().map(|o| Ok(o.to_plain_array_view::<f32>().map_err(run)?.iter().copied().collect())).collect()
+    }
+}
+
+struct Loaded {
+    runnable: Arc<TypedRunnableModel>,
+    width: usize,
+    height: usize,
+    outputs: Vec<[usize; 3]>,
+    unfused: Vec<String>,
+}
+
+impl Loaded {
+    /// A file that makes tract panic is a file that cannot be run; the daemon goes on.
+    fn new(reader: &tract_onnx::Onnx, proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+        let load = std::panic::AssertUnwindSafe(|| Loaded::build(reader, proto, unfused));
+        let panicked = || EngineError::Unsupported("it is not sound: reading it failed half-way".into());
+        std::panic::catch_unwind(load).unwrap_or_else(|_| Err(panicked()))
+    }
+
+    fn build(reader: &tract_onnx::Onnx, mut proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+        float_conv::rewrite(&mut proto);
+        let model = reader
+            .model_for_proto_model(&proto)
+            .and_then(|m| m.into_typed())
+            .and_then(|m| m.into_decluttered())
+            .map_err(unsupported)?;
+        let (width, height) = input_size(&model)?;
+        let outputs = output_shapes(&model)?;
+        let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
+        Ok(Loaded { runnable, width, height, outputs, unfused })
+    }
+}
+
+fn unsupported(e: TractError) -> EngineError {
+    EngineError::Unsupported(format!("{e:#}"))
+}
+
+/// A model that holds the whole contract.
+pub struct Engine {
+    plan: Plan,
+}
+
+/// The network's answer: `values[y * width + x]`, the larger the more anomalous.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnomalyMap {
+    pub width: usize,
+    pub height: usize,
+    pub values: Vec<f32>,
+}
+
+impl Engine {
+    /// # Errors
+    /// As [`Plan::load`]; also [`EngineError::Contract`] when there is not exactly one output of one channel.
+    pub fn load(onnx: &[u8], threads: usize) -> Result<Engine, EngineError> {
+        let plan = Plan::load(onnx, threads)?;
+        match plan.outputs() {
+            [[1, _, _]] => Ok(Engine { plan }),
+            other => Err(EngineError::Contract(format!(
+                "one output anomaly_map [1,1,h,w] expected, found {} of channels, height, width {other:?}",
+                other.len()
+            ))),
+        }
+    }
+
+    /// Width and height of the input.
+    pub fn input_size(&self) -> (usize, usize) {
+        self.plan.input_size()
+    }
+
+    /// As [`Plan::unfused`].
+    pub fn unfused(&self) -> &[String] {
+        self.plan.unfused()
+    }
+
+    /// Width and height of the map.
+    pub fn map_size(&self) -> (usize, usize) {
+        let [_, height, width] = self.plan.outputs()[0];
+        (width, height)
+    }
+
+    /// `image` is `[H,W,3]`.
+    ///
+    /// # Errors
+    /// As [`Plan::run`]; [`EngineError::Run`] also when the map holds a value that is not finite.
+    pub fn run(&self, image: &[u8]) -> Result<AnomalyMap, EngineError> {
+        let [_, height, width] = self.plan.outputs()[0];
+        let values = self.plan.run(image)?.swap_remove(0);
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(EngineError::Run("the anomaly map holds a value that is not finite".into()));
+        }
+        Ok(AnomalyMap { width, height, values })
+    }
+}
+
+/// Pixels of the input along a side; products of such sizes do not overflow.
+const LARGEST_SIDE: usize = 1 << 14;
+
+fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
+    let contract = |found: String| EngineError::Contract(format!("input u8 [1,H,W,3] expected, found {found}"));
+    let inputs = model.input_outlets().map_err(|e| contract(e.to_string()))?;
+    if inputs.len() != 1 {
+        return Err(contract(format!("{} inputs", inputs.len())));
+    }
+    let fact = model.input_fact(0).map_err(|e| contract(e.to_string()))?;
+    match (fact.datum_type, fact.shape.as_concrete()) {
+        (DatumType::U8, Some(&[1, height, width, 3])) if (1..=LARGEST_SIDE).contains(&height.max(width)) => {
+            Ok((width, height))
+        }
+        _ => Err(contract(format!("{fact:?}"))),
+    }
+}
+
+fn output_shapes(model: &TypedModel) -> Result<Vec<[usize; 3]>, EngineError> {
+    let contract = |found: String| EngineError::Contract(format!("outputs f32 [1,C,h,w] expected, found {found}"));
+    let count = model.output_outlets().map_err(|e| contract(e.to_string()))?.len();
+    (0..count)
+        .map(|i| {
+            let fact = model.output_fact(i).map_err(|e| contract(e.to_string()))?;
+            match (fact.datum_type, fact.shape.as_concrete()) {
+                (DatumType::F32, Some(&[1, c, h, w])) if c > 0 && h > 0 && w > 0 => Ok([c, h, w]),
+                _ => Err(contract(format!("{fact:?}"))),
+            }
+        })
+        .collect()
+}

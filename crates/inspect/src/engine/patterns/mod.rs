@@ -1,0 +1,159 @@
+//! ONNX nodes → [`Op`]s: what each operator's kernels can do, and nothing else.
+
+mod floats;
+mod quantised;
+mod tail;
+
+use super::constants::{Constants, Quantisation, int, ints, text};
+use ckaad_int8::region::{Activation, Input, Op, Window};
+use std::collections::HashMap;
+use tract_onnx::pb::{GraphProto, NodeProto};
+
+/// A graph with what the patterns look up.
+pub struct Graph<'a> {
+    pub nodes: &'a [NodeProto],
+    pub constants: Constants<'a>,
+    /// The node that writes a tensor.
+    writers: HashMap<&'a str, usize>,
+    /// How many inputs and graph outputs a tensor is.
+    uses: HashMap<&'a str, usize>,
+}
+
+/// What kind of tensors an operator reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Bytes,
+    Floats,
+    Either,
+}
+
+/// An operator, or a few that are one operator of ours.
+#[derive(Debug)]
+pub struct Match {
+    pub op: Op,
+    /// Names of the tensors that it reads.
+    pub inputs: Vec<String>,
+    /// What it reads.
+    pub reads: Reads,
+    /// Of each input, where it matters, whether its bytes must be i8.
+    pub signed: Vec<bool>,
+    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no others.
+    pub nodes: Vec<usize>,
+}
+
+impl<'a> Graph<'a> {
+    pub fn of(graph: &'a GraphProto) -> Graph<'a> {
+        let mut uses = HashMap::new();
+        let outputs = graph.output.iter().map(|o| o.name.as_str());
+        for name in graph.node.iter().flat_map(|n| n.input.iter().map(String::as_str)).chain(outputs) {
+            *uses.entry(name).or_insert(0) += 1;
+        }
+        let written = |(i, n): (usize, &'a NodeProto)| n.output.iter().map(move |o| (o.as_str(), i));
+        let writers = graph.node.iter().enumerate().flat_map(written).collect();
+        Graph { nodes: &graph.node, constants: Constants::of(graph), writers, uses }
+    }
+
+    /// The node that writes `name`, if it is an `op` with so many inputs.
+    fn writer(&self, name: &str, op: &str, inputs: usize) -> Option<(usize, &'a NodeProto)> {
+        let &i = self.writers.get(name)?;
+        let node = &self.nodes[i];
+        (node.op_type == op && node.input.len() == inputs && node.output.len() == 1).then_some((i, node))
+    }
+
+    /// As [`Graph::writer`], of a tensor that nobody else reads.
+    fn only(&self, name: &str, op: &str, inputs: usize) -> Option<(usize, &'a NodeProto)> {
+        self.writer(name, op, inputs).filter(|_| self.uses.get(name) == Some(&1))
+    }
+
+    /// The operator whose last node is `index`. Whether its inputs are bytes at all is the caller's to know.
+    pub fn find(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        if node.output.len() != 1 {
+            return None;
+        }
+        let data = || node.input.first().map(|x| vec![x.clone()]);
+        let (op, inputs, reads) = match node.op_type.as_str() {
+            "QLinearConv" => (self.conv(node)?, data()?, Reads::Bytes),
+            "QuantizeLinear" => return self.add(index).or_else(|| self.quantise(index)),
+            "Conv" => return self.float_conv(index, index, Activation::NONE),
+            "Relu" | "LeakyRelu" | "Clip" | "Abs" => return self.activated(index),
+            "Add" => return self.float_add(index, index, Activation::NONE),
+            "Mul" => return self.image(index),
+            "Sub" => return self.cosine_error(index),
+            "Div" => return self.unit(index),
+            "Sqrt" => return self.distance(index),
+            "Pad" => return self.appended_channel(index),
+            "AveragePool" => {
+                let counted = int(node, "count_include_pad", 0) != 0;
+                (Op::AveragePool(window(node, None).filter(|_| !counted)?), data()?, Reads::Floats)
+            }
+            "InstanceNormalization" => (self.instance_norm(node)?, data()?, Reads::Floats),
+            "DequantizeLinear" => {
+                let q = self.quantisation(node, 1)?;
+                (Op::Float { scale: q.scale, zero: f32::from(q.zero) }, data()?, Reads::Bytes)
+            }
+            "Transpose" => {
+                let last = ints(node, "perm", &[]) == [0, 3, 1, 2];
+                (last.then_some(input(None))?, data()?, Reads::Bytes)
+            }
+            "MaxPool" => (Op::MaxPool(window(node, None)?), data()?, Reads::Either),
+            "Concat" => ((int(node, "axis", 0) == 1).then_some(Op::Concat)?, node.input.clone(), Reads::Either),
+            "Resize" => match self.linear_factors(node) {
+                Some(factors) => (Op::Enlarge(factors), data()?, Reads::Floats),
+                None => (Op::Upsample(self.nearest_factors(node)?), data()?, Reads::Either),
+            },
+            _ => return None,
+        };
+        let signed = match node.op_type.as_str() {
+            "QLinearConv" | "DequantizeLinear" => vec![self.quantisation(node, 1)?.signed],
+            _ => vec![],
+        };
+        Some(Match { op, inputs, reads, signed, nodes: vec![index] })
+    }
+
+    fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
+        self.constants.quantisation(node.input.get(first)?, node.input.get(first + 1)?)
+    }
+
+    /// Of a Resize by whole factors, down and across.
+    fn factors(&self, node: &NodeProto) -> Option<[usize; 2]> {
+        // By scales, and of all axes in their order.
+        let plain = node.input.len() == 3 && ints(node, "axes", &[0, 1, 2, 3]) == [0, 1, 2, 3];
+        let scales = self.constants.f32s(node.input.get(2).filter(|_| plain)?)?;
+        let &[1.0, 1.0, down, across] = scales.as_slice() else { return None };
+        let whole = |f: f32| (f.fract() == 0.0 && (1.0..=16.0).contains(&f)).then_some(f as usize);
+        Some([whole(down)?, whole(across)?])
+    }
+}
+
+/// The image: channels last, u8; which of the region's inputs it is, the caller says.
+fn input(append: Option<u8>) -> Op {
+    Op::Input(Input { index: 0, channels_last: true, signed: false, append })
+}
+
+/// Whether a convolution has one group a channel; none where it has other groups than that or one.
+fn depthwise(node: &NodeProto, [out, depth, ..]: [usize; 4]) -> Option<bool> {
+    match int(node, "group", 1) {
+        1 => Some(false),
+        groups => (groups > 1 && groups == out as i64 && depth == 1).then_some(true),
+    }
+}
+
+/// `kernel` where the weights say it; otherwise the node's attribute.
+fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Option<Window> {
+    let plain = text(node, "auto_pad", "NOTSET") == "NOTSET"
+        && ints(node, "dilations", &[1, 1]) == [1, 1]
+        && int(node, "ceil_mode", 0) == 0
+        && node.output.len() == 1;
+    let small = |values: Vec<i64>| -> Option<Vec<usize>> {
+        values.iter().map(|&v| usize::try_from(v).ok().filter(|&v| v < 64)).collect()
+    };
+    let kernel = match kernel {
+        Some(kernel) => kernel,
+        None => small(ints(node, "kernel_shape", &[]))?.try_into().ok()?,
+    };
+    let stride: [usize; 2] = small(ints(node, "strides", &[1, 1]))?.try_into().ok()?;
+    let pads: [usize; 4] = small(ints(node, "pads", &[0; 4]))?.try_into().ok()?;
+    let sound = kernel.iter().chain(&stride).all(|&v| (1..64).contains(&v));
+    (plain && sound).then_some(Window { kernel, stride, pads })
+}

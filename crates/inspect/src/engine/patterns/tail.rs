@@ -1,0 +1,128 @@
+//! What lies behind the network: cosine errors, unit vectors, distances.
+
+use super::{Graph, Match, Reads};
+use crate::engine::constants::{int, ints};
+use ckaad_int8::kernels::CosineRow;
+use ckaad_int8::region::Op;
+
+/// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
+struct Affine {
+    name: String,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+    real: bool,
+    /// Of bytes, whether they must be i8.
+    signed: Option<bool>,
+}
+
+impl Graph<'_> {
+    /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.
+    pub(super) fn cosine_error(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let mut nodes = vec![index];
+        let mut step = |name: &str, op: &str, inputs: usize| {
+            let (i, node) = self.only(name, op, inputs)?;
+            nodes.push(i);
+            Some(node)
+        };
+        if self.constants.f32(last.input.first()?)? != 1.0 {
+            return None;
+        }
+        let division = step(last.input.get(1)?, "Div", 2)?;
+        let root = step(&division.input[1], "Sqrt", 1)?;
+        let guarded = step(&root.input[0], "Add", 2)?;
+        let epsilon = self.constants.f32(&guarded.input[1])?;
+        let squares = step(&guarded.input[0], "Mul", 2)?;
+        let mut dot = |name: &str| {
+            let sum = step(name, "ReduceSum", 2)?;
+            let along = self.constants.i64s(&sum.input[1])? == [1] && int(sum, "keepdims", 1) == 1;
+            let product = step(&sum.input[0], "Mul", 2)?;
+            along.then_some([product.input[0].as_str(), product.input[1].as_str()])
+        };
+        let [x, y] = dot(&division.input[0])?;
+        if dot(&squares.input[0])? != [x, x] || dot(&squares.input[1])? != [y, y] {
+            return None;
+        }
+        let (a, b) = (self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?);
+        let reads = if a.real && b.real { Reads::Floats } else { Reads::Bytes };
+        let row = CosineRow { scale_a: a.scales, offset_a: a.offsets, scale_b: b.scales, offset_b: b.offsets, epsilon };
+        let signed = a.signed.into_iter().chain(b.signed).collect();
+        let inputs = vec![a.name, b.name];
+        (a.real == b.real).then_some(Match { op: Op::CosineError(row), inputs, reads, signed, nodes })
+    }
+
+    /// (DequantizeLinear →) (Mul → Add) → `name`.
+    fn affine(&self, name: &str, nodes: &mut Vec<usize>) -> Option<Affine> {
+        let mut affine = Affine { name: name.into(), scales: vec![1.0], offsets: vec![0.0], real: true, signed: None };
+        let moved = self.writer(name, "Add", 2).and_then(|(i, add)| {
+            let (j, scaled) = self.only(&add.input[0], "Mul", 2)?;
+            let (offsets, scales) =
+                (self.constants.per_channel(&add.input[1])?, self.constants.per_channel(&scaled.input[1])?);
+            // The three products read it, and nobody else.
+            let whole = self.uses.get(name) == Some(&3) && offsets.len() == scales.len();
+            whole.then_some((i, j, scaled.input[0].clone(), scales, offsets))
+        });
+        if let Some((i, j, name, scales, offsets)) = moved {
+            nodes.extend([i, j]);
+            affine = Affine { name, scales, offsets, real: true, signed: None };
+        }
+        if let Some((i, real)) = self.writer(&affine.name, "DequantizeLinear", 3) {
+            nodes.push(i);
+            let q = self.quantisation(real, 1)?;
+            let zero = f32::from(q.zero);
+            for (scale, offset) in affine.scales.iter_mut().zip(&mut affine.offsets) {
+                *offset -= zero * q.scale * *scale;
+                *scale *= q.scale;
+            }
+            affine = Affine { name: real.input[0].clone(), real: false, signed: Some(q.signed), ..affine };
+        }
+        Some(affine)
+    }
+
+    /// `x / sqrt(sum x² + epsilon)` along the channels.
+    pub(super) fn unit(&self, index: usize) -> Option<Match> {
+        let division = &self.nodes[index];
+        let x = division.input.first()?;
+        let (i, root) = self.only(division.input.get(1)?, "Sqrt", 1)?;
+        let (j, guarded) = self.only(&root.input[0], "Add", 2)?;
+        let epsilon = self.constants.f32(&guarded.input[1])?;
+        let [k, l] = self.squared_length(&guarded.input[0], x)?;
+        Some(Match {
+            op: Op::Unit { epsilon },
+            inputs: vec![x.clone()],
+            reads: Reads::Floats,
+            signed: vec![],
+            nodes: vec![index, i, j, k, l],
+        })
+    }
+
+    /// `sqrt(relu(min p + sum x²))`, minimum and sum along the channels.
+    pub(super) fn distance(&self, index: usize) -> Option<Match> {
+        let (i, clamped) = self.only(self.nodes[index].input.first()?, "Relu", 1)?;
+        let (j, squared) = self.only(&clamped.input[0], "Add", 2)?;
+        let (k, smallest) = self.only(&squared.input[0], "ReduceMin", 1)?;
+        if ints(smallest, "axes", &[]) != [1] || int(smallest, "keepdims", 1) != 1 {
+            return None;
+        }
+        let (_, sum) = self.writer(&squared.input[1], "ReduceSum", 2)?;
+        let (_, product) = self.writer(&sum.input[0], "Mul", 2)?;
+        let x = &product.input[0];
+        let [l, m] = self.squared_length(&squared.input[1], x)?;
+        let inputs = vec![smallest.input[0].clone(), x.clone()];
+        Some(Match {
+            op: Op::Distance,
+            inputs,
+            reads: Reads::Floats,
+            signed: vec![],
+            nodes: vec![index, i, j, k, l, m],
+        })
+    }
+
+    /// The two nodes that make `name` of `x`: `sum x²` along the channels.
+    fn squared_length(&self, name: &str, x: &str) -> Option<[usize; 2]> {
+        let (i, sum) = self.only(name, "ReduceSum", 2)?;
+        let along = self.constants.i64s(&sum.input[1])? == [1] && int(sum, "keepdims", 1) == 1;
+        let (j, product) = self.only(&sum.input[0], "Mul", 2)?;
+        (along && product.input == [x, x]).then_some([i, j])
+    }
+}

@@ -1,0 +1,14 @@
+//! Pixels: frames, decoding with bounds, fitting an image to the network's input, colour maps and heatmaps.
+//!
+//! Not here: where frames come from (`capture`) and what they mean (`inspect`).
+
+mod decode;
+mod frame;
+mod heatmap;
+mod resize;
+
+pub use decode::{DecodeError, MAX_PIXELS, decode, load, load_mask};
+pub use frame::{Frame, Truth};
+pub use heatmap::{draw_box, encode_jpeg, encode_png, overlay, turbo};
+pub use image::RgbImage;
+pub use resize::{Placement, resize};

@@ -1,0 +1,68 @@
+use super::{InspectError, Inspector, Verdict};
+use crate::imaging;
+use ckaad_bundle::{Bundle, GoldenAnswer};
+use std::path::Path;
+
+/// Cells along each side of the map's checksum grid.
+const GRID: usize = 8;
+
+/// Largest difference to the stored answer, as a share of the threshold: what rounding in another CPU's kernels may cost.
+const TOLERANCE: f32 = 0.02;
+
+/// A golden sample, run here.
+#[derive(Clone, Debug)]
+pub struct GoldenResult {
+    pub index: usize,
+    pub expected: f32,
+    /// `None` when the picture could not be decoded.
+    pub score: Option<f32>,
+    /// Largest difference between a cell's mean and the stored one.
+    pub max_grid_error: f32,
+    pub passed: bool,
+}
+
+/// What is stored of a verdict: its score and the means of the smoothed map over a grid.
+pub fn golden_answer(verdict: &Verdict) -> GoldenAnswer {
+    let (width, height) = (verdict.map_width, verdict.map_height);
+    let mut grid = Vec::with_capacity(GRID * GRID);
+    for row in 0..GRID {
+        for column in 0..GRID {
+            let ys = row * height / GRID..(row + 1) * height / GRID;
+            let xs = column * width / GRID..(column + 1) * width / GRID;
+            let count = (ys.len() * xs.len()).max(1) as f64;
+            let sum: f64 =
+                ys.map(|y| verdict.map[y * width..][xs.clone()].iter().map(|&v| f64::from(v)).sum::<f64>()).sum();
+            grid.push((sum / count) as f32);
+        }
+    }
+    GoldenAnswer { score: verdict.score, grid }
+}
+
+impl Inspector {
+    /// Runs every golden sample of `bundle` and compares with the stored answers: does the model do here what it did where it
+    /// was packed?
+    ///
+    /// # Errors
+    /// When the network stops.
+    pub fn check_golden(&mut self, bundle: &Bundle) -> Result<Vec<GoldenResult>, InspectError> {
+        let tolerance = TOLERANCE * self.manifest.calibration.threshold.abs();
+        let mut results = vec![];
+        for (index, golden) in bundle.golden.iter().enumerate() {
+            let expected = golden.expected.score;
+            let Ok(image) = imaging::decode(&golden.png, Path::new(&format!("golden/{index:02}.png"))) else {
+                let result =
+                    GoldenResult { index, expected, score: None, max_grid_error: f32::INFINITY, passed: false };
+                results.push(result);
+                continue;
+            };
+            let found = golden_answer(&self.inspect(&image)?);
+            let differences = found.grid.iter().zip(&golden.expected.grid).map(|(a, b)| (a - b).abs());
+            let max_grid_error = differences.fold(0.0, f32::max);
+            let passed = found.grid.len() == golden.expected.grid.len()
+                && max_grid_error <= tolerance
+                && (found.score - expected).abs() <= tolerance;
+            results.push(GoldenResult { index, expected, score: Some(found.score), max_grid_error, passed });
+        }
+        Ok(results)
+    }
+}

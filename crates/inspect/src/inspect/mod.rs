@@ -1,0 +1,154 @@
+//! Bundle + image → [`Verdict`]: the one way from pixels to a decision, the same for the agent and for the trainer's
+//! evaluation.
+//!
+//! ```text
+//! image ─fit─► u8 [1,H,W,3] ─engine─► map [h,w] ─bilinear─► [H,W] ─Gaussian─► smoothed map ─top-k mean─► score ≥ threshold?
+//!                                                                                  └─ ≥ pixel threshold ─► regions
+//! ```
+//!
+//! Not here: what happens with a verdict (`events`), and how good the verdicts are (`train::metrics`).
+
+mod calibrate;
+mod golden;
+mod regions;
+mod smooth;
+mod verdict;
+
+pub use calibrate::{CalibrationError, calibrate};
+pub use golden::{GoldenResult, golden_answer};
+pub use smooth::{image_score, smooth, top_k_mean};
+pub use verdict::{Region, StageTimes, Verdict};
+
+use crate::engine::{Engine, EngineError};
+use crate::imaging::{self, RgbImage};
+use ckaad_bundle::{Bundle, Input, Manifest};
+use std::time::Instant;
+
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    #[error("model {name} {version}: {source}")]
+    Engine { name: String, version: String, source: EngineError },
+    #[error(
+        "model {name} {version}: the manifest says {}x{} input pixels, the network takes {}x{}",
+        manifest.0, manifest.1, network.0, network.1
+    )]
+    InputSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
+    #[error(
+        "model {name} {version}: the manifest's output_stride makes a map of {}x{}, the network gives {}x{}",
+        manifest.0, manifest.1, network.0, network.1
+    )]
+    MapSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
+}
+
+/// What the one who runs the model may set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InspectOptions {
+    /// Threads inside the network's matrix products.
+    pub threads: usize,
+    /// Replaces the bundle's threshold.
+    pub threshold: Option<f32>,
+}
+
+impl Default for InspectOptions {
+    fn default() -> Self {
+        InspectOptions { threads: 1, threshold: None }
+    }
+}
+
+/// A loaded model, ready to judge images.
+pub struct Inspector {
+    manifest: Manifest,
+    engine: Engine,
+    threshold: f32,
+}
+
+impl Inspector {
+    /// # Errors
+    /// When the network cannot be run, or does not fit the manifest.
+    pub fn new(bundle: &Bundle, options: &InspectOptions) -> Result<Inspector, InspectError> {
+        let manifest = bundle.manifest.clone();
+        let (name, version) = (manifest.name.clone(), manifest.version.to_string());
+        let engine = match Engine::load(&bundle.model, options.threads) {
+            Ok(engine) => engine,
+            Err(source) => return Err(InspectError::Engine { name, version, source }),
+        };
+        let stated = (manifest.input.width as usize, manifest.input.height as usize);
+        if engine.input_size() != stated {
+            return Err(InspectError::InputSize { name, version, manifest: stated, network: engine.input_size() });
+        }
+        let stride = (manifest.output_stride as usize).max(1);
+        let map = (stated.0 / stride, stated.1 / stride);
+        if engine.map_size() != map {
+            return Err(InspectError::MapSize { name, version, manifest: map, network: engine.map_size() });
+        }
+        let threshold = options.threshold.unwrap_or(manifest.calibration.threshold);
+        Ok(Inspector { manifest, engine, threshold })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
+    pub fn unfused(&self) -> &[String] {
+        self.engine.unfused()
+    }
+
+    pub fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// Judges one image of any size.
+    ///
+    /// # Errors
+    /// When the network stops or gives values that are not finite.
+    pub fn inspect(&mut self, image: &RgbImage) -> Result<Verdict, InspectError> {
+        let started = Instant::now();
+        let (pixels, placement) = imaging::resize(image, &self.manifest.input);
+        let fitted = Instant::now();
+        let map = self.engine.run(&pixels).map_err(|source| InspectError::Engine {
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.to_string(),
+            source,
+        })?;
+        let ran = Instant::now();
+        let (width, height) = (self.manifest.input.width as usize, self.manifest.input.height as usize);
+        let smoothed = smooth(&map, width, height, self.manifest.score.sigma_px);
+        let score = image_score(&smoothed, &self.manifest.score);
+        let pixel_threshold = self.manifest.calibration.pixel_threshold;
+        let regions = if score >= self.threshold {
+            regions::find(&smoothed, width, pixel_threshold, &placement, image.dimensions())
+        } else {
+            vec![]
+        };
+        let times = StageTimes { fit: fitted - started, engine: ran - fitted, score: ran.elapsed() };
+        Ok(Verdict {
+            score,
+            threshold: self.threshold,
+            map: smoothed,
+            map_width: width,
+            map_height: height,
+            pixel_threshold,
+            regions,
+            times,
+        })
+    }
+}
+
+/// The picture at the model's input size under its map, with a box around each region: what an operator looks at.
+/// Colour starts at half the pixel threshold and is full at twice that threshold, the same for every image of a model, so
+/// that two heatmaps can be compared.
+pub fn heatmap(image: &RgbImage, verdict: &Verdict, input: &Input) -> RgbImage {
+    let (pixels, placement) = imaging::resize(image, input);
+    let fitted = RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
+    let low = verdict.pixel_threshold * 0.5;
+    let high = verdict.pixel_threshold * 2.0;
+    let mut picture = imaging::overlay(&fitted, &verdict.map, verdict.map_width, low, high);
+    for region in &verdict.regions {
+        let left = (region.x as f32 - placement.origin.0) / placement.scale.0;
+        let top = (region.y as f32 - placement.origin.1) / placement.scale.1;
+        let (w, h) = (region.width as f32 / placement.scale.0, region.height as f32 / placement.scale.1);
+        imaging::draw_box(&mut picture, [left, top, w, h].map(|v| v.round() as i64), [255, 255, 255]);
+    }
+    picture
+}

@@ -1,0 +1,81 @@
+//! ONNX Runtime as the judge of the engine, on the very files that are shipped or exported.
+//!
+//! Needs a Python with the packages of `tests/reference/requirements.txt`, named by `CKAAD_PYTHON`; `.ci/run` makes one.
+//! Without it the tests say so and pass, except in CI.
+
+use crate::in_repository;
+use ckaad_bundle::Bundle;
+use ckaad_inspect::engine::Engine;
+use ckaad_inspect::imaging;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::Command;
+
+/// The Python with ONNX Runtime; `None`, said plainly, where there is none.
+pub fn python() -> Option<OsString> {
+    let python = std::env::var_os("CKAAD_PYTHON");
+    if python.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI must set CKAAD_PYTHON, so that parity is really tested");
+        eprintln!("SKIPPED: set CKAAD_PYTHON to a Python with onnxruntime to compare with ONNX Runtime");
+    }
+    python
+}
+
+/// The map that ONNX Runtime makes of an image `[H,W,3]`.
+fn onnx_runtime_map(python: &OsStr, model: &[u8], image: &[u8]) -> Vec<f32> {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("model.onnx"), model).unwrap();
+    std::fs::write(at("image.rgb"), image).unwrap();
+    let script = in_repository("tests/reference/onnxruntime_map.py");
+    let status = Command::new(python)
+        .arg(script)
+        .args([at("model.onnx"), at("image.rgb"), at("map.f32")])
+        .status()
+        .expect("CKAAD_PYTHON starts");
+    assert!(status.success(), "ONNX Runtime did not run the model");
+    let bytes = std::fs::read(at("map.f32")).unwrap();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// The pixels of a bundle's golden samples, `[H,W,3]` each.
+fn golden_images(bundle: &Bundle) -> Vec<Vec<u8>> {
+    assert!(!bundle.golden.is_empty());
+    bundle.golden.iter().map(|g| imaging::decode(&g.png, Path::new("golden")).unwrap().into_raw()).collect()
+}
+
+/// Largest difference between the two maps over a bundle's golden samples, and the map's range. `None` without a Python.
+pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
+    let python = python()?;
+    let bundle = Bundle::read(bundle).unwrap();
+    let engine = Engine::load(&bundle.model, 1).unwrap();
+    let (mut worst, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
+    for image in golden_images(&bundle) {
+        let theirs = onnx_runtime_map(&python, &bundle.model, &image);
+        let ours = engine.run(&image).unwrap();
+        assert_eq!(theirs.len(), ours.values.len());
+        for (ours, theirs) in ours.values.iter().zip(theirs) {
+            worst = worst.max((ours - theirs).abs());
+            (low, high) = (low.min(theirs), high.max(theirs));
+        }
+    }
+    Some((worst, high - low))
+}
+
+/// Mean difference, in ONNX Runtime, between the maps of a model and of a bundle's own, over the bundle's golden samples; and the standard
+/// deviation of the bundle's maps. `None` without a Python.
+pub fn difference_in_onnx_runtime(model: &Path, bundle: &Path) -> Option<(f32, f32)> {
+    let python = python()?;
+    let (model, bundle) = (std::fs::read(model).unwrap(), Bundle::read(bundle).unwrap());
+    let (mut all, mut differences) = (vec![], vec![]);
+    for image in golden_images(&bundle) {
+        let [a, b] = [&model, &bundle.model].map(|model| onnx_runtime_map(&python, model, &image));
+        assert_eq!(a.len(), b.len());
+        differences.extend(a.iter().zip(&b).map(|(a, b)| (a - b).abs()));
+        all.extend(b);
+    }
+    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+    let centre = mean(&all);
+    let squares: Vec<f32> = all.iter().map(|v| (v - centre).powi(2)).collect();
+    Some((mean(&differences), mean(&squares).sqrt()))
+}

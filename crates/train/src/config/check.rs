@@ -1,0 +1,151 @@
+//! The bounds of every value, as one table.
+
+use super::{ConfigError, TrainConfig};
+use std::fmt::Debug;
+use std::path::Path;
+
+/// A key, whether its value is good, the value, and what is expected.
+type Row = (&'static str, bool, String, &'static str);
+
+fn row(key: &'static str, good: bool, found: impl Debug, expected: &'static str) -> Row {
+    (key, good, format!("{found:?}"), expected)
+}
+
+impl TrainConfig {
+    pub(crate) fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        match self.rows().into_iter().find(|row| !row.1) {
+            Some((key, _, found, expected)) => Err(ConfigError::Value { path: path.to_owned(), key, found, expected }),
+            None => Ok(()),
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
+        let share = |s: f64| s > 0.0 && s < 0.5;
+        let unit = |s: f64| (0.0..=1.0).contains(&s);
+        let weight = |w: Option<f32>| w.is_none_or(|w| (0.0..=1e3).contains(&w));
+        let rate = |s: f64| s > 0.0 && s <= 1.0;
+        let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let strides = &self.features.strides;
+        let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
+        let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
+        let (net, d, l, t) = (&self.net, &self.discriminator, &self.loss, &self.train);
+        let (a, j, b, q) = (&self.anomalies, &self.augment, &self.bank, &self.quantise);
+        // The baseline is nothing but its bank.
+        let least = usize::from(self.method == super::Method::NearestNeighbour);
+        const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
+        const RATE: &str = "above 0 and at most 1 expected";
+        const SHARE: &str = "above 0 and below 0.5 expected";
+        vec![
+            row("name", named && (1..=64).contains(&self.name.len()), &self.name, "1 to 64 of a-z, 0-9 and - expected"),
+            row("input.width", side(self.input.width), self.input.width, SIDE),
+            row("input.height", side(self.input.height), self.input.height, SIDE),
+            row(
+                "features.strides",
+                neighbours,
+                strides,
+                "neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
+            ),
+            row(
+                "net.widths",
+                net.widths.is_empty() || net.widths.len() == strides.len(),
+                &net.widths,
+                "one width a stride of features.strides expected, or none",
+            ),
+            row(
+                "net.widths",
+                net.widths.iter().all(|w| (1..=4096).contains(w)),
+                &net.widths,
+                "widths from 1 to 4096 expected",
+            ),
+            row("net.bottleneck", net.bottleneck <= 4096, net.bottleneck, "at most 4096 expected"),
+            row("net.blocks", (1..=8).contains(&net.blocks), net.blocks, "1 to 8 expected"),
+            row(
+                "discriminator.stride",
+                !d.joint || !d.kind.patch() || strides.contains(&d.stride),
+                d.stride,
+                "one of features.strides expected",
+            ),
+            row("discriminator.width", d.width <= 4096, d.width, "at most 4096 expected"),
+            row("discriminator.kernel", d.kernel == 1 || d.kernel == 3, d.kernel, "1 or 3 expected"),
+            row("discriminator.hard_share", rate(d.hard_share), d.hard_share, RATE),
+            row("discriminator.noise", (0.0..=100.0).contains(&d.noise), d.noise, "0 to 100 expected"),
+            row(
+                "discriminator.noise_weight",
+                (0.0..=100.0).contains(&d.noise_weight),
+                d.noise_weight,
+                "0 to 100 expected",
+            ),
+            row(
+                "bank.vectors",
+                (least..=65_536).contains(&b.vectors),
+                b.vectors,
+                "1 to 65536 expected, or 0 with method ckaad for none",
+            ),
+            row(
+                "bank.stride",
+                b.vectors == 0 || strides.contains(&b.stride),
+                b.stride,
+                "one of features.strides expected",
+            ),
+            row("loss.gamma", rate(l.gamma), l.gamma, RATE),
+            row("loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
+            row("loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),
+            row("loss.clip", (0.0..=1e6).contains(&l.clip), l.clip, "0 (off) or a positive length expected"),
+            row("anomalies.share", unit(a.share), a.share, "0 (all) to 1 expected"),
+            row("anomalies.synthetic_share", rate(a.synthetic_share), a.synthetic_share, RATE),
+            row("anomalies.alpha", (0.0..=10_000.0).contains(&a.alpha), a.alpha, "0 to 10000 expected"),
+            row("augment.rotate_deg", (0.0..=180.0).contains(&j.rotate_deg), j.rotate_deg, "0 to 180 expected"),
+            row("augment.brightness", (0.0..=1.0).contains(&j.brightness), j.brightness, "0 to 1 expected"),
+            row("augment.contrast", (0.0..=1.0).contains(&j.contrast), j.contrast, "0 to 1 expected"),
+            row("train.epochs", (1..=10_000).contains(&t.epochs), t.epochs, "1 to 10000 expected"),
+            row("train.batch", (2..=1024).contains(&t.batch), t.batch, "2 to 1024 expected"),
+            row(
+                "train.anomalous_batch",
+                (1..=1024).contains(&t.anomalous_batch),
+                t.anomalous_batch,
+                "1 to 1024 expected",
+            ),
+            row("train.learning_rate", rate(t.learning_rate), t.learning_rate, RATE),
+            row(
+                "train.discriminator_learning_rate",
+                rate(t.discriminator_learning_rate),
+                t.discriminator_learning_rate,
+                RATE,
+            ),
+            row("validation.normal_share", share(self.validation.normal_share), self.validation.normal_share, SHARE),
+            row(
+                "validation.anomalous_share",
+                share(self.validation.anomalous_share),
+                self.validation.anomalous_share,
+                SHARE,
+            ),
+            row("validation.every", self.validation.every > 0, self.validation.every, "at least 1 expected"),
+            row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
+            row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
+            row("score.error", weight(self.score.error), self.score.error.unwrap_or_default(), "0 to 1000 expected"),
+            row("score.energy", weight(self.score.energy), self.score.energy.unwrap_or_default(), "0 to 1000 expected"),
+            row(
+                "score.distance",
+                weight(self.score.distance),
+                self.score.distance.unwrap_or_default(),
+                "0 to 1000 expected",
+            ),
+            row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),
+            row("quantise.auroc_loss", unit(q.auroc_loss), q.auroc_loss, "0 to 1 expected"),
+            row("quantise.aupro_loss", unit(q.aupro_loss), q.aupro_loss, "0 to 1 expected"),
+            row(
+                "quantise.max_float_layers",
+                q.max_float_layers <= 10_000,
+                q.max_float_layers,
+                "at most 10000 expected",
+            ),
+            row(
+                "false_alarm_budget",
+                self.false_alarm_budget > 0.0 && self.false_alarm_budget < 0.2,
+                self.false_alarm_budget,
+                "above 0 and below 0.2 expected",
+            ),
+        ]
+    }
+}

@@ -1,0 +1,268 @@
+//! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
+
+use super::datasets::{self, DataError, DataSet, Sample};
+use super::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
+use super::progress::Progress;
+use ckaad_bundle::{Bundle, BundleError, Input};
+use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
+use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Image(#[from] DecodeError),
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error("pixel metrics of {image}: {source}")]
+    Pixels { image: PathBuf, source: PixelError },
+    #[error("{0} has no test images")]
+    NoTest(PathBuf),
+    #[error("the mask {mask} is {}x{} pixels, its image {}x{}", found.0, found.1, expected.0, expected.1)]
+    MaskSize { mask: PathBuf, found: (u32, u32), expected: (u32, u32) },
+}
+
+/// The outcome; its JSON is what `--json` writes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    pub model: String,
+    pub version: String,
+    pub bundle_sha256: String,
+    pub precision: ckaad_bundle::Precision,
+    pub data: String,
+    pub normal_images: usize,
+    pub anomalous_images: usize,
+    /// By the bundle's own image score.
+    pub image: ImageMetrics,
+    /// By the largest value of each image's map, as ADer scores images.
+    pub image_by_map_maximum: ImageMetrics,
+    /// By part, where the set says which images show the same one.
+    pub part: Option<PartMetrics>,
+    /// `None` when the set has no masks.
+    pub pixel: Option<PixelMetrics>,
+    pub threshold: f32,
+    pub at_threshold: Counts,
+    pub defects: Vec<DefectRow>,
+    /// Median of one inspection, one thread.
+    pub median_ms: f64,
+    pub samples: Vec<Judged>,
+}
+
+/// The sample level: a part has the largest score of its images, and is anomalous when one of them is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PartMetrics {
+    pub normal_parts: usize,
+    pub anomalous_parts: usize,
+    pub by_score: ImageMetrics,
+    pub by_map_maximum: ImageMetrics,
+}
+
+/// What the calibrated threshold makes of the set.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Counts {
+    pub hits: usize,
+    pub misses: usize,
+    pub false_alarms: usize,
+    pub passed: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct DefectRow {
+    pub defect: String,
+    pub images: usize,
+    pub hits: usize,
+    /// This defect's images against all normal ones.
+    pub auroc: Option<f64>,
+}
+
+/// One test image and its score.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    pub path: String,
+    /// `null` for a normal image.
+    pub defect: Option<String>,
+    pub score: f32,
+    /// The largest value of the smoothed map.
+    pub map_maximum: f32,
+    /// Which part the image shows, where several images show one.
+    pub part: Option<String>,
+}
+
+/// Judges every test image of `data`; `seen` is called with each image and its verdict.
+pub fn evaluate(
+    bundle: &Bundle,
+    data: &DataSet,
+    mut seen: impl FnMut(&Judged, &RgbImage, &Verdict),
+) -> Result<Evaluation, EvaluateError> {
+    if data.test.is_empty() {
+        return Err(EvaluateError::NoTest(data.root.clone()));
+    }
+    let progress = Progress::detect();
+    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
+    let masked = data.test.iter().any(|s| s.mask.is_some());
+    let mut pixels = Pixels::default();
+    let (mut samples, mut times) = (vec![], vec![]);
+    let bar = progress.bar("evaluate", data.test.len());
+    for sample in &data.test {
+        let image = imaging::load(&sample.path)?;
+        let verdict = inspector.inspect(&image)?;
+        times.push((verdict.times.fit + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
+        // A defective image without a mask would count every defective pixel as normal.
+        if masked && (sample.mask.is_some() || sample.defect.is_none()) {
+            let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, &bundle.manifest.input)).transpose()?;
+            let added = pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
+            added.map_err(|source| EvaluateError::Pixels { image: sample.path.clone(), source })?;
+        }
+        let judged = judged(data, sample, &verdict);
+        seen(&judged, &image, &verdict);
+        samples.push(judged);
+        bar.advance(1);
+    }
+    times.sort_by(f64::total_cmp);
+    let threshold = inspector.threshold();
+    let pixel = masked.then(|| pixels.metrics()).transpose();
+    let pixel = pixel.map_err(|source| EvaluateError::Pixels { image: data.root.clone(), source })?;
+    Ok(Evaluation {
+        model: bundle.manifest.name.clone(),
+        version: bundle.manifest.version.to_string(),
+        bundle_sha256: bundle.digest.clone(),
+        precision: bundle.manifest.precision,
+        data: data.name(),
+        normal_images: samples.iter().filter(|s| s.defect.is_none()).count(),
+        anomalous_images: samples.iter().filter(|s| s.defect.is_some()).count(),
+        image: image_metrics(&samples, |s| s.score),
+        image_by_map_maximum: image_metrics(&samples, |s| s.map_maximum),
+        part: part_metrics(&samples),
+        pixel,
+        threshold,
+        at_threshold: counts(&samples, threshold),
+        defects: defects(&samples, threshold),
+        median_ms: times[times.len() / 2],
+        samples,
+    })
+}
+
+fn judged(data: &DataSet, sample: &Sample, verdict: &Verdict) -> Judged {
+    Judged {
+        path: data.relative(&sample.path),
+        defect: sample.defect.clone(),
+        score: verdict.score,
+        map_maximum: verdict.map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        part: sample.part.clone(),
+    }
+}
+
+fn image_metrics(samples: &[Judged], score: fn(&Judged) -> f32) -> ImageMetrics {
+    let scores: Vec<f32> = samples.iter().map(score).collect();
+    let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
+    ImageMetrics::of(&scores, &anomalous)
+}
+
+fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
+    if samples.iter().all(|s| s.part.is_none()) {
+        return None;
+    }
+    let parts: Vec<Option<String>> = samples.iter().map(|s| s.part.clone()).collect();
+    let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
+    let by = |score: fn(&Judged) -> f32| {
+        metrics::by_part(&parts, &samples.iter().map(score).collect::<Vec<_>>(), &anomalous)
+    };
+    let (scores, anomalous_parts) = by(|s| s.score);
+    let (maxima, _) = by(|s| s.map_maximum);
+    let defective = anomalous_parts.iter().filter(|a| **a).count();
+    Some(PartMetrics {
+        normal_parts: anomalous_parts.len() - defective,
+        anomalous_parts: defective,
+        by_score: ImageMetrics::of(&scores, &anomalous_parts),
+        by_map_maximum: ImageMetrics::of(&maxima, &anomalous_parts),
+    })
+}
+
+fn counts(samples: &[Judged], threshold: f32) -> Counts {
+    let mut counts = Counts::default();
+    for sample in samples {
+        *match (sample.defect.is_some(), sample.score >= threshold) {
+            (true, true) => &mut counts.hits,
+            (true, false) => &mut counts.misses,
+            (false, true) => &mut counts.false_alarms,
+            (false, false) => &mut counts.passed,
+        } += 1;
+    }
+    counts
+}
+
+fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
+    let kinds: std::collections::BTreeSet<&String> = samples.iter().filter_map(|s| s.defect.as_ref()).collect();
+    let row = |kind: &&String| {
+        let of_kind = |s: &&Judged| s.defect.as_ref() == Some(*kind);
+        let (scores, labels): (Vec<f32>, Vec<bool>) =
+            samples.iter().filter(|s| s.defect.is_none() || of_kind(s)).map(|s| (s.score, s.defect.is_some())).unzip();
+        DefectRow {
+            defect: (*kind).clone(),
+            images: samples.iter().filter(of_kind).count(),
+            hits: samples.iter().filter(of_kind).filter(|s| s.score >= threshold).count(),
+            auroc: metrics::auroc(&scores, &labels),
+        }
+    };
+    kinds.iter().map(row).collect()
+}
+
+/// The mask as the network sees the image, `[H,W]`, nearest neighbour.
+pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Vec<bool>, EvaluateError> {
+    let mask = datasets::load_mask(path)?;
+    if mask.dimensions() != image.dimensions() {
+        let (found, expected) = (mask.dimensions(), image.dimensions());
+        return Err(EvaluateError::MaskSize { mask: path.to_owned(), found, expected });
+    }
+    let placement = imaging::resize(image, input).1;
+    let (width, height) = mask.dimensions();
+    let at = |x: u32, y: u32| {
+        let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
+        let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
+        inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
+    };
+    Ok((0..input.height).flat_map(|y| (0..input.width).map(move |x| (x, y))).map(|(x, y)| at(x, y)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(part: Option<&str>, defect: Option<&str>, score: f32) -> Judged {
+        let [part, defect] = [part, defect].map(|text| text.map(str::to_owned));
+        Judged { path: String::new(), defect, score, map_maximum: -score, part }
+    }
+
+    #[test]
+    fn a_part_is_found_by_the_one_view_that_shows_its_defect() {
+        let samples = [
+            judged(Some("a"), None, 0.1),
+            judged(Some("a"), Some("dent"), 0.9),
+            judged(Some("b"), None, 0.5),
+            judged(Some("b"), None, 0.2),
+        ];
+        let part = part_metrics(&samples).unwrap();
+        assert_eq!((part.normal_parts, part.anomalous_parts), (1, 1));
+        assert_eq!(part.by_score.auroc, Some(1.0));
+        // The maps' maxima are turned round: part a has -0.1, part b -0.2.
+        assert_eq!(part.by_map_maximum.auroc, Some(1.0));
+        assert_eq!(image_metrics(&samples, |s| s.map_maximum).auroc, Some(0.0));
+    }
+
+    #[test]
+    fn without_parts_there_is_no_part_level() {
+        assert!(part_metrics(&[judged(None, None, 0.1), judged(None, Some("dent"), 0.9)]).is_none());
+    }
+
+    #[test]
+    fn a_score_at_the_threshold_alerts() {
+        let samples = [judged(None, None, 0.5), judged(None, Some("dent"), 0.5), judged(None, Some("dent"), 0.4)];
+        let found = counts(&samples, 0.5);
+        assert_eq!((found.hits, found.misses, found.false_alarms, found.passed), (1, 1, 1, 0));
+    }
+}

@@ -1,0 +1,252 @@
+//! The network as it leaves the trainer: few operators, batch norms already folded, shapes known. [`super::onnx`]
+//! writes it in f32 and in int8, from the same list, so the two cannot drift apart.
+
+use crate::backbones::ChannelStatistics;
+
+/// Index of a node; every node has one output.
+pub type Id = usize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Linear,
+    Relu,
+    Relu6,
+}
+
+#[derive(Clone, Debug)]
+pub struct Conv {
+    /// `[out, in/groups, kernel, kernel]`, row by row.
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub out: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    /// Zeros added at the top, left, bottom and right.
+    pub pads: [usize; 4],
+    pub groups: usize,
+    pub activation: Activation,
+}
+
+impl Conv {
+    /// Input channels of one group.
+    pub fn depth(&self) -> usize {
+        self.weight.len() / (self.out * self.kernel * self.kernel)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// u8 `[1,H,W,3]` → `(x - 127) / 128` as `[1,3,H,W]`: EfficientNet's normalisation, which is at the same time
+    /// an exact quantisation (zero point 127, scale 1/128).
+    Image,
+    /// The image with a fourth channel of ones (byte 255). A backbone with another normalisation folds its scale and offset into
+    /// its first convolution, the offset as weights of this channel: so zeros at the border stay zeros *after* normalisation.
+    Ones,
+    Conv(Conv),
+    /// Sum of two tensors of one shape.
+    Add(Activation),
+    /// Per channel and image: mean 0, variance 1, then scale and offset.
+    InstanceNorm(InstanceNorm),
+    /// 3x3, stride 2, one cell of border.
+    MaxPool,
+    /// Nearest neighbour, twice the height and width.
+    Upsample2,
+    /// Along the channels.
+    Concat,
+    /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told how: `[1,1,H,W]`.
+    CosineError(Option<ChannelStatistics>),
+    /// Maps of several scales as one: `[ΣC,h,w]`. This and all below is float in both precisions.
+    Joint(Joint),
+    /// Energy of every patch of a [`Op::Joint`]: `[1,h,w]`.
+    Energy(EnergyHead),
+    /// Distance of every patch of a [`Op::Joint`] to the nearest of a bank: `[1,h,w]`.
+    Nearest(Bank),
+    /// Weighted sum of maps; smaller ones are first brought to the first one's size (bilinear, half-pixel).
+    SumMaps(Vec<f32>),
+}
+
+#[derive(Clone, Debug)]
+pub struct InstanceNorm {
+    pub scale: Vec<f32>,
+    pub offset: Vec<f32>,
+    pub epsilon: f32,
+    pub activation: Activation,
+}
+
+/// Every input is brought to one grid ([`regrid`]) and all are concatenated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joint {
+    /// Average each input over 3x3 of its cells first.
+    pub smooth: bool,
+    /// Give each input length 1 along its channels at every position.
+    pub unit: bool,
+}
+
+/// A patch discriminator's head: convolutions with LeakyReLU 0.1 between; the energy is the absolute value.
+#[derive(Clone, Debug)]
+pub struct EnergyHead {
+    pub convs: Vec<Conv>,
+}
+
+/// Patch vectors of normal images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bank {
+    /// `[count, channels]`, row by row.
+    pub vectors: Vec<f32>,
+    pub channels: usize,
+}
+
+/// How a map of one stride comes to the common grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regrid {
+    Same,
+    /// Mean over `factor` x `factor` cells.
+    Pool(usize),
+    /// Bilinear, half-pixel.
+    Enlarge(usize),
+}
+
+/// From a map `from` cells wide to one `to` cells wide; one must divide the other.
+pub fn regrid(from: usize, to: usize) -> Regrid {
+    match from {
+        _ if from == to => Regrid::Same,
+        _ if from > to => Regrid::Pool(from / to),
+        _ => Regrid::Enlarge(to / from),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub op: Op,
+    pub inputs: Vec<Id>,
+    /// Channels, height, width.
+    pub shape: [usize; 3],
+}
+
+/// Nodes in an order in which each comes after its inputs; the last one is the output.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub nodes: Vec<Node>,
+}
+
+impl Graph {
+    pub fn new(width: usize, height: usize) -> Graph {
+        let image = Node { name: "image".into(), op: Op::Image, inputs: vec![], shape: [3, height, width] };
+        Graph { nodes: vec![image] }
+    }
+
+    pub const IMAGE: Id = 0;
+
+    pub fn shape(&self, id: Id) -> [usize; 3] {
+        self.nodes[id].shape
+    }
+
+    pub fn output(&self) -> Id {
+        self.nodes.len() - 1
+    }
+
+    fn push(&mut self, name: impl Into<String>, op: Op, inputs: Vec<Id>, shape: [usize; 3]) -> Id {
+        self.nodes.push(Node { name: name.into(), op, inputs, shape });
+        self.output()
+    }
+
+    pub fn conv(&mut self, name: impl Into<String>, input: Id, conv: Conv) -> Id {
+        let [_, h, w] = self.shape(input);
+        let [top, left, bottom, right] = conv.pads;
+        let side = |length: usize, pads: usize| (length + pads - conv.kernel) / conv.stride + 1;
+        let shape = [conv.out, side(h, top + bottom), side(w, left + right)];
+        self.push(name, Op::Conv(conv), vec![input], shape)
+    }
+
+    pub fn add(&mut self, name: impl Into<String>, a: Id, b: Id, activation: Activation) -> Id {
+        debug_assert_eq!(self.shape(a), self.shape(b));
+        let shape = self.shape(a);
+        self.push(name, Op::Add(activation), vec![a, b], shape)
+    }
+
+    pub fn ones(&mut self) -> Id {
+        let [c, h, w] = self.shape(Graph::IMAGE);
+        self.push("image.ones", Op::Ones, vec![Graph::IMAGE], [c + 1, h, w])
+    }
+
+    pub fn instance_norm(&mut self, name: impl Into<String>, input: Id, norm: InstanceNorm) -> Id {
+        let shape = self.shape(input);
+        self.push(name, Op::InstanceNorm(norm), vec![input], shape)
+    }
+
+    pub fn max_pool(&mut self, name: impl Into<String>, input: Id) -> Id {
+        let [c, h, w] = self.shape(input);
+        self.push(name, Op::MaxPool, vec![input], [c, h.div_ceil(2), w.div_ceil(2)])
+    }
+
+    /// `grid` is the height and width of the result.
+    pub fn joint(&mut self, name: impl Into<String>, inputs: Vec<Id>, joint: Joint, grid: [usize; 2]) -> Id {
+        let channels = inputs.iter().map(|&i| self.shape(i)[0]).sum();
+        self.push(name, Op::Joint(joint), inputs, [channels, grid[0], grid[1]])
+    }
+
+    pub fn energy(&mut self, name: impl Into<String>, joint: Id, head: EnergyHead) -> Id {
+        let [_, h, w] = self.shape(joint);
+        self.push(name, Op::Energy(head), vec![joint], [1, h, w])
+    }
+
+    pub fn nearest(&mut self, name: impl Into<String>, joint: Id, bank: Bank) -> Id {
+        let [_, h, w] = self.shape(joint);
+        self.push(name, Op::Nearest(bank), vec![joint], [1, h, w])
+    }
+
+    pub fn upsample2(&mut self, name: impl Into<String>, input: Id) -> Id {
+        let [c, h, w] = self.shape(input);
+        self.push(name, Op::Upsample2, vec![input], [c, 2 * h, 2 * w])
+    }
+
+    pub fn concat(&mut self, name: impl Into<String>, inputs: Vec<Id>) -> Id {
+        let [_, h, w] = self.shape(inputs[0]);
+        let channels = inputs.iter().map(|&i| self.shape(i)[0]).sum();
+        self.push(name, Op::Concat, inputs, [channels, h, w])
+    }
+
+    pub fn cosine_error(&mut self, name: impl Into<String>, a: Id, b: Id, raw: Option<ChannelStatistics>) -> Id {
+        debug_assert_eq!(self.shape(a), self.shape(b));
+        let [_, h, w] = self.shape(a);
+        self.push(name, Op::CosineError(raw), vec![a, b], [1, h, w])
+    }
+
+    pub fn sum_maps(&mut self, name: impl Into<String>, maps: Vec<Id>, weights: Vec<f32>) -> Id {
+        let shape = self.shape(maps[0]);
+        self.push(name, Op::SumMaps(weights), maps, shape)
+    }
+
+    /// Multiply-adds for one image.
+    pub fn macs(&self) -> u64 {
+        let per_node = self.nodes.iter().map(|node| node.op.weights() as u64 * (node.shape[1] * node.shape[2]) as u64);
+        per_node.sum()
+    }
+
+    /// Weights and biases.
+    pub fn parameters(&self) -> u64 {
+        let per_node = self.nodes.iter().map(|node| (node.op.weights() + node.op.biases()) as u64);
+        per_node.sum()
+    }
+}
+
+impl Op {
+    /// Numbers that are multiplied with the input at every cell of the output.
+    fn weights(&self) -> usize {
+        match self {
+            Op::Conv(c) => c.weight.len(),
+            Op::Energy(head) => head.convs.iter().map(|c| c.weight.len()).sum(),
+            Op::Nearest(bank) => bank.vectors.len(),
+            _ => 0,
+        }
+    }
+
+    fn biases(&self) -> usize {
+        match self {
+            Op::Conv(c) => c.bias.len(),
+            Op::InstanceNorm(norm) => norm.scale.len() + norm.offset.len(),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+use super::*;
+use ckaad_inspect::engine::Engine;
+use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
+
+const SIDE: usize = 16;
+
+/// A small net with every operator that int8 knows: a residual block, pooling, upsampling and concatenation, an instance norm.
+fn net() -> Graph {
+    let mut graph = Graph::new(SIDE, SIDE);
+    let conv = |seed: usize, out: usize, depth: usize, kernel: usize, groups: usize, activation| Conv {
+        weight: (0..out * depth * kernel * kernel)
+            .map(|i| ((i * 7919 + seed * 104_729) % 201) as f32 / 100.0 - 1.0)
+            .map(|w| w / ((depth * kernel * kernel) as f32).sqrt())
+            .collect(),
+        bias: (0..out).map(|i| i as f32 * 0.1 - 0.2).collect(),
+        out,
+        kernel,
+        stride: 1,
+        pads: [kernel / 2; 4],
+        groups,
+        activation,
+    };
+    let ones = graph.ones();
+    let stem = graph.conv("stem", ones, conv(1, 6, 4, 3, 1, Activation::Relu6));
+    let depthwise = graph.conv("block.depthwise", stem, conv(2, 6, 1, 3, 6, Activation::Relu6));
+    let project = graph.conv("block.project", depthwise, conv(3, 6, 6, 1, 1, Activation::Linear));
+    let sum = graph.add("block.add", project, stem, Activation::Relu);
+    let pooled = graph.max_pool("pool", sum);
+    let deep = graph.conv("deep.conv", pooled, conv(4, 6, 6, 1, 1, Activation::Linear));
+    let norm = InstanceNorm { scale: vec![1.0; 6], offset: vec![0.1; 6], epsilon: 1e-5, activation: Activation::Relu };
+    let deep = graph.instance_norm("deep.norm", deep, norm);
+    let up = graph.upsample2("up", deep);
+    let up = graph.conv("up.conv", up, conv(5, 6, 6, 1, 1, Activation::Linear));
+    let both = graph.concat("both", vec![up, project]);
+    let out = graph.conv("out", both, conv(6, 6, 12, 3, 1, Activation::Linear));
+    let map = graph.cosine_error("error", out, sum, None);
+    graph.sum_maps("map", vec![map], vec![1.0]);
+    graph
+}
+
+fn image() -> Vec<u8> {
+    (0..SIDE * SIDE * 3).map(|i| ((i * 31) % 256) as u8 / 2 + 60 + ((i / 3 % SIDE) * 4) as u8).collect()
+}
+
+fn ranges(graph: &Graph) -> Vec<(f32, f32)> {
+    let measured: Vec<Id> = (0..graph.nodes.len()).filter(|&id| is_layer(&graph.nodes[id])).collect();
+    let plan = ckaad_inspect::engine::Plan::load(&onnx::emit_f32(graph, Some(&measured)), 1).unwrap();
+    let mut ranges = vec![(0.0, 0.0); graph.nodes.len()];
+    for (id, values) in measured.iter().zip(plan.run(&image()).unwrap()) {
+        ranges[*id] = values.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
+    }
+    ranges
+}
+
+fn map(model: &[u8]) -> Vec<f32> {
+    Engine::load(model, 1).unwrap().run(&image()).unwrap().values
+}
+
+fn mean_difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
+}
+
+fn structure(model: &[u8]) -> GraphProto {
+    ModelProto::decode(model).unwrap().graph.unwrap()
+}
+
+#[test]
+fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
+    let graph = net();
+    let exact = map(&onnx::emit_f32(&graph, None));
+    let range = exact.iter().fold(0f32, |m, v| m.max(*v));
+    for dialect in [Dialect::QOperator, Dialect::Qdq] {
+        let difference = mean_difference(&map(&emit(&graph, &ranges(&graph), |_| false, dialect)), &exact);
+        assert!(0.0 < difference && difference < 0.04 * range, "{dialect:?}: {difference} of {range}");
+    }
+}
+
+#[test]
+fn layers_left_in_float_are_float() {
+    let graph = net();
+    let (exact, ranges) = (map(&onnx::emit_f32(&graph, None)), ranges(&graph));
+    let all = emit(&graph, &ranges, |_| true, Dialect::QOperator);
+    assert!(mean_difference(&map(&all), &exact) < 1e-5);
+    let quantised = |g: &GraphProto| g.node.iter().filter(|n| n.op_type == "QuantizeLinear").count();
+    assert_eq!(quantised(&structure(&all)), 0, "floats pass on as floats");
+    // One block in float: its three layers, and bytes for those that read it.
+    let block = |id: Id| graph.nodes[id].name.starts_with("block.");
+    let mixed = structure(&emit(&graph, &ranges, block, Dialect::QOperator));
+    let names = |op: &str| -> Vec<&str> {
+        mixed.node.iter().filter(|n| n.op_type == op).map(|n| n.output[0].as_str()).collect()
+    };
+    assert_eq!(names("Conv"), ["block.depthwise.f32.linear", "block.project.f32"]);
+    assert_eq!(names("QLinearConv"), ["stem.u8", "deep.conv.u8", "up.conv.u8", "out.u8"]);
+    assert_eq!(names("QuantizeLinear"), ["pool.u8", "deep.norm.u8", "block.project.u8"]);
+    // Its pooled result is float too, and becomes bytes for the convolution behind.
+    let none = map(&emit(&graph, &ranges, |_| false, Dialect::QOperator));
+    let block = map(&emit(&graph, &ranges, block, Dialect::QOperator));
+    assert!(mean_difference(&block, &exact) < mean_difference(&none, &exact));
+}
+
+/// What TensorRT wants of a model that brings its own quantisation: i8 with zero point 0 everywhere, weights along axis 0, biases and
+/// the input not quantised.
+#[test]
+fn qdq_holds_to_what_tensorrt_takes() {
+    let model = structure(&emit(&net(), &ranges(&net()), |_| false, Dialect::Qdq));
+    let constant = |name: &str| model.initializer.iter().find(|t| t.name == name);
+    let mut pairs = 0;
+    for node in &model.node {
+        match node.op_type.as_str() {
+            "QuantizeLinear" | "DequantizeLinear" => {
+                let zero = constant(&node.input[2]).unwrap();
+                assert!(zero.data_type == DataType::Int8 as i32 && zero.raw_data.iter().all(|&z| z == 0));
+                pairs += 1;
+            }
+            "Conv" => {
+                let from = |i: usize| model.node.iter().find(|n| n.output[0] == node.input[i]);
+                assert!((0..2).all(|i| from(i).unwrap().op_type == "DequantizeLinear"), "{}", node.name);
+                let axis = from(1).unwrap().attribute.iter().find(|a| a.name == "axis").unwrap();
+                assert_eq!(axis.i, 0);
+                assert_eq!(constant(&node.input[2]).unwrap().data_type, DataType::Float as i32);
+            }
+            _ => {}
+        }
+        let reads_image = node.input.iter().any(|i| i == "image");
+        assert!(!reads_image || node.op_type == "Cast", "TensorRT only casts u8");
+    }
+    assert!(pairs > 20, "{pairs}");
+}
+
+#[test]
+fn a_range_is_covered_in_255_steps_and_zero_is_exact() {
+    let q = Quantisation::covering(-1.0, 4.1);
+    assert!((q.scale - 0.02).abs() < 1e-6 && q.zero_point == 50);
+    assert_eq!(Quantisation::covering(0.5, 5.1).zero_point, 0);
+    let q = Quantisation::symmetric(-1.0, 2.54);
+    assert!((q.scale - 0.02).abs() < 1e-6 && q.zero_point == 0);
+}

@@ -1,0 +1,181 @@
+//! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum.
+
+use super::graph::{Bank, EnergyHead, Graph, Joint, Node, Op, Regrid, regrid};
+use super::onnx::{conv_attributes, weight_dims};
+use super::proto::{GraphBuilder, float, int, ints, string};
+use crate::backbones::ChannelStatistics;
+
+/// Slope of the discriminators' LeakyReLU.
+pub const LEAK: f32 = 0.1;
+
+/// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
+pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String], out: &str) {
+    match &node.op {
+        Op::CosineError(raw) => {
+            let [x, y] = [0, 1].map(|i| match raw {
+                Some(statistics) => unstandardise(b, &inputs[i], statistics, &format!("{out}.{i}"), out),
+                None => inputs[i].clone(),
+            });
+            cosine_error(b, &x, &y, out);
+        }
+        Op::Joint(how) => joint(b, graph, node, *how, inputs, out),
+        Op::Energy(head) => energy(b, head, &inputs[0], out),
+        Op::Nearest(bank) => nearest(b, bank, &inputs[0], out),
+        Op::SumMaps(weights) => sum_maps(b, graph, node, weights, inputs, out),
+        _ => unreachable!("the callers send only the operators of the tail"),
+    }
+}
+
+fn joint(b: &mut GraphBuilder, graph: &Graph, node: &Node, how: Joint, inputs: &[String], out: &str) {
+    let mut parts = vec![];
+    for (i, input) in inputs.iter().enumerate() {
+        let name = format!("{out}.{i}");
+        let mut x = input.clone();
+        if how.smooth {
+            let mean = format!("{name}.mean");
+            let attributes = vec![ints("kernel_shape", &[3, 3]), ints("strides", &[1, 1]), ints("pads", &[1, 1, 1, 1])];
+            b.node("AveragePool", &[&x], &mean, attributes);
+            x = mean;
+        }
+        let (from, to) = (graph.shape(node.inputs[i])[2], node.shape[2]);
+        x = to_grid(b, &x, regrid(from, to), &name);
+        if how.unit {
+            x = normalise(b, &x, &name);
+        }
+        parts.push(x);
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    b.node("Concat", &parts, out, vec![int("axis", 1)]);
+}
+
+fn energy(b: &mut GraphBuilder, head: &EnergyHead, joint: &str, out: &str) {
+    let mut x = joint.to_owned();
+    for (i, conv) in head.convs.iter().enumerate() {
+        if i > 0 {
+            let leaky = format!("{out}.{i}.leaky");
+            b.node("LeakyRelu", &[&x], &leaky, vec![float("alpha", LEAK)]);
+            x = leaky;
+        }
+        let name = format!("{out}.{i}.conv");
+        let weight = b.f32s(&format!("{name}.weight"), &weight_dims(conv), &conv.weight);
+        b.node("Conv", &[&x, &weight], &name, conv_attributes(conv));
+        x = name;
+    }
+    b.node("Abs", &[&x], out, vec![]);
+}
+
+/// `sqrt(min over the bank of |x - b|²)`, with `|x - b|² = |x|² - 2 x·b + |b|²`.
+fn nearest(b: &mut GraphBuilder, bank: &Bank, joint: &str, out: &str) {
+    let name = |what: &str| format!("{out}.{what}");
+    let rows = bank.vectors.chunks_exact(bank.channels);
+    let squares: Vec<f32> = rows.map(|row| row.iter().map(|v| v * v).sum()).collect();
+    let doubled: Vec<f32> = bank.vectors.iter().map(|v| -2.0 * v).collect();
+    let weight = b.f32s(&name("bank"), &[squares.len(), bank.channels, 1, 1], &doubled);
+    let bias = b.f32s(&name("bank.squares"), &[squares.len()], &squares);
+    b.node("Conv", &[joint, &weight, &bias], &name("products"), vec![ints("kernel_shape", &[1, 1])]);
+    b.node("ReduceMin", &[&name("products")], &name("smallest"), vec![ints("axes", &[1]), int("keepdims", 1)]);
+    let own = squared_length(b, joint, &name("own"));
+    b.node("Add", &[&name("smallest"), &own], &name("squared"), vec![]);
+    b.node("Relu", &[&name("squared")], &name("clamped"), vec![]);
+    b.node("Sqrt", &[&name("clamped")], out, vec![]);
+}
+
+fn to_grid(b: &mut GraphBuilder, x: &str, how: Regrid, name: &str) -> String {
+    let out = format!("{name}.grid");
+    match how {
+        Regrid::Same => return x.to_owned(),
+        Regrid::Pool(k) => {
+            let k = k as i64;
+            b.node("AveragePool", &[x], &out, vec![ints("kernel_shape", &[k, k]), ints("strides", &[k, k])]);
+        }
+        Regrid::Enlarge(k) => enlarge(b, x, k as f32, k as f32, &out),
+    }
+    out
+}
+
+/// Bilinear, half-pixel.
+fn enlarge(b: &mut GraphBuilder, x: &str, down: f32, across: f32, out: &str) {
+    let scales = b.f32s(&format!("{out}.scales"), &[4], &[1.0, 1.0, down, across]);
+    let attributes = vec![string("mode", "linear"), string("coordinate_transformation_mode", "half_pixel")];
+    b.node("Resize", &[x, "", &scales], out, attributes);
+}
+
+/// `x * deviation + mean` of every channel.
+fn unstandardise(b: &mut GraphBuilder, x: &str, statistics: &ChannelStatistics, name: &str, shared: &str) -> String {
+    let dims = [1, statistics.mean.len(), 1, 1];
+    let deviation = b.f32s(&format!("{shared}.deviation"), &dims, &statistics.deviation);
+    let mean = b.f32s(&format!("{shared}.channel_mean"), &dims, &statistics.mean);
+    let (scaled, out) = (format!("{name}.scaled"), format!("{name}.raw"));
+    b.node("Mul", &[x, &deviation], &scaled, vec![]);
+    b.node("Add", &[&scaled, &mean], &out, vec![]);
+    out
+}
+
+/// Length 1 along the channels at every position.
+fn normalise(b: &mut GraphBuilder, x: &str, name: &str) -> String {
+    let squared = squared_length(b, x, name);
+    let epsilon = b.f32s("cosine.epsilon", &[], &[COSINE_EPSILON]);
+    let (guarded, length, out) = (format!("{name}.guarded"), format!("{name}.length"), format!("{name}.unit"));
+    b.node("Add", &[&squared, &epsilon], &guarded, vec![]);
+    b.node("Sqrt", &[&guarded], &length, vec![]);
+    b.node("Div", &[x, &length], &out, vec![]);
+    out
+}
+
+/// `Σ x²` along the channels.
+fn squared_length(b: &mut GraphBuilder, x: &str, name: &str) -> String {
+    let axis = b.i64s("channel.axis", &[1]);
+    let (squares, out) = (format!("{name}.squares"), format!("{name}.squared_length"));
+    b.node("Mul", &[x, x], &squares, vec![]);
+    b.node("ReduceSum", &[&squares, &axis], &out, vec![int("keepdims", 1)]);
+    out
+}
+
+/// `1 - a·b / sqrt(a·a * b·b + ε)` along the channels.
+fn cosine_error(b: &mut GraphBuilder, x: &str, y: &str, out: &str) {
+    let axis = b.i64s("channel.axis", &[1]);
+    let mut dot = |x: &str, y: &str, what: &str| {
+        let (product, sum) = (format!("{out}.{what}.product"), format!("{out}.{what}"));
+        b.node("Mul", &[x, y], &product, vec![]);
+        b.node("ReduceSum", &[&product, &axis], &sum, vec![int("keepdims", 1)]);
+        sum
+    };
+    let (xy, xx, yy) = (dot(x, y, "xy"), dot(x, x, "xx"), dot(y, y, "yy"));
+    let epsilon = b.f32s("cosine.epsilon", &[], &[COSINE_EPSILON]);
+    let one = b.f32s("one", &[], &[1.0]);
+    let name = |what: &str| format!("{out}.{what}");
+    b.node("Mul", &[&xx, &yy], &name("squares"), vec![]);
+    b.node("Add", &[&name("squares"), &epsilon], &name("guarded"), vec![]);
+    b.node("Sqrt", &[&name("guarded")], &name("norms"), vec![]);
+    b.node("Div", &[&xy, &name("norms")], &name("cosine"), vec![]);
+    b.node("Sub", &[&one, &name("cosine")], out, vec![]);
+}
+
+/// Keeps the cosine finite where a feature vector is all zero.
+pub const COSINE_EPSILON: f32 = 1e-12;
+
+fn sum_maps(b: &mut GraphBuilder, graph: &Graph, node: &Node, weights: &[f32], maps: &[String], out: &str) {
+    let [_, height, width] = node.shape;
+    let mut sum = String::new();
+    for (i, (map, weight)) in maps.iter().zip(weights).enumerate() {
+        let [_, h, w] = graph.shape(node.inputs[i]);
+        let mut term = map.clone();
+        if (h, w) != (height, width) {
+            term = format!("{map}.resized");
+            enlarge(b, map, height as f32 / h as f32, width as f32 / w as f32, &term);
+        }
+        if *weight != 1.0 {
+            let factor = b.f32s(&format!("{map}.factor"), &[], &[*weight]);
+            let weighted = format!("{map}.weighted");
+            b.node("Mul", &[&term, &factor], &weighted, vec![]);
+            term = weighted;
+        }
+        let next = if i + 1 == maps.len() { out.to_owned() } else { format!("{out}.{i}") };
+        if i == 0 {
+            b.node("Identity", &[&term], &next, vec![]);
+        } else {
+            b.node("Add", &[&sum, &term], &next, vec![]);
+        }
+        sum = next;
+    }
+}

@@ -1,0 +1,141 @@
+//! Frozen features, computed by the engine that the device runs: once an image and kept on disk in f16 ([`FeatureCache`]), or, where
+//! images are augmented, anew for every batch.
+
+mod cache;
+
+pub use cache::FeatureCache;
+
+use super::augment::View;
+use super::backbones::{ChannelStatistics, Extracted, Scale, WeightError, Weights};
+use super::config::TrainConfig;
+use super::datasets::{DataError, Sample};
+use super::export::graph::{Graph, Id, Op};
+use super::export::{int8, onnx};
+use ckaad_bundle::Input;
+use ckaad_inspect;
+use ckaad_inspect::engine::{EngineError, Plan};
+use ckaad_inspect::imaging::{self, DecodeError};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Image(#[from] DecodeError),
+    #[error("feature cache {path}: {source}")]
+    Cache { path: PathBuf, source: std::io::Error },
+}
+
+/// The frozen extractor as a graph, and running.
+pub struct Extractor {
+    pub graph: Graph,
+    /// The nodes that the method reconstructs, the finest scale first.
+    pub taps: Vec<Id>,
+    /// The nodes that channel statistics are taken of.
+    streams: Vec<Id>,
+    pub scales: Vec<Scale>,
+    /// What the features of each scale were standardised with.
+    pub spread: Option<Vec<ChannelStatistics>>,
+    plan: Plan,
+    input: Input,
+}
+
+impl Extractor {
+    /// Backbone, scales and input size are the config's. With `statistics` the features are standardised, and with EfficientNet every stream
+    /// of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all channels of a tensor the
+    /// same use of its one int8 range. The backbone's weights are rounded to int8 in either case.
+    pub fn new(
+        config: &TrainConfig,
+        weights: &Weights,
+        statistics: Option<&[ChannelStatistics]>,
+    ) -> Result<Extractor, FeatureError> {
+        let (backbone, strides, input): (_, _, Input) =
+            (config.backbone, &config.features.strides, config.input.into());
+        let mut graph = Graph::new(input.width as usize, input.height as usize);
+        let Extracted { mut taps, streams, mut tap_streams } = backbone.append(&mut graph, weights, statistics)?;
+        let mut scales = backbone.scales();
+        let wanted: Vec<bool> = scales.iter().map(|s| strides.contains(&s.stride)).collect();
+        retain(&mut taps, &wanted);
+        retain(&mut tap_streams, &wanted);
+        scales.retain(|s| strides.contains(&s.stride));
+        // The net learns from the weights that the device will have: rounding them later would shift every feature.
+        for node in &mut graph.nodes {
+            if let Op::Conv(conv) = &mut node.op {
+                int8::round_weights(conv);
+            }
+        }
+        let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;
+        let spread = statistics.map(|all| tap_streams.iter().map(|&s| all[s].clone()).collect());
+        Ok(Extractor { graph, taps, streams, scales, spread, plan, input })
+    }
+
+    /// Channels, height and width of each scale.
+    pub fn shapes(&self) -> Vec<[usize; 3]> {
+        self.taps.iter().map(|&t| self.graph.shape(t)).collect()
+    }
+
+    /// Index of the scale of `stride`, the finest where there is none.
+    pub fn scale_of(&self, stride: usize) -> usize {
+        self.scales.iter().position(|s| s.stride == stride).unwrap_or(0)
+    }
+
+    /// Features of each of `jobs`, one vector `[C,h,w]` a scale.
+    pub fn compute(&self, jobs: &[(&Path, View)]) -> Result<Vec<Vec<Vec<f32>>>, FeatureError> {
+        jobs.par_iter().map(|(path, view)| self.through(&self.plan, path, *view)).collect()
+    }
+
+    /// What `plan` gives for each of `samples`.
+    pub fn compute_with(&self, plan: &Plan, samples: &[Sample]) -> Result<Vec<Vec<Vec<f32>>>, FeatureError> {
+        samples.par_iter().map(|s| self.through(plan, &s.path, View::default())).collect()
+    }
+
+    /// What `plan` gives for one image.
+    fn through(&self, plan: &Plan, path: &Path, view: View) -> Result<Vec<Vec<f32>>, FeatureError> {
+        let image = view.apply(imaging::load(path)?);
+        Ok(plan.run(&imaging::resize(&image, &self.input).0)?)
+    }
+
+    /// Channel statistics of every stream over `samples`.
+    pub fn statistics(&self, samples: &[Sample]) -> Result<Vec<ChannelStatistics>, FeatureError> {
+        let plan = Plan::load(&onnx::emit_f32(&self.graph, Some(&self.streams)), 1)?;
+        let shapes = plan.outputs();
+        let per_image: Vec<Vec<Vec<[f64; 2]>>> = samples
+            .par_iter()
+            .map(|sample| {
+                let features = self.through(&plan, &sample.path, View::default())?;
+                let sums = features.iter().zip(shapes).map(|(values, [_, h, w])| {
+                    let channel = |c: &[f32]| {
+                        let sum = c.iter().map(|&v| f64::from(v)).sum::<f64>();
+                        [sum, c.iter().map(|&v| f64::from(v).powi(2)).sum()]
+                    };
+                    values.chunks_exact(h * w).map(channel).collect()
+                });
+                Ok(sums.collect())
+            })
+            .collect::<Result<_, FeatureError>>()?;
+        let scale = |i: usize| {
+            let [channels, h, w] = shapes[i];
+            let count = (samples.len() * h * w) as f64;
+            let moments = (0..channels).map(|c| {
+                let [sum, squares] = per_image.iter().fold([0.0; 2], |a, p| [a[0] + p[i][c][0], a[1] + p[i][c][1]]);
+                let mean = sum / count;
+                (mean as f32, (squares / count - mean * mean).max(1e-6).sqrt() as f32)
+            });
+            let (mean, deviation) = moments.unzip();
+            ChannelStatistics { mean, deviation }
+        };
+        Ok((0..shapes.len()).map(scale).collect())
+    }
+}
+
+/// Keeps the items that are wanted.
+fn retain<T>(items: &mut Vec<T>, wanted: &[bool]) {
+    let mut wanted = wanted.iter();
+    items.retain(|_| *wanted.next().unwrap_or(&false));
+}

@@ -1,0 +1,74 @@
+//! One validation: how good the networks are on held-out training images, and whether the discriminator learns at all.
+
+use super::images::{Images, SplitImages};
+use crate::config::TrainConfig;
+use crate::features::FeatureError;
+use crate::methods::ckaad::{Kind, Trainer};
+use crate::run::Validation;
+use crate::select::{self, HeldOut, Term};
+use ckaad_inspect::engine::AnomalyMap;
+
+/// A line of the log.
+pub fn line(v: &Validation) -> String {
+    let l = &v.losses;
+    format!(
+        "epoch {:>4}: reconstruction {:.4}, discriminator {:.4} (energy {:.3} normal, {:.3} anomalous), adversarial {:.4}",
+        v.epoch, l.reconstruction, l.discriminator, l.energy_normal, l.energy_anomalous, l.adversarial
+    )
+}
+
+/// Energies that differ by less than this share of the margin say nothing.
+const TELLING: f32 = 0.02;
+
+/// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
+pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -> Option<String> {
+    if config.discriminator.kind == Kind::None || parts.train_anomalous.is_empty() {
+        return None;
+    }
+    let (normal, anomalous) = (v.losses.energy_normal, v.losses.energy_anomalous);
+    (anomalous - normal < TELLING * config.loss.margin as f32).then(|| {
+        format!(
+            "the discriminator does not tell anomalies from normal images: mean energies {anomalous:.3} and {normal:.3} at a margin of {}; \
+             a higher train.discriminator_learning_rate (now {}) or more epochs help",
+            config.loss.margin, config.train.discriminator_learning_rate
+        )
+    })
+}
+
+/// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
+/// the negative mean of the normal maps.
+pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
+    let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
+    let normal = errors.len();
+    if parts.validation_anomalous.is_empty() {
+        let mean = |m: &AnomalyMap| m.values.iter().sum::<f32>() / m.values.len() as f32;
+        return Ok(-f64::from(errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
+    }
+    let (more_errors, more_energies) = maps(&parts.validation_anomalous, trainer, config)?;
+    errors.extend(more_errors);
+    energies.extend(more_energies);
+    let (width, height) = (config.input.width as usize, config.input.height as usize);
+    let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
+    let mut terms = vec![(Term::Error, smoothed(&errors))];
+    if !energies.is_empty() {
+        terms.push((Term::Energy, smoothed(&energies)));
+    }
+    // The bank's distances are the same in every epoch and are left out of the comparison.
+    let held_out = HeldOut { terms, normal };
+    Ok(held_out.choose(&config.score).auroc.unwrap_or(0.0))
+}
+
+/// Error and energy maps of every image; no energies without a patch discriminator.
+fn maps(
+    images: &Images,
+    trainer: &Trainer,
+    config: &TrainConfig,
+) -> Result<(Vec<AnomalyMap>, Vec<AnomalyMap>), FeatureError> {
+    let (mut errors, mut energies) = (vec![], vec![]);
+    for batch in images.all(config) {
+        let (error, energy) = trainer.maps(&batch?);
+        errors.extend(error);
+        energies.extend(energy.into_iter().flatten());
+    }
+    Ok((errors, energies))
+}

@@ -1,0 +1,335 @@
+//! Command line of the trainer; the work is `ckaad_edge::train`'s.
+
+use anyhow::{Context, Result, bail};
+use ckaad_bundle::Bundle;
+use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
+use ckaad_train::config::TrainConfig;
+use ckaad_train::datasets::{DataSet, Layout, Source};
+use ckaad_train::device::DeviceChoice;
+use ckaad_train::evaluate::{Evaluation, evaluate};
+use ckaad_train::export::{self, Form};
+use ckaad_train::fit::{FitOptions, fit};
+use ckaad_train::metrics::{ImageMetrics, PixelMetrics};
+use ckaad_train::report;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Trains anomaly detectors from images of good parts and packs them for ckaad-agent.
+///
+/// A first model, from a folder of images to a judged bundle:
+///
+///   ckaad-train fit --config configs/train/ckaad-magtile.toml --data DIR --out runs/first
+///   ckaad-train export --run runs/first --out first.ckaad
+///   ckaad-train evaluate --bundle first.ckaad --data DIR --report first.html
+///
+/// Exit codes: 0 done; 1 the model is below a bar that was asked for; 2 wrong usage or input.
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a synthetic data set: drawn parts with drawn defects and their masks, in MVTec AD's layout
+    Synth(SynthArgs),
+    /// Train a detector on a folder of images
+    ///
+    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is one of the
+    /// public sets that docs/data.md lists, as it comes out of its archive.
+    /// A run that was stopped (Ctrl-C, power) goes on with --resume from its last validation.
+    Fit(FitArgs),
+    /// Pack a trained run into one bundle: fold, quantise, calibrate
+    Export(ExportArgs),
+    /// Judge a test set through a bundle, with the agent's own engine
+    Evaluate(EvaluateArgs),
+}
+
+#[derive(Args)]
+struct SynthArgs {
+    /// Folder to write; it must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The same seed draws the same parts
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Good parts to train on
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    train_good: u32,
+    /// Defective parts of each kind to train on (coarse labels, no masks)
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    train_defective: u32,
+    /// Good parts to test on
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    test_good: u32,
+    /// Defective parts of each kind to test on
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    test_defective: u32,
+}
+
+// No doc comment: clap would take it for the about of whatever command this is part of.
+#[derive(Args)]
+struct DataArgs {
+    /// Data set, in one of the layouts of docs/data.md
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// How it lies on disk; found out when not given
+    #[arg(long, value_name = "NAME", value_enum)]
+    layout: Option<Layout>,
+    /// Which category, where DIR holds several
+    #[arg(long, value_name = "NAME")]
+    category: Option<String>,
+}
+
+impl From<DataArgs> for Source {
+    fn from(args: DataArgs) -> Source {
+        Source { root: args.data, layout: args.layout, category: args.category }
+    }
+}
+
+#[derive(Args)]
+struct FitArgs {
+    /// Training config; every key has a default, see configs/train/
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Folder of the run: checkpoints, cached features, progress
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+    /// auto (a GPU when one can be used), cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Go on with the run in --out
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    /// Folder that `fit` wrote
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// Bundle to write; with --format qdq an ONNX file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Int8)]
+    precision: PrecisionArg,
+    #[arg(long, value_enum, default_value_t = FormatArg::Qoperator)]
+    format: FormatArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionArg {
+    Int8,
+    F32,
+}
+
+/// How int8 is written down
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// A bundle for ckaad-agent, its network with quantised operators
+    Qoperator,
+    /// A plain ONNX file for TensorRT: QuantizeLinear and DequantizeLinear around float operators
+    Qdq,
+}
+
+#[derive(Args)]
+struct EvaluateArgs {
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Write all numbers and every image's score here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with curves, histograms and heatmaps here
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Exit with 1 when the image AUROC is below this
+    #[arg(long, value_name = "BAR")]
+    min_auroc: Option<f64>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Synth(args) => synth(args),
+        Command::Fit(args) => run_fit(args),
+        Command::Export(args) => run_export(args),
+        Command::Evaluate(args) => run_evaluate(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("ckaad-train: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn synth(args: SynthArgs) -> Result<ExitCode> {
+    let config = DatasetConfig {
+        seed: args.seed,
+        train_good: args.train_good,
+        train_defective: args.train_defective,
+        test_good: args.test_good,
+        test_defective: args.test_defective,
+        ..Default::default()
+    };
+    let summary = write_dataset(&args.out, &config)?;
+    println!("{}: {} images, {} masks", args.out.display(), summary.images, summary.masks);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_fit(args: FitArgs) -> Result<ExitCode> {
+    let config = TrainConfig::load(&args.config)?;
+    let done = fit(&FitOptions {
+        config,
+        data: args.data.into(),
+        out: args.out.clone(),
+        device: args.device,
+        resume: args.resume,
+    })?;
+    let best = done.best.context("no epoch was validated")?;
+    println!(
+        "{}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
+        args.out.display(),
+        done.epochs_done,
+        done.seconds,
+        best.epoch,
+        best.quality
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_export(args: ExportArgs) -> Result<ExitCode> {
+    let form = match (args.precision, args.format) {
+        (PrecisionArg::F32, FormatArg::Qdq) => bail!("--format qdq is int8; leave --precision f32 out"),
+        (PrecisionArg::F32, FormatArg::Qoperator) => Form::F32,
+        (PrecisionArg::Int8, FormatArg::Qoperator) => Form::Int8,
+        (PrecisionArg::Int8, FormatArg::Qdq) => Form::Qdq,
+    };
+    let done = export::export(&args.run, &args.out, form)?;
+    let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
+    println!(
+        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}{}",
+        args.out.display(),
+        done.manifest.name,
+        done.manifest.version,
+        bytes as f64 / 1e6,
+        done.parameters as f64 / 1e6,
+        done.macs as f64 / 1e9,
+        terms(done.weights),
+        rule(&done.manifest.score),
+        done.manifest.calibration.threshold,
+        report::number(done.validation_auroc),
+        done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
+    );
+    if let Some(quantisation) = &done.quantisation {
+        println!("{quantisation}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The terms of the map with their weights.
+fn terms(weights: ckaad_train::select::MapWeights) -> String {
+    let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
+    let used: Vec<String> = all.iter().filter(|(_, w)| *w != 0.0).map(|(name, w)| format!("{w:.3} x {name}")).collect();
+    used.join(" + ")
+}
+
+fn rule(score: &ckaad_bundle::ScoreRule) -> String {
+    match score.terms.len() {
+        0 => format!("top-k {}", score.top_k),
+        n => format!("{n} score terms"),
+    }
+}
+
+fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
+    let bundle = Bundle::read(&args.bundle)?;
+    let data = DataSet::open(&args.data.into())?;
+    let mut gallery = report::Gallery::new(&bundle);
+    let evaluation = evaluate(&bundle, &data, |judged, image, verdict| gallery.add(judged, image, verdict))?;
+    print_table(&evaluation);
+    if let Some(path) = &args.json {
+        let text = serde_json::to_vec_pretty(&evaluation)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.report {
+        let page = report::page(&bundle, &evaluation, &gallery);
+        std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(bar) = args.min_auroc {
+        let reached = evaluation.image.auroc.context("the set has only one class, so there is no AUROC to compare")?;
+        if reached < bar {
+            eprintln!("ckaad-train: image AUROC {reached:.4} is below {bar}");
+            return Ok(ExitCode::from(1));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_table(e: &Evaluation) {
+    let number = report::number;
+    println!("{} {} on {}: {} normal, {} anomalous", e.model, e.version, e.data, e.normal_images, e.anomalous_images);
+    print_images("image, bundle's score", &e.image);
+    print_images("image, map's maximum", &e.image_by_map_maximum);
+    if let Some(part) = &e.part {
+        println!("{} normal, {} anomalous parts", part.normal_parts, part.anomalous_parts);
+        print_images("part, bundle's score", &part.by_score);
+        print_images("part, map's maximum", &part.by_map_maximum);
+    }
+    if let Some(pixel) = &e.pixel {
+        print_pixels(pixel);
+    }
+    let c = e.at_threshold;
+    println!(
+        "threshold {:.4}: {} of {} defects alerted, {} false alarms in {} good images",
+        e.threshold,
+        c.hits,
+        c.hits + c.misses,
+        c.false_alarms,
+        c.false_alarms + c.passed
+    );
+    for row in &e.defects {
+        println!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc));
+    }
+    println!("median {:.1} ms an image, one thread", e.median_ms);
+}
+
+fn print_images(what: &str, m: &ImageMetrics) {
+    let number = report::number;
+    println!(
+        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {}",
+        number(m.auroc),
+        report::interval(m.auroc_95),
+        number(m.average_precision),
+        number(m.f1_max)
+    );
+}
+
+fn print_pixels(p: &PixelMetrics) {
+    let number = report::number;
+    println!(
+        "{:<22} AUROC {}  AP {}  F1-max {}  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
+        "pixel, all thresholds",
+        number(p.auroc),
+        number(p.average_precision),
+        number(p.f1_max),
+        number(p.aupro_30),
+        number(p.aupro_05),
+        p.regions
+    );
+    if let Some(a) = &p.ader {
+        println!(
+            "{:<22} F1-max {:.4}  IoU-max {:.4}  F1 .2-.8 {:.4}  Acc .2-.8 {:.4}  IoU .2-.8 {:.4}  AUPRO(0.3) {}",
+            "pixel, ADer's steps",
+            a.f1_max,
+            a.iou_max,
+            a.f1_mean,
+            a.acc_mean,
+            a.iou_mean,
+            number(a.aupro_30)
+        );
+    }
+}

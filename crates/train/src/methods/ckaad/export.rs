@@ -1,0 +1,120 @@
+//! The trained modules as graph nodes, batch norms folded.
+
+use super::discriminator::PatchDiscriminator;
+use super::net::{Block, ConvNorm};
+use crate::backbones::fold_batch_norm;
+use crate::export::graph::{Activation, Conv, EnergyHead, Graph, Id, InstanceNorm, Joint};
+use burn::nn::conv::Conv2d;
+use burn::prelude::*;
+
+/// Appends modules to a graph.
+pub struct Fold<'a> {
+    pub graph: &'a mut Graph,
+}
+
+impl Fold<'_> {
+    /// Convolution and normalisation, then ReLU if `rectify`. A batch norm is folded; an instance norm stays a node.
+    pub fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
+        let activation = if rectify { Activation::Relu } else { Activation::Linear };
+        let (weight, dims) = values(module.conv.weight.val());
+        let stride = module.conv.stride[0];
+        if let Some(norm) = &module.batch {
+            let (weight, bias) = fold_batch_norm(
+                &weight,
+                &values(norm.gamma.val()).0,
+                &values(norm.beta.val()).0,
+                &values(norm.running_mean.value_sync()).0,
+                &values(norm.running_var.value_sync()).0,
+                norm.epsilon as f32,
+            );
+            return self.push(name, input, weight, bias, &dims, stride, activation);
+        }
+        let plain = if module.instance.is_some() { Activation::Linear } else { activation };
+        let x = self.push(name, input, weight, vec![0.0; dims[0]], &dims, stride, plain);
+        let Some(norm) = &module.instance else { return x };
+        let affine = |p: &Option<burn::module::Param<Tensor<1>>>, default: f32| {
+            p.as_ref().map_or_else(|| vec![default; dims[0]], |p| values(p.val()).0)
+        };
+        let norm = InstanceNorm {
+            scale: affine(&norm.gamma, 1.0),
+            offset: affine(&norm.beta, 0.0),
+            epsilon: norm.epsilon as f32,
+            activation,
+        };
+        self.graph.instance_norm(format!("{name}.norm"), x, norm)
+    }
+
+    /// A plain convolution with its bias.
+    pub fn conv(&mut self, name: &str, input: Id, module: &Conv2d) -> Id {
+        let (weight, dims) = values(module.weight.val());
+        let bias = module.bias.as_ref().map_or_else(|| vec![0.0; dims[0]], |b| values(b.val()).0);
+        self.push(name, input, weight, bias, &dims, module.stride[0], Activation::Linear)
+    }
+
+    pub fn blocks(&mut self, name: &str, input: Id, blocks: &[Block]) -> Id {
+        blocks.iter().enumerate().fold(input, |x, (i, block)| self.block(&format!("{name}.{i}"), x, block))
+    }
+
+    fn block(&mut self, name: &str, input: Id, block: &Block) -> Id {
+        let mut shortcut = match &block.shortcut {
+            Some(conv) => self.conv_norm(&format!("{name}.shortcut"), input, conv, false),
+            None => input,
+        };
+        let mut x = self.conv_norm(&format!("{name}.first"), input, &block.first, true);
+        if block.up {
+            shortcut = self.graph.upsample2(format!("{name}.shortcut.up"), shortcut);
+            x = self.graph.upsample2(format!("{name}.up"), x);
+        }
+        let x = self.conv_norm(&format!("{name}.second"), x, &block.second, false);
+        self.graph.add(format!("{name}.add"), x, shortcut, Activation::Relu)
+    }
+
+    /// Energies of a patch discriminator over the extractor's `taps`, one map a head.
+    pub fn energies(&mut self, patch: &PatchDiscriminator, taps: &[Id]) -> Vec<Id> {
+        let unit = Joint { smooth: false, unit: true };
+        let groups: Vec<(Vec<Id>, Id)> = match patch.joint {
+            Some(grid) => vec![(taps.to_vec(), taps[grid])],
+            None => taps.iter().map(|&tap| (vec![tap], tap)).collect(),
+        };
+        let heads = groups.into_iter().zip(&patch.heads).enumerate();
+        heads
+            .map(|(i, ((inputs, grid), head))| {
+                let [_, h, w] = self.graph.shape(grid);
+                let joint = self.graph.joint(format!("energy.{i}.joint"), inputs, unit, [h, w]);
+                let convs = head.convs.iter().map(plain).collect();
+                self.graph.energy(format!("energy.{i}"), joint, EnergyHead { convs })
+            })
+            .collect()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &mut self,
+        name: &str,
+        input: Id,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        dims: &[usize],
+        stride: usize,
+        activation: Activation,
+    ) -> Id {
+        let (out, kernel) = (dims[0], dims[2]);
+        let pads = [kernel / 2; 4];
+        self.graph.conv(name, input, Conv { weight, bias, out, kernel, stride, pads, groups: 1, activation })
+    }
+}
+
+/// A convolution of stride 1 without bias.
+fn plain(module: &Conv2d) -> Conv {
+    let (weight, dims) = values(module.weight.val());
+    let (out, kernel) = (dims[0], dims[2]);
+    let pads = [kernel / 2; 4];
+    Conv { weight, bias: vec![], out, kernel, stride: 1, pads, groups: 1, activation: Activation::Linear }
+}
+
+/// A tensor's values, row by row, and its shape.
+fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
+    let dims = tensor.dims().to_vec();
+    let values = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 the line before");
+    (values, dims)
+}

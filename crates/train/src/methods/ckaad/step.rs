@@ -1,0 +1,301 @@
+//! One optimiser step of auto-encoder and discriminator, and what a run must keep to go on later.
+
+use super::clip::clip;
+use super::discriminator::{DiscriminatorConfig, Discriminators, Energies, PatchDiscriminator};
+use super::loss::{self, LossConfig};
+use super::net::{AutoEncoder, NetConfig};
+use crate::backbones::{ChannelStatistics, Scale};
+use crate::export::tail::COSINE_EPSILON;
+use burn::module::Module;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::prelude::*;
+use burn::tensor::Distribution;
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use ckaad_inspect::engine::AnomalyMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+#[error("checkpoint {path}: {reason}")]
+pub struct StepError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// Losses of one step.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Losses {
+    pub reconstruction: f32,
+    /// 0 without a discriminator, as are all below.
+    pub discriminator: f32,
+    pub adversarial: f32,
+    /// Mean patch (or image) energy of normal images.
+    pub energy_normal: f32,
+    /// The same of coarse-labelled anomalies.
+    pub energy_anomalous: f32,
+}
+
+impl Losses {
+    /// Adds `other`, weighted.
+    pub fn add(&mut self, other: Losses, weight: f32) {
+        self.reconstruction += other.reconstruction * weight;
+        self.discriminator += other.discriminator * weight;
+        self.adversarial += other.adversarial * weight;
+        self.energy_normal += other.energy_normal * weight;
+        self.energy_anomalous += other.energy_anomalous * weight;
+    }
+}
+
+/// Learning rates of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    pub auto_encoder: f64,
+    pub discriminator: f64,
+}
+
+/// Both networks with their optimisers.
+pub struct Trainer {
+    auto_encoder: AutoEncoder,
+    discriminators: Option<Discriminators>,
+    optimiser: ModuleOptimizer,
+    discriminator_optimiser: ModuleOptimizer,
+    loss: LossConfig,
+    discriminator: DiscriminatorConfig,
+    spread: Vec<Spread>,
+    device: Device,
+}
+
+/// Deviation and mean of one scale's channels, `[1,C,1,1]`, without gradients.
+struct Spread {
+    deviation: Tensor<4>,
+    mean: Tensor<4>,
+}
+
+impl Spread {
+    fn new(statistics: &ChannelStatistics, device: &Device) -> Spread {
+        let tensor =
+            |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [1, values.len(), 1, 1]), device);
+        Spread { deviation: tensor(&statistics.deviation), mean: tensor(&statistics.mean) }
+    }
+}
+
+/// What a [`Trainer`] is made from.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    pub net: &'a NetConfig,
+    pub discriminator: &'a DiscriminatorConfig,
+    pub loss: LossConfig,
+    pub scales: &'a [Scale],
+    /// What the features of each scale were standardised with, where the reconstruction error is to be measured on raw ones.
+    pub spread: Option<&'a [ChannelStatistics]>,
+}
+
+const AUTO_ENCODER: &str = "auto-encoder.bpk";
+const DISCRIMINATOR: &str = "discriminator.bpk";
+const OPTIMISER: &str = "optimiser.bpk";
+const DISCRIMINATOR_OPTIMISER: &str = "discriminator-optimiser.bpk";
+
+impl Trainer {
+    /// `device` is a plain one.
+    pub fn new(parts: Parts, device: &Device) -> Trainer {
+        let device = device.clone().autodiff();
+        let adam = AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8);
+        Trainer {
+            auto_encoder: AutoEncoder::new(parts.net, parts.scales, &device),
+            discriminators: Discriminators::new(parts.discriminator, parts.scales, &device),
+            optimiser: adam.init(),
+            discriminator_optimiser: adam.init(),
+            loss: parts.loss,
+            discriminator: *parts.discriminator,
+            spread: parts.spread.unwrap_or_default().iter().map(|s| Spread::new(s, &device.clone().inner())).collect(),
+            device,
+        }
+    }
+
+    /// `normal[i]` and `anomalous[i]` hold `[N,C_i,h_i,w_i]` values of scale i.
+    pub fn step(mut self, normal: &Batch, anomalous: Option<&Batch>, rates: Rates) -> (Trainer, Losses) {
+        let device = self.device.clone();
+        let count = normal.count;
+        let normal = normal.tensors(&device);
+        let anomalous = anomalous.map(|a| a.tensors(&device));
+        let all: Vec<Tensor<4>> = match &anomalous {
+            Some(a) => normal.iter().zip(a).map(|(n, a)| Tensor::cat(vec![n.clone(), a.clone()], 0)).collect(),
+            None => normal.clone(),
+        };
+        let outputs = self.auto_encoder.forward(&all);
+        let mut losses = Losses::default();
+
+        if let Some(discriminators) = self.discriminators.take() {
+            let detached: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().detach()).collect();
+            let of_normal = discriminators.energies(&normal);
+            let of_anomalous = anomalous.map(|a| discriminators.energies(&a));
+            let of_outputs = discriminators.energies(&detached);
+            losses.energy_normal = of_normal.mean();
+            losses.energy_anomalous = of_anomalous.as_ref().map_or(0.0, Energies::mean);
+            let mut loss = self.discriminator_loss(&of_normal, of_anomalous.as_ref(), &of_outputs);
+            if let Some(noisy) = self.noisy(&normal, &discriminators) {
+                loss = loss + noisy;
+            }
+            losses.discriminator = loss.clone().into_scalar();
+            let gradients = GradientsParams::from_grads(loss.backward(), &discriminators);
+            let gradients = clip(gradients, &discriminators, self.loss.clip);
+            self.discriminators =
+                Some(self.discriminator_optimiser.step(rates.discriminator, discriminators, gradients));
+        }
+
+        let own: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().narrow(0, 0, count)).collect();
+        let mut loss = loss::reconstruction(self.loss.cosine, &self.raw(&normal, true), &self.raw(&own, true));
+        losses.reconstruction = loss.clone().into_scalar();
+        if let Some(discriminators) = &self.discriminators {
+            let energies = discriminators.energies(&outputs);
+            let terms = energies.kinds().map(loss::adversarial);
+            let adversarial = terms.reduce(|a, b| a + b).expect("a discriminator is of one kind or of both");
+            losses.adversarial = adversarial.clone().into_scalar();
+            loss = loss + adversarial.mul_scalar(self.loss.lambda);
+        }
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.auto_encoder);
+        self.auto_encoder = self.optimiser.step(rates.auto_encoder, self.auto_encoder, gradients);
+        (self, losses)
+    }
+
+    /// The loss of normal features made anomalous by noise, whose strength differs from image to image.
+    fn noisy(&self, normal: &[Tensor<4>], discriminators: &Discriminators) -> Option<Tensor<1>> {
+        let config = &self.discriminator;
+        let patch = discriminators.patch.as_ref().filter(|_| config.noise > 0.0 && config.noise_weight > 0.0)?;
+        let device = self.device.clone();
+        let strength = Tensor::<4>::random([normal[0].dims()[0], 1, 1, 1], Distribution::Uniform(0.0, 2.0), &device);
+        let noisy: Vec<Tensor<4>> = normal
+            .iter()
+            .map(|x| {
+                let noise = Tensor::random(x.dims(), Distribution::Normal(0.0, config.noise), &device);
+                x.clone() + noise * strength.clone()
+            })
+            .collect();
+        Some(loss::lift(self.loss.margin, &patch.energies(&noisy)).mul_scalar(config.noise_weight))
+    }
+
+    /// The sum over the kinds of discriminators; patches of an image can be looked for, an image is one.
+    fn discriminator_loss(
+        &self,
+        normal: &Energies,
+        anomalous: Option<&Energies>,
+        reconstructed: &Energies,
+    ) -> Tensor<1> {
+        let one = |share: f64, kind: fn(&Energies) -> &Vec<Tensor<4>>| {
+            (!kind(normal).is_empty()).then(|| {
+                let anomalous = anomalous.map(|a| kind(a).as_slice());
+                loss::discriminator(&self.loss, share, kind(normal), anomalous, kind(reconstructed))
+            })
+        };
+        let terms = [one(self.discriminator.hard_share, |e| &e.patch), one(1.0, |e| &e.image)];
+        terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
+    }
+
+    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies where there is a
+    /// patch discriminator.
+    pub fn maps(&self, batch: &Batch) -> (Vec<AnomalyMap>, Option<Vec<AnomalyMap>>) {
+        let device = self.device.clone().inner();
+        let features = batch.tensors(&device);
+        let (auto_encoder, patch) = self.networks();
+        let outputs = auto_encoder.forward(&features);
+        let [_, _, height, width] = features[0].dims();
+        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width));
+        (errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies)
+    }
+
+    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones. `gradients` says
+    /// whether `features` record them.
+    fn raw(&self, features: &[Tensor<4>], gradients: bool) -> Vec<Tensor<4>> {
+        if self.spread.is_empty() {
+            return features.to_vec();
+        }
+        let like = |t: &Tensor<4>| if gradients { Tensor::from_inner(t.clone()) } else { t.clone() };
+        let back = |(x, s): (&Tensor<4>, &Spread)| x.clone() * like(&s.deviation) + like(&s.mean);
+        features.iter().zip(&self.spread).map(back).collect()
+    }
+
+    /// The auto-encoder and the patch discriminator in inference form.
+    pub fn networks(&self) -> (AutoEncoder, Option<PatchDiscriminator>) {
+        (self.auto_encoder.valid(), self.discriminators.as_ref().and_then(|d| d.valid().patch))
+    }
+
+    /// Writes the whole state into the folder `to`.
+    pub fn save(&self, to: &Path) -> Result<(), StepError> {
+        let failed = |reason: String| StepError { path: to.to_owned(), reason };
+        let at = |name: &str| to.join(name);
+        self.auto_encoder.clone().save_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
+        self.optimiser.save(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        if let Some(discriminators) = &self.discriminators {
+            discriminators.clone().save_file(at(DISCRIMINATOR)).map_err(|e| failed(e.to_string()))?;
+            self.discriminator_optimiser.save(at(DISCRIMINATOR_OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The networks of a checkpoint, without what further training needs.
+    pub fn load_weights(mut self, from: &Path) -> Result<Trainer, StepError> {
+        let failed = |reason: String| StepError { path: from.to_owned(), reason };
+        self.auto_encoder =
+            self.auto_encoder.try_load_file(from.join(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
+        if let Some(discriminators) = self.discriminators.take() {
+            let loaded = discriminators.try_load_file(from.join(DISCRIMINATOR)).map_err(|e| failed(e.to_string()))?;
+            self.discriminators = Some(loaded);
+        }
+        Ok(self)
+    }
+
+    /// Goes on from what [`Trainer::save`] wrote.
+    pub fn load(mut self, from: &Path) -> Result<Trainer, StepError> {
+        let failed = |reason: String| StepError { path: from.to_owned(), reason };
+        self = self.load_weights(from)?;
+        self.optimiser = self.optimiser.load(from.join(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        if self.discriminators.is_some() {
+            let path = from.join(DISCRIMINATOR_OPTIMISER);
+            self.discriminator_optimiser =
+                self.discriminator_optimiser.load(path).map_err(|e| failed(e.to_string()))?;
+        }
+        Ok(self)
+    }
+}
+
+/// Features of some images, one `[count,C,h,w]` a scale.
+pub struct Batch {
+    pub count: usize,
+    pub shapes: Vec<[usize; 3]>,
+    pub values: Vec<Vec<f32>>,
+}
+
+impl Batch {
+    fn tensors(&self, device: &Device) -> Vec<Tensor<4>> {
+        let tensor = |(values, [c, h, w]): (&Vec<f32>, &[usize; 3])| {
+            Tensor::from_data(TensorData::new(values.clone(), [self.count, *c, *h, *w]), device)
+        };
+        self.values.iter().zip(&self.shapes).map(tensor).collect()
+    }
+}
+
+/// `Σ_scales (1 - cos)` along the channels at every position, at the finest scale's resolution.
+fn errors(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Vec<AnomalyMap> {
+    let [_, _, height, width] = features[0].dims();
+    let errors = features.iter().zip(outputs).map(|(f, g)| {
+        let dot = (f.clone() * g.clone()).sum_dim(1);
+        let norms = (f.clone().square().sum_dim(1) * g.clone().square().sum_dim(1) + COSINE_EPSILON).sqrt();
+        (dot / norms).neg().add_scalar(1.0)
+    });
+    sum_maps(errors.collect(), height, width)
+}
+
+/// Maps `[N,1,h_i,w_i]`, brought to one size and summed.
+fn sum_maps(maps: Vec<Tensor<4>>, height: usize, width: usize) -> Vec<AnomalyMap> {
+    let resized = maps.into_iter().map(|map| {
+        let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
+        interpolate(map, options.with_output_size([height, width]))
+    });
+    let sum = resized.reduce(|a, b| a + b).expect("a backbone has at least one scale");
+    let values: Vec<f32> = sum.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just before");
+    values.chunks_exact(height * width).map(|v| AnomalyMap { width, height, values: v.to_vec() }).collect()
+}
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! What int8 costs: maps of held-out images through the agent's engine, compared with those of the f32 model.
+
+use super::QuantiseError;
+use crate::config::ScoreConfig;
+use crate::datasets::Sample;
+use crate::evaluate;
+use crate::metrics::{self, Pixels};
+use crate::progress::Progress;
+use crate::select::{Choice, HeldOut, Term};
+use ckaad_bundle::{Input, ScoreRule};
+use ckaad_inspect;
+use ckaad_inspect::engine::Engine;
+use ckaad_inspect::imaging;
+use rayon::prelude::*;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// Held-out images, normal ones first, and how maps of them become scores.
+pub struct Jury<'a> {
+    pub samples: Vec<Sample>,
+    /// So many of the samples are normal.
+    pub normal: usize,
+    pub input: Input,
+    pub score: &'a ScoreConfig,
+    pub progress: &'a Progress,
+}
+
+impl Jury<'_> {
+    /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at a time.
+    pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Vec<f32>>, QuantiseError> {
+        self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
+    }
+
+    pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Vec<f32>>, QuantiseError> {
+        let engine = Engine::load(model, 1)?;
+        let (width, height) = (self.input.width as usize, self.input.height as usize);
+        let bar = self.progress.bar(what, samples.len());
+        let map = |sample: &&Sample| {
+            let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &self.input);
+            let map = ckaad_inspect::smooth(&engine.run(&pixels)?, width, height, self.score.sigma_px);
+            bar.advance(1);
+            Ok(map)
+        };
+        samples.par_iter().map(map).collect()
+    }
+
+    /// The best score rule for finished maps, and its AUROC.
+    pub fn choose(&self, maps: Vec<Vec<f32>>) -> Choice {
+        // The mixture is made: one term, taken whole.
+        let score = ScoreConfig { error: Some(1.0), energy: None, distance: None, ..*self.score };
+        HeldOut { terms: vec![(Term::Error, maps)], normal: self.normal }.choose(&score)
+    }
+}
+
+/// Where a map should be high, by which localisation is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regions {
+    /// Masks of held-out images.
+    Masks,
+    /// Nobody outlined the held-out defects: where the f32 map of each is highest.
+    Anomalous,
+    /// No anomalies are held out: where the f32 map of each normal image is highest.
+    Normal,
+}
+
+impl fmt::Display for Regions {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Regions::Masks => "the masks",
+            Regions::Anomalous => "the f32 map's highest 1 % of every anomalous image (no masks are held out)",
+            Regions::Normal => "the f32 map's highest 1 % of every normal image (no anomalies are held out)",
+        })
+    }
+}
+
+impl Serialize for Regions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How good the maps of one model are. Both numbers are `None` where a class is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quality {
+    /// Under the score rule that is best for the f32 maps: rules chosen for each model would differ by more than the maps.
+    pub image_auroc: Option<f64>,
+    /// Up to a false-positive rate of 0.3.
+    pub aupro: Option<f64>,
+}
+
+impl Quality {
+    /// What `self` loses against `reference`: image AUROC and AUPRO; nothing where it cannot be told.
+    pub fn loss(&self, reference: &Quality) -> (f64, f64) {
+        let loss = |a: Option<f64>, b: Option<f64>| a.zip(b).map_or(0.0, |(a, b)| a - b);
+        (loss(reference.image_auroc, self.image_auroc), loss(reference.aupro, self.aupro))
+    }
+}
+
+/// Share of an image's pixels that stand for a mask where there is none.
+const TOP_SHARE: usize = 100;
+
+/// The f32 model's verdict, which others are held against.
+pub struct Reference {
+    pub regions: Regions,
+    pub quality: Quality,
+    rule: ScoreRule,
+    /// Of every sample: whether its pixels count, and which of them should be high (`None`: none).
+    masks: Vec<Option<Option<Vec<bool>>>>,
+}
+
+impl Reference {
+    pub fn of(jury: &Jury, maps: &[Vec<f32>]) -> Result<Reference, QuantiseError> {
+        let anomalous = &jury.samples[jury.normal..];
+        let regions = match () {
+            () if anomalous.iter().any(|s| s.mask.is_some()) => Regions::Masks,
+            () if !anomalous.is_empty() => Regions::Anomalous,
+            () => Regions::Normal,
+        };
+        let mask = |(i, sample): (usize, &Sample)| -> Result<Option<Option<Vec<bool>>>, QuantiseError> {
+            Ok(match (regions, &sample.mask) {
+                (Regions::Masks, Some(path)) => {
+                    Some(Some(evaluate::mask_at_input(path, &imaging::load(&sample.path)?, &jury.input)?))
+                }
+                // Nobody knows which of its pixels are defective.
+                (Regions::Masks, None) if i >= jury.normal => None,
+                (Regions::Masks | Regions::Anomalous, _) if i < jury.normal => Some(None),
+                _ => Some(Some(highest(&maps[i]))),
+            })
+        };
+        let masks = jury.samples.iter().enumerate().map(mask).collect::<Result<_, _>>()?;
+        let empty = Quality { image_auroc: None, aupro: None };
+        let rule = jury.choose(maps.to_vec()).rule;
+        let mut reference = Reference { regions, quality: empty, rule, masks };
+        reference.quality = reference.judge(jury, maps)?;
+        Ok(reference)
+    }
+
+    /// `maps` are of the jury's samples.
+    pub fn judge(&self, jury: &Jury, maps: &[Vec<f32>]) -> Result<Quality, QuantiseError> {
+        let mut pixels = Pixels::default();
+        for (map, mask) in maps.iter().zip(&self.masks) {
+            if let Some(mask) = mask {
+                pixels.add(map, jury.input.width as usize, mask.as_deref())?;
+            }
+        }
+        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m, &self.rule)).collect();
+        let labels: Vec<bool> = (0..maps.len()).map(|i| i >= jury.normal).collect();
+        Ok(Quality { image_auroc: metrics::auroc(&scores, &labels), aupro: pixels.metrics()?.aupro_30 })
+    }
+}
+
+fn highest(map: &[f32]) -> Vec<bool> {
+    let count = (map.len() / TOP_SHARE).max(1);
+    let mut values = map.to_vec();
+    let at = values.len() - count;
+    let least = *values.select_nth_unstable_by(at, f32::total_cmp).1;
+    map.iter().map(|&v| v >= least).collect()
+}
+
+/// How far `maps` are from `reference`: the mean absolute difference in units of the reference's standard deviation.
+pub fn movement(maps: &[Vec<f32>], reference: &[&Vec<f32>]) -> f64 {
+    let values = || reference.iter().flat_map(|m| m.iter()).map(|&v| f64::from(v));
+    let count = values().count().max(1) as f64;
+    let mean = values().sum::<f64>() / count;
+    let spread = (values().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt().max(1e-12);
+    let pairs = maps.iter().flatten().zip(reference.iter().flat_map(|m| m.iter()));
+    pairs.map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / count / spread
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn movement_is_in_units_of_the_reference_maps_spread() {
+        let reference = vec![vec![0.0, 2.0], vec![0.0, 2.0]];
+        let moved = vec![vec![0.5, 2.0], vec![0.0, 1.5]];
+        let against: Vec<&Vec<f32>> = reference.iter().collect();
+        assert_eq!(movement(&moved, &against), 0.25);
+        assert_eq!(movement(&reference, &against), 0.0);
+    }
+
+    #[test]
+    fn a_hundredth_of_the_pixels_stands_for_a_mask() {
+        let map: Vec<f32> = (0..400).map(|i| ((i * 37) % 400) as f32).collect();
+        let mask = highest(&map);
+        assert!(map.iter().zip(&mask).all(|(&v, &m)| m == (v >= 396.0)));
+    }
+
+    #[test]
+    fn a_loss_that_cannot_be_told_is_none() {
+        let all = Quality { image_auroc: Some(0.9), aupro: Some(0.8) };
+        let (auroc, aupro) = Quality { image_auroc: Some(0.85), aupro: None }.loss(&all);
+        assert!((auroc - 0.05).abs() < 1e-12 && aupro == 0.0);
+    }
+}

@@ -1,0 +1,129 @@
+//! Static calibration: the values that every tensor takes on training images.
+//!
+//! One pass over the images. Percentile and minmax need two numbers a tensor, entropy and mse a [`Histogram`] (96 KiB): memory does not grow
+//! with the images.
+
+use super::clip;
+use super::config::Calibration;
+use super::histogram::Histogram;
+use crate::datasets::Sample;
+use crate::export::graph::{Graph, Op};
+use crate::export::onnx;
+use crate::features::FeatureError;
+use crate::progress::Progress;
+use ckaad_bundle::Input;
+use ckaad_inspect;
+use ckaad_inspect::engine::Plan;
+use ckaad_inspect::imaging;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Share of an image's values that `percentile` leaves outside at each end: a few extreme values would otherwise cost
+/// every other value its resolution.
+const CLIPPED: f64 = 1e-4;
+
+/// Range of each measured node's result, by the node's name: a graph with some terms left out has the same nodes for the rest.
+pub struct Ranges {
+    ranges: HashMap<String, (f32, f32)>,
+}
+
+impl Ranges {
+    /// Measures every convolution, sum and norm of `graph` on `samples`.
+    pub fn measure(
+        graph: &Graph,
+        samples: &[Sample],
+        input: Input,
+        calibration: Calibration,
+        progress: &Progress,
+    ) -> Result<Ranges, FeatureError> {
+        let measured: Vec<usize> = (0..graph.nodes.len())
+            .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))
+            .collect();
+        let plan = Plan::load(&onnx::emit_f32(graph, Some(&measured)), 1)?;
+        let seen: Vec<Mutex<Seen>> = measured.iter().map(|_| Mutex::new(Seen::default())).collect();
+        let bar = progress.bar("ranges", samples.len());
+        samples.par_iter().try_for_each(|sample| -> Result<(), FeatureError> {
+            let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &input);
+            for (values, seen) in plan.run(&pixels)?.into_iter().zip(&seen) {
+                Seen::add(seen, values, calibration);
+            }
+            bar.advance(1);
+            Ok(())
+        })?;
+        let range = |(&id, seen): (&usize, Mutex<Seen>)| {
+            let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+            (graph.nodes[id].name.clone(), seen.range(calibration))
+        };
+        Ok(Ranges { ranges: measured.iter().zip(seen).map(range).collect() })
+    }
+
+    /// One range a node of `graph`; (0, 0) where none is needed.
+    pub fn of(&self, graph: &Graph) -> Vec<(f32, f32)> {
+        graph.nodes.iter().map(|node| self.ranges.get(&node.name).copied().unwrap_or_default()).collect()
+    }
+}
+
+/// What was seen of one tensor.
+#[derive(Default)]
+struct Seen {
+    low: f32,
+    high: f32,
+    histogram: Option<Histogram>,
+}
+
+impl Seen {
+    /// Adds the values of one image. The outcome does not depend on the order of the images.
+    fn add(seen: &Mutex<Seen>, values: Vec<f32>, calibration: Calibration) {
+        let (low, high) = match calibration {
+            Calibration::Percentile => clipped_range(values, CLIPPED),
+            Calibration::Minmax => clipped_range(values, 0.0),
+            Calibration::Entropy | Calibration::Mse => {
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                return seen.histogram.get_or_insert_default().add(&values);
+            }
+        };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.low, seen.high) = (seen.low.min(low), seen.high.max(high));
+    }
+
+    fn range(&self, calibration: Calibration) -> (f32, f32) {
+        match (&self.histogram, calibration) {
+            (Some(histogram), Calibration::Entropy) => clip::entropy(histogram),
+            (Some(histogram), _) => clip::mse(histogram),
+            (None, _) => (self.low, self.high),
+        }
+    }
+}
+
+/// The extremes of all values but the share `clipped` at each end.
+fn clipped_range(mut values: Vec<f32>, clipped: f64) -> (f32, f32) {
+    let Some(last) = values.len().checked_sub(1) else { return (0.0, 0.0) };
+    let cut = (values.len() as f64 * clipped) as usize;
+    let low = *values.select_nth_unstable_by(cut, f32::total_cmp).1;
+    let high = *values.select_nth_unstable_by(last - cut, f32::total_cmp).1;
+    (low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentile_drops_one_value_in_ten_thousand_at_each_end_and_minmax_none() {
+        let values: Vec<f32> = (0..20_000).map(|i| i as f32 - 5000.0).rev().collect();
+        assert_eq!(clipped_range(values.clone(), CLIPPED), (-4998.0, 14_997.0));
+        assert_eq!(clipped_range(values, 0.0), (-5000.0, 14_999.0));
+        assert_eq!(clipped_range(vec![3.0], CLIPPED), (3.0, 3.0));
+    }
+
+    #[test]
+    fn over_images_the_widest_range_counts() {
+        for calibration in [Calibration::Percentile, Calibration::Minmax] {
+            let seen = Mutex::new(Seen::default());
+            Seen::add(&seen, vec![-1.0, 2.0], calibration);
+            Seen::add(&seen, vec![0.5, 7.0], calibration);
+            assert_eq!(seen.into_inner().unwrap().range(calibration), (-1.0, 7.0));
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Choosing on held-out training images: how much the patch energy weighs in the map, and how a map becomes an image score. The test set
+//! is never seen here.
+
+use super::config::{Rule, ScoreConfig};
+use super::metrics;
+use ckaad_bundle::{ScoreRule, ScoreTerm};
+use ckaad_inspect;
+use ckaad_inspect::engine::AnomalyMap;
+use rayon::prelude::*;
+
+/// What a map is summed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Reconstruction error.
+    Error,
+    /// Patch discriminator's energy.
+    Energy,
+    /// Distance to the bank of normal patches.
+    Distance,
+}
+
+/// Maps of held-out images, smoothed, at input size: normal images first, then anomalous ones.
+pub struct HeldOut {
+    /// The maps of each term that there is.
+    pub terms: Vec<(Term, Vec<Vec<f32>>)>,
+    pub normal: usize,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    pub weights: MapWeights,
+    pub rule: ScoreRule,
+    /// Image AUROC on the held-out images; `None` where one class is missing.
+    pub auroc: Option<f64>,
+}
+
+/// The map is the sum of the terms, each times its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct MapWeights {
+    pub error: f32,
+    pub energy: f32,
+    pub distance: f32,
+}
+
+impl MapWeights {
+    /// One term alone.
+    pub fn only(term: Term) -> MapWeights {
+        let mut weights = MapWeights::default();
+        *weights.of_mut(term) = 1.0;
+        weights
+    }
+
+    /// Several terms alike.
+    pub fn equal(terms: &[Term]) -> MapWeights {
+        let mut weights = MapWeights::default();
+        terms.iter().for_each(|&term| *weights.of_mut(term) = 1.0);
+        weights
+    }
+
+    pub fn of(&self, term: Term) -> f32 {
+        match term {
+            Term::Error => self.error,
+            Term::Energy => self.energy,
+            Term::Distance => self.distance,
+        }
+    }
+
+    fn of_mut(&mut self, term: Term) -> &mut f32 {
+        match term {
+            Term::Error => &mut self.error,
+            Term::Energy => &mut self.energy,
+            Term::Distance => &mut self.distance,
+        }
+    }
+
+    /// The single term that has a weight.
+    pub fn alone(&self) -> Option<Term> {
+        let mut used = [Term::Error, Term::Energy, Term::Distance].into_iter().filter(|&t| self.of(t) != 0.0);
+        used.next().filter(|_| used.next().is_none())
+    }
+}
+
+/// Divisors of the number of pixels: the top-k rules between maximum and mean.
+const TOP_SHARES: [usize; 4] = [500, 100, 20, 4];
+
+/// Smooths the maps of one kind, `width` x `height`.
+pub fn smoothed(maps: &[AnomalyMap], width: usize, height: usize, sigma_px: f32) -> Vec<Vec<f32>> {
+    maps.par_iter().map(|m| ckaad_inspect::smooth(m, width, height, sigma_px)).collect()
+}
+
+impl HeldOut {
+    /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
+    /// error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
+    pub fn choose(&self, config: &ScoreConfig) -> Choice {
+        let images = self.terms[0].1.len();
+        let pixels = self.terms[0].1.first().map_or(1, Vec::len);
+        let labels: Vec<bool> = (0..images).map(|i| i >= self.normal).collect();
+        let mut best: Option<Choice> = None;
+        for weights in self.candidates(config) {
+            let statistics = Statistics::of(&self.combined(weights), &top_ks(config, pixels));
+            for (rule, auroc) in statistics.rules(config, &labels) {
+                // A later candidate must be better, not as good: the earlier ones are simpler.
+                if best.as_ref().is_none_or(|b| auroc > b.auroc) {
+                    best = Some(Choice { weights, rule, auroc });
+                }
+            }
+        }
+        best.expect("there is at least one map and one rule")
+    }
+
+    /// The maps under `weights`.
+    pub fn combined(&self, weights: MapWeights) -> Vec<Vec<f32>> {
+        let used: Vec<(&Vec<Vec<f32>>, f32)> =
+            self.terms.iter().map(|(term, maps)| (maps, weights.of(*term))).filter(|(_, w)| *w != 0.0).collect();
+        let image = |i: usize| {
+            let mut sum = vec![0f32; self.terms[0].1[i].len()];
+            for (maps, weight) in &used {
+                sum.iter_mut().zip(&maps[i]).for_each(|(s, v)| *s += v * weight);
+            }
+            sum
+        };
+        (0..self.terms[0].1.len()).into_par_iter().map(image).collect()
+    }
+
+    /// Every mixture to try, the simplest first. Weights are in units of a term's mean over the normal images; one term alone keeps its own.
+    fn candidates(&self, config: &ScoreConfig) -> Vec<MapWeights> {
+        let labelled = self.terms[0].1.len() > self.normal;
+        let mut mixtures = vec![MapWeights::default()];
+        for (term, maps) in &self.terms {
+            let options: &[f32] = match (config.weight(*term), term) {
+                (Some(weight), _) => &[weight],
+                // What nobody checked against an anomaly must not decide: the energy may be about anything.
+                (None, Term::Energy) if !labelled => &[0.0],
+                (None, _) if !labelled => &[1.0],
+                // The energy's scale is the margin's, not the features': it may be needed in small doses.
+                (None, Term::Energy) => &[0.0, 0.1, 0.3, 1.0],
+                (None, _) => &[0.0, 1.0],
+            };
+            let unit = 1.0 / mean(&maps[..self.normal]).max(1e-9);
+            let with = |mixture: &MapWeights, weight: f32| {
+                let mut next = *mixture;
+                *next.of_mut(*term) = weight * unit;
+                next
+            };
+            mixtures = options.iter().flat_map(|&w| mixtures.iter().map(move |m| with(m, w))).collect();
+        }
+        mixtures.retain(|m| *m != MapWeights::default());
+        let mut mixtures: Vec<MapWeights> = mixtures.iter().map(|m| m.alone().map_or(*m, MapWeights::only)).collect();
+        mixtures.sort_by_key(|m| m.alone().is_none());
+        mixtures.dedup();
+        // Everything was weighed with 0: the error is what is always there.
+        if mixtures.is_empty() { vec![MapWeights::only(self.terms[0].0)] } else { mixtures }
+    }
+}
+
+fn mean(maps: &[Vec<f32>]) -> f32 {
+    let values = maps.iter().flatten().map(|&v| f64::from(v));
+    (values.sum::<f64>() / maps.iter().map(Vec::len).sum::<usize>().max(1) as f64) as f32
+}
+
+/// The top-k means that rules are made of, the default first.
+fn top_ks(config: &ScoreConfig, pixels: usize) -> Vec<u32> {
+    let share = |d: usize| (pixels / d).max(1) as u32;
+    let pixels_k = pixels as u32;
+    match config.rule {
+        Rule::Maximum => vec![1],
+        Rule::Mean => vec![pixels_k],
+        Rule::TopK => vec![config.top_k.min(pixels_k)],
+        Rule::Auto | Rule::Combined => TOP_SHARES.map(share).into_iter().chain([1, pixels_k]).collect(),
+    }
+}
+
+/// Top-k means of every map.
+struct Statistics {
+    ks: Vec<u32>,
+    /// One row a map, one column a k.
+    rows: Vec<Vec<f64>>,
+}
+
+impl Statistics {
+    fn of(maps: &[Vec<f32>], ks: &[u32]) -> Statistics {
+        let row = |map: &Vec<f32>| ks.iter().map(|&k| f64::from(ckaad_inspect::top_k_mean(map, k as usize))).collect();
+        Statistics { ks: ks.to_vec(), rows: maps.par_iter().map(row).collect() }
+    }
+
+    /// Every rule that `config` allows with its AUROC, the simplest first.
+    fn rules(&self, config: &ScoreConfig, labels: &[bool]) -> Vec<(ScoreRule, Option<f64>)> {
+        let mut rules = vec![];
+        if config.rule != Rule::Combined {
+            for (column, &top_k) in self.ks.iter().enumerate() {
+                let scores: Vec<f32> = self.rows.iter().map(|row| row[column] as f32).collect();
+                let rule = ScoreRule { sigma_px: config.sigma_px, top_k, terms: vec![] };
+                rules.push((rule, metrics::auroc(&scores, labels)));
+            }
+        }
+        let asked = config.rule == Rule::Combined;
+        let enough = labels.iter().filter(|&&l| l).count() >= FOLDS;
+        if (asked || config.rule == Rule::Auto) && enough {
+            let scores = self.out_of_fold(labels);
+            rules.push((self.combined_rule(config, labels), metrics::auroc(&scores, labels)));
+        } else if asked {
+            // Nothing to fit to.
+            let rule = ScoreRule { sigma_px: config.sigma_px, top_k: self.ks[0], terms: vec![] };
+            rules.push((rule, None));
+        }
+        rules
+    }
+
+    /// Scores of every map by a combination that was fitted without it, so that the combination can be compared with the plain rules.
+    fn out_of_fold(&self, labels: &[bool]) -> Vec<f32> {
+        let mut scores = vec![0.0; labels.len()];
+        for fold in 0..FOLDS {
+            let (rows, held): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|i| i % FOLDS != fold);
+            let fitted = Logistic::fit(rows.iter().map(|&i| (self.rows[i].as_slice(), labels[i])));
+            for i in held {
+                scores[i] = fitted.score(&self.rows[i]) as f32;
+            }
+        }
+        scores
+    }
+
+    fn combined_rule(&self, config: &ScoreConfig, labels: &[bool]) -> ScoreRule {
+        let fitted = Logistic::fit(self.rows.iter().map(Vec::as_slice).zip(labels.iter().copied()));
+        let pairs = self.ks.iter().zip(&fitted.weights);
+        let terms = pairs.map(|(&top_k, &weight)| ScoreTerm { top_k, weight: weight as f32 }).collect();
+        ScoreRule { sigma_px: config.sigma_px, top_k: self.ks[0], terms }
+    }
+}
+
+const FOLDS: usize = 5;
+
+/// Ridge logistic regression; the intercept does not matter to a ranking and is not kept.
+struct Logistic {
+    weights: Vec<f64>,
+}
+
+impl Logistic {
+    /// Gradient descent on standardised columns, both classes weighing the same; the ridge keeps the few labels from being learned by heart.
+    fn fit<'a>(samples: impl Iterator<Item = (&'a [f64], bool)>) -> Logistic {
+        const STEPS: usize = 500;
+        const RATE: f64 = 0.3;
+        const RIDGE: f64 = 0.05;
+        let (rows, labels): (Vec<&[f64]>, Vec<bool>) = samples.unzip();
+        let columns = rows.first().map_or(0, |r| r.len());
+        let count = rows.len() as f64;
+        let moments: Vec<(f64, f64)> = (0..columns)
+            .map(|c| {
+                let mean = rows.iter().map(|r| r[c]).sum::<f64>() / count;
+                let variance = rows.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / count;
+                (mean, variance.sqrt().max(1e-12))
+            })
+            .collect();
+        let positives = labels.iter().filter(|&&l| l).count().max(1) as f64;
+        let share = |l: bool| 0.5 / if l { positives } else { (count - positives).max(1.0) };
+        let (mut weights, mut intercept) = (vec![0.0; columns], 0.0);
+        for _ in 0..STEPS {
+            let mut gradient: Vec<f64> = weights.iter().map(|w| RIDGE * w).collect();
+            let mut slope = 0.0;
+            for (row, &label) in rows.iter().zip(&labels) {
+                let z: Vec<f64> = row.iter().zip(&moments).map(|(v, (m, d))| (v - m) / d).collect();
+                let logit = intercept + z.iter().zip(&weights).map(|(z, w)| z * w).sum::<f64>();
+                let error = (1.0 / (1.0 + (-logit).exp()) - f64::from(u8::from(label))) * share(label);
+                slope += error;
+                gradient.iter_mut().zip(&z).for_each(|(g, z)| *g += error * z);
+            }
+            intercept -= RATE * slope;
+            weights.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= RATE * g);
+        }
+        Logistic { weights: weights.iter().zip(&moments).map(|(w, (_, d))| w / d).collect() }
+    }
+
+    fn score(&self, row: &[f64]) -> f64 {
+        row.iter().zip(&self.weights).map(|(v, w)| v * w).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 40 normal and 10 anomalous maps of 100 pixels; `defect` paints the anomalous ones.
+    fn held_out(defect: impl Fn(usize, &mut [f32])) -> HeldOut {
+        let noise = |i: usize, p: usize| ((i * 7919 + p * 104_729) % 1000) as f32 / 1000.0;
+        let map = |i: usize| {
+            let mut map: Vec<f32> = (0..100).map(|p| noise(i, p)).collect();
+            if i >= 40 {
+                defect(i, &mut map);
+            }
+            map
+        };
+        HeldOut { terms: vec![(Term::Error, (0..50).map(map).collect())], normal: 40 }
+    }
+
+    #[test]
+    fn a_small_peak_is_found_by_few_pixels_and_a_raised_part_by_all() {
+        let peak = held_out(|_, map| map[3] = 5.0).choose(&ScoreConfig::default());
+        assert!(peak.rule.top_k <= 5 && peak.auroc == Some(1.0), "{peak:?}");
+        let raised =
+            held_out(|_, map| map.iter_mut().for_each(|v| *v = *v * 0.1 + 0.6)).choose(&ScoreConfig::default());
+        assert!(raised.rule.top_k == 100 && raised.auroc == Some(1.0), "{raised:?}");
+    }
+
+    #[test]
+    fn two_kinds_of_defect_need_both_rules_together() {
+        // Half of the parts are raised a little everywhere but lose their peaks, half have one peak.
+        let both = held_out(|i, map| match i % 2 {
+            0 => map.iter_mut().for_each(|v| *v = *v * 0.2 + 0.5),
+            _ => map[3] = 1.6,
+        });
+        let combined = both.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
+        let maximum = both.choose(&ScoreConfig { rule: Rule::Maximum, ..Default::default() });
+        assert!(!combined.rule.terms.is_empty());
+        assert!(combined.auroc > maximum.auroc, "{combined:?} {maximum:?}");
+    }
+
+    #[test]
+    fn the_energy_is_taken_where_it_helps_and_left_where_it_does_not() {
+        let flat = || held_out(|_, _| {}).terms.remove(0).1;
+        let telling = || held_out(|_, map| map[3] = 5.0).terms.remove(0).1;
+        let choose = |error, energy| {
+            let terms = vec![(Term::Error, error), (Term::Energy, energy)];
+            HeldOut { terms, normal: 40 }.choose(&ScoreConfig::default()).weights
+        };
+        assert!(choose(flat(), telling()).energy > 0.0);
+        assert_eq!(choose(telling(), flat()), MapWeights::only(Term::Error));
+    }
+
+    #[test]
+    fn what_the_config_fixes_is_not_chosen() {
+        let held_out = held_out(|_, map| map[3] = 5.0);
+        let energy = held_out.terms[0].1.clone();
+        let both =
+            HeldOut { terms: vec![held_out.terms.into_iter().next().unwrap(), (Term::Energy, energy)], normal: 40 };
+        let paper = both.choose(&ScoreConfig { error: Some(1.0), energy: Some(0.0), ..Default::default() });
+        assert_eq!(paper.weights, MapWeights::only(Term::Error));
+    }
+
+    #[test]
+    fn without_labels_the_choice_needs_none() {
+        let unlabelled = HeldOut { normal: 50, ..held_out(|_, _| {}) };
+        let choice = unlabelled.choose(&ScoreConfig::default());
+        assert_eq!((choice.rule.top_k, choice.auroc), (1, None));
+        let mut with_energy = HeldOut { normal: 50, ..held_out(|_, _| {}) };
+        let maps = with_energy.terms[0].1.clone();
+        with_energy.terms.push((Term::Energy, maps));
+        assert_eq!(with_energy.choose(&ScoreConfig::default()).weights, MapWeights::only(Term::Error));
+        let combined = unlabelled.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
+        assert!(combined.rule.terms.is_empty());
+    }
+}

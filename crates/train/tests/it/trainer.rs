@@ -1,0 +1,291 @@
+//! The trainer's promises, shown on small sets with the real binaries.
+
+use crate::backbones::formula_weights;
+use ckaad_bundle::{Bundle, Precision};
+use ckaad_testing::onnx_runtime;
+use ckaad_train::backbones::Backbone;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn train(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ckaad-train")).args(arguments).output().expect("the trainer starts")
+}
+
+fn train_well(arguments: &[&str]) -> String {
+    let output = train(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ckaad-train {arguments:?} failed: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// synth → fit → export → evaluate, then the same score from `evaluate` and from the agent's `infer`, bit for bit.
+#[test]
+fn the_whole_way_from_a_folder_to_a_judged_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, run, config) = (at("data"), at("run"), at("config.toml"));
+    synth(&data);
+    std::fs::write(&config, CONFIG.to_owned() + ALL_INT8).unwrap();
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu"]);
+    for (precision, bundle) in [("f32", at("f32.ckaad")), ("int8", at("int8.ckaad"))] {
+        train_well(&["export", "--run", &run, "--out", &bundle, "--precision", precision]);
+        let (json, page) = (at("scores.json"), at("page.html"));
+        train_well(&["evaluate", "--bundle", &bundle, "--data", &data, "--json", &json, "--report", &page]);
+        let evaluation: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        let samples = evaluation["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 20 + 6 * 2);
+        let html = std::fs::read_to_string(&page).unwrap();
+        assert!(html.contains("<svg") && html.contains("data:image/jpeg;base64,"));
+        assert_eq!(html.contains("layers in float"), precision == "int8");
+        let read = Bundle::read(Path::new(&bundle)).unwrap();
+        let expected = if precision == "f32" { Precision::F32 } else { Precision::Int8 };
+        assert_eq!(read.manifest.precision, expected);
+        if let Some((worst, range)) = onnx_runtime::difference_to_onnx_runtime(Path::new(&bundle)) {
+            println!("{precision}: largest difference to ONNX Runtime {worst}, range {range}");
+            let limit = if precision == "f32" { 1e-4 } else { 0.01 * range };
+            assert!(worst <= limit, "{precision}: largest difference {worst} in a range of {range}");
+        }
+        infer_gives_the_same_bits(&bundle, &data, samples);
+    }
+    the_same_map_as_for_tensorrt(&run, &at("f32.ckaad"), &at("model.onnx"));
+    // A bar that cannot be reached is exit code 1.
+    let bundle = at("int8.ckaad");
+    let output = train(&["evaluate", "--bundle", &bundle, "--data", &data, "--min-auroc", "1.01"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// `--format qdq`: a plain ONNX file whose map in ONNX Runtime is that of the f32 bundle but for quantisation noise.
+fn the_same_map_as_for_tensorrt(run: &str, f32_bundle: &str, model: &str) {
+    let refused = train(&["export", "--run", run, "--out", model, "--format", "qdq", "--precision", "f32"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--format qdq is int8"));
+    let said = train_well(&["export", "--run", run, "--out", model, "--format", "qdq"]);
+    assert!(said.contains("int8 against f32 on held-out images"), "{said}");
+    assert!(!said.contains("sha256"), "it is no bundle: {said}");
+    if let Some((difference, spread)) =
+        onnx_runtime::difference_in_onnx_runtime(Path::new(model), Path::new(f32_bundle))
+    {
+        println!("QDQ in ONNX Runtime: mean difference to f32 {difference}, standard deviation {spread}");
+        assert!(0.0 < difference && difference < 0.25 * spread, "{difference} at a standard deviation of {spread}");
+    }
+}
+
+/// Layers that the config wants in float, a calibration by histogram, and a search for more that no loss can satisfy.
+#[test]
+fn layers_stay_in_float_and_the_report_says_which() {
+    let quantise = "[quantise]\ncalibration = \"mse\"\nimages = 8\nfloat_layers = [\"blocks.1\"]\nmax_float_layers = 14\n\
+        auroc_loss = 0.0\naupro_loss = 0.0\n";
+    let (folder, output) = train_on(&(CONFIG.replace("epochs = 4", "epochs = 1") + quantise), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let said = train_well(&["export", "--run", &at("run"), "--out", &at("mixed.ckaad")]);
+    let bundle = Bundle::read(Path::new(&at("mixed.ckaad"))).unwrap();
+    let report = &bundle.report.unwrap()["quantisation"];
+    let float: Vec<&str> = report["float_layers"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+    assert!(float.contains(&"blocks.1.0.expand") && float.contains(&"blocks.1.1.add"), "{float:?}");
+    assert!((7..=14).contains(&float.len()) && said.contains("layers in float: "), "{float:?} {said}");
+    assert_eq!(report["calibration"], "mse");
+    assert!(report["regions"].as_str().unwrap().contains("no masks are held out"));
+    if let Some((worst, range)) = onnx_runtime::difference_to_onnx_runtime(Path::new(&at("mixed.ckaad"))) {
+        println!("mixed: largest difference to ONNX Runtime {worst}, range {range}");
+        // Float sums are not added up in the same order: where one lies between two bytes, the next int8 layer may get the other.
+        assert!(worst <= 0.05 * range, "largest difference {worst} in a range of {range}");
+    }
+    // `export` reads this section anew: it may be changed in the run.
+    let config = std::fs::read_to_string(at("run/config.toml")).unwrap();
+    for (from, to, expected) in [
+        ("blocks.1", "blocks.99", "quantise.float_layers names blocks.99, which is no layer of this network"),
+        ("images = 8", "images = 0", "quantise.images is 0; 1 to 100000 expected"),
+    ] {
+        std::fs::write(at("run/config.toml"), config.replace(from, to)).unwrap();
+        let refused = train(&["export", "--run", &at("run"), "--out", &at("refused.ckaad")]);
+        assert_eq!(refused.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+/// The options that the whole way above does not take: instance norm, both discriminators, made anomalies, features computed while
+/// training runs, a combined score.
+#[test]
+fn the_papers_parts_reach_the_bundle_too() {
+    let config =
+        CONFIG.replace("[net]\n", "[net]\nnorm = \"instance\"\nblocks = 2\n").replace("epochs = 4", "epochs = 2")
+            + "[discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nhard_share = 1.0\nnoise = 0.0\n\
+           [bank]\nvectors = 0\n[anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
+           [augment]\nbrightness = 0.1\nrotate_deg = 5.0\n[score]\nrule = \"combined\"\n";
+    let manifest = through_the_bundle(&config, &[]);
+    assert_eq!(manifest.method, "ckaad-both");
+    assert!(!manifest.score.terms.is_empty());
+}
+
+/// Another backbone with weights of the user's own, in f32 and in int8.
+#[test]
+fn a_resnet_reaches_the_bundle_too() {
+    let config = CONFIG.replace("epochs = 4", "epochs = 2");
+    let without = train_on(&format!("backbone = \"resnet18\"\n{config}"), &[]).1;
+    let stderr = String::from_utf8_lossy(&without.stderr);
+    assert!(stderr.contains("resnet18 does not come with this program") && stderr.contains("key weights"), "{stderr}");
+    let config = format!("backbone = \"resnet18\"\nweights = \"WEIGHTS\"\n{config}");
+    let manifest = through_the_bundle(&config, &formula_weights(Backbone::ResNet18));
+    assert_eq!(manifest.backbone, "resnet18");
+}
+
+/// Fits `config` on a small synthetic set; WEIGHTS in it stands for a file with the bytes `weights`.
+fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    std::fs::write(at("own.safetensors"), weights).unwrap();
+    std::fs::write(at("config.toml"), config.replace("WEIGHTS", &at("own.safetensors"))).unwrap();
+    synth(&at("data"));
+    let output =
+        train(&["fit", "--config", &at("config.toml"), "--data", &at("data"), "--out", &at("run"), "--device", "cpu"]);
+    (folder, output)
+}
+
+/// Fits, exports in int8, evaluates, and compares with ONNX Runtime.
+fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
+    let (folder, output) = train_on(&(config.to_owned() + ALL_INT8), weights);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    train_well(&["export", "--run", &at("run"), "--out", &at("int8.ckaad"), "--precision", "int8"]);
+    train_well(&["evaluate", "--bundle", &at("int8.ckaad"), "--data", &at("data"), "--report", &at("page.html")]);
+    let page = std::fs::read_to_string(at("page.html")).unwrap();
+    assert!(page.contains("Training"), "the report shows how the training went");
+    if let Some((worst, range)) = onnx_runtime::difference_to_onnx_runtime(Path::new(&at("int8.ckaad"))) {
+        println!("largest difference to ONNX Runtime {worst}, range {range}");
+        assert!(worst <= 0.01 * range, "largest difference {worst} in a range of {range}");
+    }
+    Bundle::read(Path::new(&at("int8.ckaad"))).unwrap().manifest
+}
+
+/// Every config that is shipped can be read, with no unknown key and every value in its bounds.
+#[test]
+fn shipped_training_configs_are_valid() {
+    let folder = ckaad_testing::in_repository("configs/train");
+    let configs: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(configs.len() >= 5);
+    for path in configs {
+        ckaad_train::config::TrainConfig::load(&path).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn values_out_of_bounds_are_named_with_what_is_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    for (text, expected) in [
+        ("[loss]\ngamma = 0.0", "loss.gamma is 0.0; above 0 and at most 1 expected"),
+        ("[discriminator]\nkernel = 2", "discriminator.kernel is 2; 1 or 3 expected"),
+        ("[discriminator]\nstride = 4", "discriminator.stride is 4; one of features.strides expected"),
+        ("[features]\nstrides = [4, 16]", "features.strides is [4, 16]; neighbours"),
+        ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0"),
+        ("[score]\nenergy = -1.0", "score.energy is -1.0; 0 to 1000 expected"),
+        ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
+        ("method = \"nearest-neighbour\"\n[bank]\nvectors = 0", "bank.vectors is 0"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = ckaad_train::config::TrainConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("c.toml"), "{error}");
+    }
+}
+
+/// A run that is resumed ends with the weights of one that was never stopped.
+#[test]
+fn a_resumed_run_ends_where_an_unbroken_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, config, short) = (at("data"), at("config.toml"), at("short.toml"));
+    synth(&data);
+    std::fs::write(&config, CONFIG).unwrap();
+    let (whole, broken) = (at("whole"), at("broken"));
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &whole, "--device", "cpu"]);
+    // Stopped after the first validation: what a kill leaves is that state, since every file is renamed into place.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ckaad-train"))
+        .args(["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"])
+        .spawn()
+        .unwrap();
+    while !Path::new(&broken).join("last/progress.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "fit ended before its first checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refused = train(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
+    let losses = |run: &str| {
+        let text = std::fs::read_to_string(Path::new(run).join("last/progress.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["validations"].clone()
+    };
+    assert_eq!(losses(&whole), losses(&broken));
+    // Another config is not silently mixed into the run.
+    std::fs::write(&short, CONFIG.replace("seed = 7", "seed = 8")).unwrap();
+    let refused = train(&["fit", "--config", &short, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another config"));
+}
+
+#[test]
+fn a_typo_in_the_training_config_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml").to_string_lossy().into_owned();
+    std::fs::write(&config, "[train]\nepoch = 3\n").unwrap();
+    let output = train(&["fit", "--config", &config, "--data", "x", "--out", "y"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("epoch") && stderr.contains("epochs") && stderr.contains("c.toml"), "{stderr}");
+}
+
+fn synth(data: &str) {
+    train_well(&[
+        "synth",
+        "--out",
+        data,
+        "--seed",
+        "3",
+        "--train-good",
+        "60",
+        "--train-defective",
+        "2",
+        "--test-good",
+        "20",
+        "--test-defective",
+        "2",
+    ]);
+}
+
+/// Integers are the same everywhere: only without layers in float can every byte be that of ONNX Runtime.
+const ALL_INT8: &str = "[quantise]\nmixed = false\n";
+
+const CONFIG: &str = "name = \"small\"\nseed = 7\nfalse_alarm_budget = 0.05\n\
+    [input]\nwidth = 96\nheight = 96\n\
+    [features]\nstrides = [4, 8, 16]\n[net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
+    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\n\
+    [validation]\nnormal_share = 0.4\nanomalous_share = 0.4\nevery = 2\n";
+
+/// The agent lies beside the trainer once the workspace is built, which `./dev test` does.
+fn agent() -> PathBuf {
+    let agent = Path::new(env!("CARGO_BIN_EXE_ckaad-train")).with_file_name("ckaad-agent");
+    assert!(
+        agent.exists(),
+        "{} is missing: run the tests of the whole workspace, or cargo build first",
+        agent.display()
+    );
+    agent
+}
+
+fn infer_gives_the_same_bits(bundle: &str, data: &str, samples: &[serde_json::Value]) {
+    let images: Vec<String> = samples.iter().map(|s| format!("{data}/{}", s["path"].as_str().unwrap())).collect();
+    let output = Command::new(agent()).args(["infer", "--json", "--bundle", bundle]).args(&images).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object an image"))
+        .collect();
+    assert_eq!(lines.len(), samples.len());
+    for (line, sample) in lines.iter().zip(samples) {
+        let (inferred, evaluated) = (line["score"].as_f64().unwrap() as f32, sample["score"].as_f64().unwrap() as f32);
+        assert_eq!(inferred.to_bits(), evaluated.to_bits(), "{line} {sample}");
+    }
+}
