@@ -2,7 +2,7 @@
 //! the program, and the same `run` as in earnest, over a configuration made in memory. What is printed came through the broker.
 
 use super::config::{Camera, Raw, Settings, SourceKind};
-use super::{Outcome, RunError, run, say};
+use super::{Observer, Outcome, RunError, run, say};
 use crate::events::{Anomaly, CloudEvent};
 use crate::mqtt::{Incoming, LinkError, MqttConfig, Subscriber};
 use ckaad_inspect::imaging::Truth;
@@ -76,7 +76,7 @@ pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
         say(format_args!("Heatmaps are written to {}/. Ctrl-C ends the demo.", options.out.display()));
         let truths = Truths::default();
         let for_line = truths.clone();
-        let observer: super::Observer = Arc::new(move |frame, _| {
+        let observer: Observer = Arc::new(move |frame, _| {
             let defective = frame.truth.as_ref().is_some_and(Truth::is_defective);
             for_line.lock().unwrap_or_else(PoisonError::into_inner).insert(frame.id.clone(), defective);
         });
@@ -88,7 +88,7 @@ pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
         let interrupted = async {
             let _ = tokio::signal::ctrl_c().await;
         };
-        let report = run::run(settings, observer, interrupted).await?;
+        let report = run(settings, observer, interrupted).await?;
         let _ = stop_listening.send(());
         let alerted = listener.await.unwrap_or_default();
         let truths = truths.lock().unwrap_or_else(PoisonError::into_inner);

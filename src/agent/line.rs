@@ -7,6 +7,7 @@ use crate::events::{
     CameraHealth, CameraPhase, CameraState, Change, CloudEvent, FrameResult, Grouper, Kind, ModelRef, Topics, to_json,
 };
 use crate::mqtt::{Handle, Message, Rank, SharedOutbox, Stored};
+use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::imaging::{self, Frame, RgbImage, Truth};
 use ckaad_inspect::{Inspector, Verdict};
 use jiff::Timestamp;

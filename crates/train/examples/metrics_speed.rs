@@ -4,17 +4,13 @@
 //!
 //! The maps are 256x256: half of them noise, half noise with two brighter spots under a mask. Drawing them is not timed.
 
-#[cfg(feature = "train")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     speed::run()
 }
 
-#[cfg(not(feature = "train"))]
-fn main() {
     eprintln!("metrics_speed needs --features train");
 }
 
-#[cfg(feature = "train")]
 mod speed {
     use ckaad_train::metrics::{MEMORY_BYTES, Pixels};
     use rand::{Rng, SeedableRng};

@@ -5,7 +5,6 @@
 //! cargo run --release --features train --example train_step -- 20
 //! ```
 
-#[cfg(feature = "train")]
 fn main() {
     use ckaad_train::backbones::Scale;
     use ckaad_train::device::DeviceChoice;
@@ -49,14 +48,11 @@ fn main() {
 }
 
 /// User and system time of this process, from /proc in ticks of 10 ms.
-#[cfg(feature = "train")]
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / 100.0
 }
 
-#[cfg(not(feature = "train"))]
-fn main() {
     eprintln!("build with --features train");
 }

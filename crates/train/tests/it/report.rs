@@ -6,7 +6,6 @@ use ckaad_inspect::{StageTimes, Verdict};
 use ckaad_train::evaluate::{Counts, DefectRow, Evaluation, Judged, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
-use std::path::Path;
 use std::process::{Command, Output};
 
 const HOSTILE: &str = "<script>alert('x' & \"y\")</script>";

@@ -1,0 +1,43 @@
+//! Standard output of the two programs, and how they end.
+//!
+//! A line that cannot be written is an error like any other: a full disk behind `> file` must not look like an answer. Only a reader
+//! that has gone away (`| head`) is the end that somebody wished for.
+
+use std::error::Error;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// Standard output took no more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}")]
+pub struct OutputError(std::io::Error);
+
+impl OutputError {
+    /// True when whoever read the output has ended: nothing is wrong, there is only nobody left to tell.
+    pub fn reader_left(&self) -> bool {
+        self.0.kind() == ErrorKind::BrokenPipe
+    }
+}
+
+/// Writes one line of a command's answer to standard output.
+///
+/// # Errors
+/// It could not be written; a command ends then, and [`end`] knows whether that is an error.
+pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), OutputError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(OutputError)
+}
+
+/// The exit code of `program` when it ended with `error`, which is said on standard error: 2, or 0 when only the reader of standard
+/// output has left.
+pub fn end(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
+    let mut chain = std::iter::successors(Some(error), |e| e.source());
+    if chain.any(|e| e.downcast_ref::<OutputError>().is_some_and(OutputError::reader_left)) {
+        return ExitCode::SUCCESS;
+    }
+    // Our messages hold their causes; what has a source besides is a context that was put around it.
+    let sentence: Vec<String> = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+    // Where standard error is gone as well there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{program}: {}", sentence.join(": "));
+    ExitCode::from(2)
+}
