@@ -6,18 +6,16 @@
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Standard output belongs to the process, and so does the knowledge that nobody reads it any more; an error type that wraps
+/// [`OutputError`] may hide it.
+static READER_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Standard output took no more.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
 pub struct OutputError(std::io::Error);
-
-impl OutputError {
-    /// True when whoever read the output has ended: nothing is wrong, there is only nobody left to tell.
-    pub fn reader_left(&self) -> bool {
-        self.0.kind() == ErrorKind::BrokenPipe
-    }
-}
 
 /// Writes one line of a command's answer to standard output.
 ///
@@ -25,14 +23,16 @@ impl OutputError {
 /// It could not be written; a command ends then, and [`end`] knows whether that is an error.
 pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), OutputError> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(OutputError)
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| {
+        READER_LEFT.fetch_or(e.kind() == ErrorKind::BrokenPipe, Relaxed);
+        OutputError(e)
+    })
 }
 
 /// The exit code of `program` when it ended with `error`, which is said on standard error: 2, or 0 when only the reader of standard
 /// output has left.
 pub fn end(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
-    let mut chain = std::iter::successors(Some(error), |e| e.source());
-    if chain.any(|e| e.downcast_ref::<OutputError>().is_some_and(OutputError::reader_left)) {
+    if READER_LEFT.load(Relaxed) {
         return ExitCode::SUCCESS;
     }
     // Our messages hold their causes; what has a source besides is a context that was put around it.

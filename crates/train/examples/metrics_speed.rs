@@ -1,69 +1,60 @@
 //! How long the pixel metrics of a test set take, and how much memory: `metrics_speed [MAPS [MEMORY_MIB]]`.
 //!
-//!     cargo run --release --features train --example metrics_speed -- 1000
+//!     cargo run --release -p ckaad-train --example metrics_speed -- 1000
 //!
 //! The maps are 256x256: half of them noise, half noise with two brighter spots under a mask. Drawing them is not timed.
 
+use ckaad_train::metrics::{MEMORY_BYTES, Pixels};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::time::{Duration, Instant};
+
+const SIDE: usize = 256;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    speed::run()
-}
-
-    eprintln!("metrics_speed needs --features train");
-}
-
-mod speed {
-    use ckaad_train::metrics::{MEMORY_BYTES, Pixels};
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-    use std::time::{Duration, Instant};
-
-    const SIDE: usize = 256;
-
-    pub fn run() -> Result<(), Box<dyn std::error::Error>> {
-        let argument = |n: usize| std::env::args().nth(n).map(|a| a.parse::<usize>()).transpose();
-        let maps = argument(1)?.unwrap_or(1_000);
-        let memory = argument(2)?.map_or(MEMORY_BYTES, |mib| mib << 20);
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut pixels = Pixels::within(memory);
-        let mut adding = Duration::ZERO;
-        for index in 0..maps {
-            let mask = (index % 2 == 1).then(|| spots(&mut rng));
-            let map = map(&mut rng, mask.as_deref());
-            let started = Instant::now();
-            pixels.add(&map, SIDE, mask.as_deref())?;
-            adding += started.elapsed();
-        }
-        let runs = pixels.spilled();
+    let argument = |n: usize| std::env::args().nth(n).map(|a| a.parse::<usize>()).transpose();
+    let maps = argument(1)?.unwrap_or(1_000);
+    let memory = argument(2)?.map_or(MEMORY_BYTES, |mib| mib << 20);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut pixels = Pixels::within(memory);
+    let mut adding = Duration::ZERO;
+    for index in 0..maps {
+        let mask = (index % 2 == 1).then(|| spots(&mut rng));
+        let map = map(&mut rng, mask.as_deref());
         let started = Instant::now();
-        let found = pixels.metrics()?;
-        let (adding, ranking) = (adding.as_secs_f64(), started.elapsed().as_secs_f64());
-        println!("{found:?}");
-        println!(
-            "{maps} maps of {SIDE}x{SIDE}: {adding:.2} s adding, {ranking:.2} s ranking, {:.2} s in all; {runs} runs on disk; peak {}",
-            adding + ranking,
-            peak_memory().unwrap_or_else(|| "unknown".into())
-        );
-        Ok(())
+        pixels.add(&map, SIDE, mask.as_deref())?;
+        adding += started.elapsed();
     }
+    let runs = pixels.spilled();
+    let started = Instant::now();
+    let found = pixels.metrics()?;
+    let (adding, ranking) = (adding.as_secs_f64(), started.elapsed().as_secs_f64());
+    println!("{found:?}");
+    println!(
+        "{maps} maps of {SIDE}x{SIDE}: {adding:.2} s adding, {ranking:.2} s ranking, {:.2} s in all; {runs} runs on disk; peak {}",
+        adding + ranking,
+        peak_memory().unwrap_or_else(|| "unknown".into())
+    );
+    Ok(())
+}
 
-    fn spots(rng: &mut ChaCha8Rng) -> Vec<bool> {
-        let centres: Vec<[f32; 2]> = (0..2).map(|_| [0; 2].map(|_| rng.random_range(30.0..226.0))).collect();
-        let radius: f32 = rng.random_range(4.0..25.0);
-        let near = |p: usize| {
-            let (x, y) = ((p % SIDE) as f32, (p / SIDE) as f32);
-            centres.iter().any(|[cx, cy]| (x - cx).hypot(y - cy) < radius)
-        };
-        (0..SIDE * SIDE).map(near).collect()
-    }
+fn spots(rng: &mut ChaCha8Rng) -> Vec<bool> {
+    let centres: Vec<[f32; 2]> = (0..2).map(|_| [0; 2].map(|_| rng.random_range(30.0..226.0))).collect();
+    let radius: f32 = rng.random_range(4.0..25.0);
+    let near = |p: usize| {
+        let (x, y) = ((p % SIDE) as f32, (p / SIDE) as f32);
+        centres.iter().any(|[cx, cy]| (x - cx).hypot(y - cy) < radius)
+    };
+    (0..SIDE * SIDE).map(near).collect()
+}
 
-    fn map(rng: &mut ChaCha8Rng, mask: Option<&[bool]>) -> Vec<f32> {
-        let lift = |p: usize| if mask.is_some_and(|m| m[p]) { 0.3 } else { 0.0 };
-        (0..SIDE * SIDE).map(|p| rng.random::<f32>() * rng.random::<f32>() + lift(p)).collect()
-    }
+fn map(rng: &mut ChaCha8Rng, mask: Option<&[bool]>) -> Vec<f32> {
+    let lift = |p: usize| if mask.is_some_and(|m| m[p]) { 0.3 } else { 0.0 };
+    (0..SIDE * SIDE).map(|p| rng.random::<f32>() * rng.random::<f32>() + lift(p)).collect()
+}
 
-    /// Largest resident memory so far, as Linux counts it.
-    fn peak_memory() -> Option<String> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        Some(status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().to_owned())
-    }
+/// Largest resident memory so far, as Linux counts it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().to_owned())
 }

@@ -2,7 +2,7 @@
 //! strides 8 and 16 at 224 pixels, 16 normal and 8 anomalous images, one joint patch head.
 //!
 //! ```text
-//! cargo run --release --features train --example train_step -- 20
+//! cargo run --release -p ckaad-train --example train_step -- 20
 //! ```
 
 fn main() {
@@ -52,7 +52,4 @@ fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / 100.0
-}
-
-    eprintln!("build with --features train");
 }
