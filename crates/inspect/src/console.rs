@@ -36,8 +36,13 @@ pub fn end(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Our messages hold their causes; what has a source besides is a context that was put around it.
-    let sentence: Vec<String> = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        sentence = format!("{sentence}: {cause}");
+        source = cause.source();
+    }
     // Where standard error is gone as well there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{program}: {}", sentence.join(": "));
+    let _ = writeln!(std::io::stderr(), "{program}: {sentence}");
     ExitCode::from(2)
 }
