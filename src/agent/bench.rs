@@ -1,7 +1,8 @@
 //! `bench`: how long each stage takes on this machine.
 
-use super::{Outcome, peak_rss_bytes, quantile, say};
+use super::{Outcome, peak_rss_bytes, quantile};
 use ckaad_bundle::{Bundle, BundleError};
+use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::engine::{instruction_set, peak_macs_per_second};
 use ckaad_inspect::imaging::RgbImage;
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
@@ -26,6 +27,8 @@ pub enum BenchError {
     Bundle(#[from] BundleError),
     #[error("the bundle {0} cannot be run: {1}")]
     Inspect(PathBuf, InspectError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// Runs that are not counted: caches and clock speed settle.
@@ -77,26 +80,26 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
             "width": image.width(), "height": image.height(), "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
             "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
-        say(format_args!("{line}"));
+        say(format_args!("{line}"))?;
         return Ok(Outcome::Well);
     }
     let (w, h) = image.dimensions();
     say(format_args!(
         "{} runs over a {w}x{h} picture, {} thread(s); loading took {load_ms:.0} ms",
         options.runs, options.threads
-    ));
-    say(format_args!("stage     median ms    min ms    p99 ms"));
+    ))?;
+    say(format_args!("stage     median ms    min ms    p99 ms"))?;
     for (name, median, min, p99) in rows {
-        say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"));
+        say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"))?;
     }
-    say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)));
+    say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)))?;
     if let (Some(gmac), Some(peak)) = (gmac, peak) {
         let (reached, possible) = (gmac / engine_s, peak * options.threads as f64);
         say(format_args!(
             "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",
             instruction_set(),
             100.0 * reached / possible
-        ));
+        ))?;
     }
     Ok(Outcome::Well)
 }

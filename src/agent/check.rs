@@ -1,27 +1,31 @@
 //! The doctor: one line for each thing that must be well before the line starts.
 
+use super::Outcome;
 use super::config::{CameraSettings, Settings};
-use super::{Outcome, say};
 use crate::capture::{Next, SourceConfig};
 use crate::mqtt::{Limits, Outbox, probe};
 use ckaad_bundle::Bundle;
+use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::{InspectOptions, Inspector};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Checks everything that the configuration at `path` names, and prints a line each.
-pub fn check(path: &Path) -> Outcome {
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn check(path: &Path) -> Result<Outcome, OutputError> {
     let mut report = Report { well: true };
-    let Some(settings) = report.line("config", Settings::read(path).map(|s| (path.display().to_string(), s))) else {
-        return Outcome::NotWell;
+    let Some(settings) = report.line("config", Settings::read(path).map(|s| (path.display().to_string(), s)))? else {
+        return Ok(Outcome::NotWell);
     };
-    report.line("outbox", outbox(&settings.outbox_path, settings.outbox_limits).map(|s| (s, ())));
-    report.line("broker", broker(&settings).map(|s| (s, ())));
+    report.line("outbox", outbox(&settings.outbox_path, settings.outbox_limits).map(|s| (s, ())))?;
+    report.line("broker", broker(&settings).map(|s| (s, ())))?;
     for camera in &settings.cameras {
-        report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())));
-        report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())));
+        report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())))?;
+        report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())))?;
     }
-    if report.well { Outcome::Well } else { Outcome::NotWell }
+    Ok(if report.well { Outcome::Well } else { Outcome::NotWell })
 }
 
 struct Report {
@@ -29,25 +33,29 @@ struct Report {
 }
 
 impl Report {
-    fn line<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<(String, T), E>) -> Option<T> {
+    fn line<T, E: std::fmt::Display>(
+        &mut self,
+        what: &str,
+        result: Result<(String, T), E>,
+    ) -> Result<Option<T>, OutputError> {
         match result {
             Ok((good, value)) => {
-                say(format_args!("ok    {what}: {good}"));
-                Some(value)
+                say(format_args!("ok    {what}: {good}"))?;
+                Ok(Some(value))
             }
             Err(bad) => {
                 self.well = false;
-                say(format_args!("FAIL  {what}: {bad}"));
-                None
+                say(format_args!("FAIL  {what}: {bad}"))?;
+                Ok(None)
             }
         }
     }
 }
 
-/// Opens the outbox beside a running agent: SQLite allows that. A missing one is not created, its folder is tried instead.
+/// Looks into the outbox, also beside a running agent, and changes nothing. A missing one is not created, its folder is tried instead.
 fn outbox(path: &Path, limits: Limits) -> Result<String, String> {
     if path.exists() {
-        let health = Outbox::look(path, limits).map_err(|e| e.to_string())?;
+        let health = Outbox::look(path).map_err(|e| e.to_string())?;
         return Ok(format!(
             "{} ({} wait, {} of {} bytes)",
             path.display(),

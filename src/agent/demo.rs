@@ -1,10 +1,11 @@
 //! `demo`: everything in one process, nothing to install. A broker (rumqttd), the synthetic line, the model that comes with
 //! the program, and the same `run` as in earnest, over a configuration made in memory. What is printed came through the broker.
 
-use super::config::{Camera, Raw, Settings, SourceKind};
-use super::{Observer, Outcome, RunError, run, say};
+use super::config::{CameraTable, FileConfig, Settings, SourceKind};
+use super::{Observer, Outcome, RunError, run};
 use crate::events::{Anomaly, CloudEvent};
 use crate::mqtt::{Incoming, LinkError, MqttConfig, Subscriber};
+use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::imaging::Truth;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -36,13 +37,15 @@ pub enum DemoError {
     #[error("cannot write to {0}: {1}")]
     Out(PathBuf, std::io::Error),
     #[error("cannot start the demo: {0}")]
-    Start(#[from] std::io::Error),
+    Start(std::io::Error),
     #[error("the demo's own broker does not answer: {0}")]
-    Broker(#[from] LinkError),
+    Broker(LinkError),
     #[error("the demo's configuration is no good: {0}")]
-    Config(#[from] super::ConfigError),
+    Config(super::ConfigError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// What the line knew of each part, by the frame's id.
@@ -54,26 +57,27 @@ type Truths = Arc<Mutex<HashMap<String, bool>>>;
 /// It cannot start.
 pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
     std::fs::create_dir_all(&options.out).map_err(|e| DemoError::Out(options.out.clone(), e))?;
-    let scratch = tempfile::tempdir()?;
+    let scratch = tempfile::tempdir().map_err(DemoError::Start)?;
     let bundle = match &options.bundle {
         Some(path) => path.clone(),
         None => {
             let path = scratch.path().join("demo.ckaad");
-            std::fs::write(&path, BUNDLE)?;
+            std::fs::write(&path, BUNDLE).map_err(DemoError::Start)?;
             path
         }
     };
     let port = free_port(options.port)?;
-    start_broker(port)?;
-    let settings = settings(options, bundle, scratch.path(), port)?;
+    start_broker(port).map_err(DemoError::Start)?;
+    let settings = settings(options, bundle, scratch.path(), port).map_err(DemoError::Config)?;
     let subscriber = MqttConfig { client_id: "demo-subscriber".into(), ..settings.mqtt.clone() };
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(DemoError::Start)?;
     runtime.block_on(async {
-        let subscriber = subscribe(&subscriber).await?;
-        say(format_args!("A broker listens at 127.0.0.1:{port}. In another terminal:"));
-        say(format_args!("    mosquitto_sub -V mqttv5 -p {port} -t '{PREFIX}/camera/+/anomaly' -v"));
-        say(format_args!("Heatmaps are written to {}/. Ctrl-C ends the demo.", options.out.display()));
+        let subscriber = subscribe(&subscriber).await.map_err(DemoError::Broker)?;
+        say(format_args!("A broker listens at 127.0.0.1:{port}. In another terminal:"))?;
+        say(format_args!("    mosquitto_sub -V mqttv5 -p {port} -t '{PREFIX}/camera/+/anomaly' -v"))?;
+        say(format_args!("Heatmaps are written to {}/. Ctrl-C ends the demo.", options.out.display()))?;
         let truths = Truths::default();
         let for_line = truths.clone();
         let observer: Observer = Arc::new(move |frame, _| {
@@ -84,26 +88,38 @@ pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
         let observer = (options.frames > 0).then_some(observer);
         let out = options.out.clone();
         let (stop_listening, stopped) = tokio::sync::oneshot::channel();
-        let listener = tokio::spawn(listen(subscriber, out, stopped));
+        // Whoever read what we print may leave: then the demo ends.
+        let (unheard, nobody_listens) = tokio::sync::oneshot::channel();
+        let listener = tokio::spawn(async move {
+            let heard = listen(subscriber, out, stopped).await;
+            if heard.is_err() {
+                let _ = unheard.send(());
+            }
+            heard
+        });
         let interrupted = async {
-            let _ = tokio::signal::ctrl_c().await;
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                Ok(()) = nobody_listens => {}
+            }
         };
         let report = run(settings, observer, interrupted).await?;
         let _ = stop_listening.send(());
-        let alerted = listener.await.unwrap_or_default();
+        let alerted = listener.await.unwrap_or_else(|_| Ok(HashSet::new()))?;
         let truths = truths.lock().unwrap_or_else(PoisonError::into_inner);
-        summary(&report, &alerted, &truths);
+        summary(&report, &alerted, &truths)?;
         Ok(Outcome::Well)
     })
 }
 
 /// The port that was asked for; if it is taken, says so and takes a free one.
-fn free_port(wanted: u16) -> std::io::Result<u16> {
+fn free_port(wanted: u16) -> Result<u16, DemoError> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) {
-        Ok(listener) => listener.local_addr().map(|a| a.port()),
+        Ok(listener) => listener.local_addr().map(|a| a.port()).map_err(DemoError::Start),
         Err(_) => {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            say(format_args!("Port {wanted} is taken; the demo uses {port}."));
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+            let port = free.map_err(DemoError::Start)?.port();
+            say(format_args!("Port {wanted} is taken; the demo uses {port}."))?;
             Ok(port)
         }
     }
@@ -148,12 +164,12 @@ fn start_broker(port: u16) -> std::io::Result<()> {
 
 /// The demo as anybody could write it into a file.
 fn settings(options: &DemoOptions, bundle: PathBuf, scratch: &Path, port: u16) -> Result<Settings, super::ConfigError> {
-    let mut raw = Raw::default();
+    let mut raw = FileConfig::default();
     raw.device.topic_prefix = PREFIX.into();
     raw.mqtt.host = "127.0.0.1".into();
     raw.mqtt.port = port;
     raw.outbox.path = scratch.join("outbox.sqlite");
-    let mut camera = Camera { bundle, source: SourceKind::Synthetic, ..Camera::default() };
+    let mut camera = CameraTable { bundle, source: SourceKind::Synthetic, ..CameraTable::default() };
     camera.synthetic.frames = options.frames;
     camera.synthetic.seed = options.seed;
     camera.synthetic.defect_rate = 0.2;
@@ -182,7 +198,7 @@ async fn listen(
     mut subscriber: Subscriber,
     out: PathBuf,
     mut stopped: tokio::sync::oneshot::Receiver<()>,
-) -> HashSet<String> {
+) -> Result<HashSet<String>, OutputError> {
     let mut alerted = HashSet::new();
     let mut frames = HashMap::new();
     let mut until = None;
@@ -195,22 +211,27 @@ async fn listen(
         };
         tokio::select! {
             message = subscriber.next() => match message {
-                Some(message) => show(message, &out, &mut alerted, &mut frames),
-                None => return alerted,
+                Some(message) => show(message, &out, &mut alerted, &mut frames)?,
+                None => return Ok(alerted),
             },
             _ = &mut stopped, if until.is_none() => until = Some(tokio::time::Instant::now() + LAST_MESSAGES),
-            () = last => return alerted,
+            () = last => return Ok(alerted),
         }
         if until.is_some() && frames.is_empty() {
-            return alerted;
+            return Ok(alerted);
         }
     }
 }
 
 /// `frames` holds the events whose heatmap has not come yet.
-fn show(message: Incoming, out: &Path, alerted: &mut HashSet<String>, frames: &mut HashMap<String, String>) {
+fn show(
+    message: Incoming,
+    out: &Path,
+    alerted: &mut HashSet<String>,
+    frames: &mut HashMap<String, String>,
+) -> Result<(), OutputError> {
     if message.topic.ends_with("/anomaly") {
-        let Ok(event) = serde_json::from_slice::<CloudEvent<Anomaly>>(&message.payload) else { return };
+        let Ok(event) = serde_json::from_slice::<CloudEvent<Anomaly>>(&message.payload) else { return Ok(()) };
         let data = event.data;
         let at: Vec<String> =
             data.regions.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
@@ -223,23 +244,31 @@ fn show(message: Incoming, out: &Path, alerted: &mut HashSet<String>, frames: &m
             data.threshold,
             data.severity * 100.0,
             if at.is_empty() { "no single place".into() } else { at.join(" ") }
-        ));
+        ))?;
         if data.heatmap {
             frames.insert(event.id.to_string(), data.frame_id.clone());
         }
         alerted.insert(data.frame_id);
     } else if message.topic.ends_with("/heatmap") {
         // An id that we have seen in an event, and therefore one of our file names.
-        let Some(frame) = message.event_id.and_then(|id| frames.remove(&id)) else { return };
+        let Some(frame) = message.event_id.and_then(|id| frames.remove(&id)) else { return Ok(()) };
         let path = out.join(format!("{frame}.png"));
         if let Err(e) = std::fs::write(&path, &message.payload) {
-            say(format_args!("cannot write {}: {e}", path.display()));
+            say(format_args!("cannot write {}: {e}", path.display()))?;
         }
     }
+    Ok(())
 }
 
-fn summary(report: &super::Report, alerted: &HashSet<String>, truths: &HashMap<String, bool>) {
-    say(format_args!("{report}"));
+fn summary(
+    report: &super::Report,
+    alerted: &HashSet<String>,
+    truths: &HashMap<String, bool>,
+) -> Result<(), OutputError> {
+    for camera in &report.cameras {
+        say(format_args!("{camera}"))?;
+    }
+    say(format_args!("{}", report.outbox_line()))?;
     let share = |defective: bool| {
         let of: Vec<_> = truths.iter().filter(|(_, d)| **d == defective).collect();
         let hit = of.iter().filter(|(id, _)| alerted.contains(*id)).count();
@@ -247,9 +276,9 @@ fn summary(report: &super::Report, alerted: &HashSet<String>, truths: &HashMap<S
     };
     if !truths.is_empty() {
         let ((hits, defective, hit_percent), (false_alerts, good, false_percent)) = (share(true), share(false));
-        say(format_args!("measured: {hits} of {defective} defective parts alerted ({hit_percent:.1} %)"));
-        say(format_args!("measured: {false_alerts} of {good} good parts alerted ({false_percent:.1} %)"));
+        say(format_args!("measured: {hits} of {defective} defective parts alerted ({hit_percent:.1} %)"))?;
+        say(format_args!("measured: {false_alerts} of {good} good parts alerted ({false_percent:.1} %)"))?;
     }
-    let ms = report.lines.iter().map(|l| l.median_inspect_ms).fold(0.0, f64::max);
-    say(format_args!("measured: {ms:.1} ms a frame (median)"));
+    let ms = report.cameras.iter().map(|c| c.median_inspect_ms).fold(0.0, f64::max);
+    say(format_args!("measured: {ms:.1} ms a frame (median)"))
 }

@@ -1,8 +1,9 @@
 //! `infer`: one line an image, through the same inspector as the line.
 
-use super::{Outcome, say};
+use super::Outcome;
 use crate::events::RegionBox;
 use ckaad_bundle::{Bundle, BundleError};
+use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::imaging::{self, DecodeError};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
 use serde_json::json;
@@ -31,6 +32,8 @@ pub enum InferError {
     Heatmap(PathBuf, String),
     #[error("{failed} of {of} images could not be judged")]
     Images { failed: usize, of: usize },
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +64,7 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
         });
         match judged {
             Ok((image, verdict)) => {
-                print(path, &verdict, options.json);
+                print(path, &verdict, options.json)?;
                 if let Some(folder) = &options.heatmaps {
                     // The running number keeps images of one name in different folders apart.
                     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -82,7 +85,7 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
     }
 }
 
-fn print(path: &Path, verdict: &Verdict, as_json: bool) {
+fn print(path: &Path, verdict: &Verdict, as_json: bool) -> Result<(), OutputError> {
     let word = if verdict.is_defective() { "defective" } else { "good" };
     let boxes: Vec<RegionBox> = verdict.regions.iter().map(RegionBox::from).collect();
     if as_json {
@@ -94,5 +97,5 @@ fn print(path: &Path, verdict: &Verdict, as_json: bool) {
     }
     let regions: Vec<String> = boxes.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
     let (score, threshold) = (verdict.score, verdict.threshold);
-    say(format_args!("{}  score {score:.4}  threshold {threshold:.4}  {word}  {}", path.display(), regions.join(" ")));
+    say(format_args!("{}  score {score:.4}  threshold {threshold:.4}  {word}  {}", path.display(), regions.join(" ")))
 }

@@ -1,7 +1,8 @@
 //! `bundle inspect` and `bundle verify`.
 
-use super::{Outcome, say};
+use super::Outcome;
 use ckaad_bundle::{Bundle, BundleError, Precision};
+use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::engine::instruction_set;
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ pub enum VerifyError {
     Bundle(#[from] BundleError),
     #[error("the bundle {0} cannot be run: {1}")]
     Inspect(PathBuf, InspectError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// Prints what a bundle is: a line a fact, or the manifest as JSON with the file's digest.
@@ -24,17 +27,21 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
         let shown = serde_json::json!({
             "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report, "manifest": bundle.manifest,
         });
-        say(format_args!("{shown:#}"));
+        say(format_args!("{shown:#}"))?;
         return Ok(Outcome::Well);
     }
-    say(format_args!("{}", bundle.summary().trim_end()));
+    say(format_args!("{}", bundle.summary().trim_end()))?;
     if bundle.manifest.precision == Precision::Int8 {
         match Inspector::new(&bundle, &InspectOptions::default()) {
             Ok(inspector) if inspector.unfused().is_empty() => {
-                say(format_args!("int8         every quantised operator is fused; {} kernels", instruction_set()));
+                say(format_args!("int8         every quantised operator is fused; {} kernels", instruction_set()))?;
             }
-            Ok(inspector) => inspector.unfused().iter().for_each(|node| say(format_args!("not fused    {node}"))),
-            Err(e) => say(format_args!("int8         cannot be run here: {e}")),
+            Ok(inspector) => {
+                for node in inspector.unfused() {
+                    say(format_args!("not fused    {node}"))?;
+                }
+            }
+            Err(e) => say(format_args!("int8         cannot be run here: {e}"))?,
         }
     }
     Ok(Outcome::Well)
@@ -53,15 +60,15 @@ pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
         let word = if r.passed { "ok  " } else { "FAIL" };
         let (n, expected, error) = (r.index, r.expected, r.max_grid_error);
         let Some(score) = r.score else {
-            say(format_args!("FAIL  golden sample {n}: its picture cannot be decoded"));
+            say(format_args!("FAIL  golden sample {n}: its picture cannot be decoded"))?;
             continue;
         };
         say(format_args!(
             "{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}"
-        ));
+        ))?;
     }
     let passed = results.iter().filter(|r| r.passed).count();
     let (name, version) = (&bundle.manifest.name, &bundle.manifest.version);
-    say(format_args!("{name} {version}: every digest is right; {passed} of {} golden samples agree", results.len()));
+    say(format_args!("{name} {version}: every digest is right; {passed} of {} golden samples agree", results.len()))?;
     Ok(if passed == results.len() { Outcome::Well } else { Outcome::NotWell })
 }

@@ -23,22 +23,26 @@ mod bench;
 mod cameras;
 mod check;
 mod config;
+#[cfg(feature = "demo")]
 mod demo;
 mod infer;
 mod inspect_bundle;
-mod line;
 mod notify;
+mod pipeline;
+mod progress;
 mod run;
 
 pub use bench::{BenchOptions, bench};
 pub use cameras::cameras;
 pub use check::check;
-pub use config::{Camera, CameraSettings, ConfigError, Raw, Settings, config_schema};
+pub use config::{CameraSettings, CameraTable, ConfigError, FileConfig, Settings, config_schema};
+#[cfg(feature = "demo")]
 pub use demo::{DemoOptions, demo};
 pub use infer::{InferOptions, infer};
 pub use inspect_bundle::{show, verify};
-pub use line::{LineReport, Observer};
 pub use notify::init_logs;
+pub use pipeline::Observer;
+pub use progress::{CameraReport, Confusion};
 pub use run::{Report, RunError, run, run_until_signal};
 
 /// How a command ended, when it could be carried out at all.
@@ -48,12 +52,6 @@ pub enum Outcome {
     Well,
     /// Exit code 1: the thing asked about is not well.
     NotWell,
-}
-
-/// A line of a command's answer. A reader that has gone away (`| head`) is no error.
-pub fn say(line: std::fmt::Arguments<'_>) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The largest resident memory of this process so far, in bytes; 0 where the kernel does not tell.

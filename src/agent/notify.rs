@@ -1,6 +1,6 @@
 //! Talking to systemd: logs to the journal, readiness, the watchdog.
 
-use super::line::Progress;
+use super::progress::CameraProgress;
 use sd_notify::NotifyState;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -30,16 +30,17 @@ fn stderr_is_journal() -> bool {
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|m| stream == format!("{}:{}", m.dev(), m.ino()))
 }
 
-/// Errors are passed over: without systemd there is nobody to tell.
-pub(super) fn ready() {
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+/// What `systemctl status` shows, and with `ready` that the start is over. Errors are passed over: without systemd there is nobody to tell.
+pub(super) fn status(text: &str, ready: bool) {
+    let status = NotifyState::Status(text);
+    let _ = if ready { sd_notify::notify(&[NotifyState::Ready, status]) } else { sd_notify::notify(&[status]) };
 }
 
 pub(super) fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-/// Feeds systemd's watchdog while every line makes progress.
+/// Feeds systemd's watchdog while every camera's thread makes progress.
 pub(super) struct Watchdog {
     pub period: Option<Duration>,
     seen: Vec<u64>,
@@ -50,15 +51,18 @@ impl Watchdog {
         Watchdog { period: sd_notify::watchdog_enabled().map(|limit| limit / 3), seen: Vec::new() }
     }
 
-    /// Once a period. A line makes progress when it went round: asked its source, and if there was a frame, judged it and stored
-    /// what came of it. A camera that is stalled or unplugged goes round and says so; an engine that hangs, or fails over
+    /// Once a period. A thread makes progress when it went round: asked its source, and if there was a frame, judged it and handed
+    /// over what came of it; the disk and the broker may take their time. A camera that is stalled or unplugged goes round and says so; an engine that hangs, or fails over
     /// every frame, does not.
-    pub(super) fn feed(&mut self, lines: &[Arc<Progress>]) {
-        let rounds: Vec<u64> = lines.iter().map(|l| l.rounds()).collect();
-        let stuck =
-            rounds.iter().zip(&self.seen).zip(lines).find(|((now, before), line)| now == before && !line.ended());
+    pub(super) fn feed(&mut self, cameras: &[Arc<CameraProgress>]) {
+        let rounds: Vec<u64> = cameras.iter().map(|c| c.rounds()).collect();
+        let stuck = rounds
+            .iter()
+            .zip(&self.seen)
+            .zip(cameras)
+            .find(|((now, before), camera)| now == before && !camera.has_ended());
         match stuck {
-            Some((_, line)) => tracing::error!("{} has made no progress; the watchdog is not fed", line.name),
+            Some((_, camera)) => tracing::error!("{} has made no progress; the watchdog is not fed", camera.name),
             None => drop(sd_notify::notify(&[NotifyState::Watchdog])),
         }
         self.seen = rounds;

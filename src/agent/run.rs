@@ -1,77 +1,87 @@
 //! The wiring of `run`: bundles and sources first, so that what cannot work is said before anything is published; then the
-//! outbox, the session, the lines; then waiting.
+//! outbox, the session, the cameras; then waiting.
 
-use super::config::Settings;
-use super::line::{Line, LineReport, Observer, Progress};
+use super::config::{CameraSettings, Settings};
+use super::pipeline::{CameraPipeline, INCIDENT_NOTE, Observer, Publisher};
+use super::progress::{CameraProgress, CameraReport};
 use super::{notify, peak_rss_bytes};
 use crate::capture::{CaptureError, Source};
-use crate::events::{Health, ModelRef, OutboxHealth, to_json};
-use crate::mqtt::{Handle, Outbox, Session, SharedOutbox};
+use crate::events::{Anomaly, Grouping, Health, ModelRef, OutboxHealth, to_json};
+use crate::mqtt::{Session, StoreEnded, StoreHandle};
 use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
+/// Why the agent did not start, or did not end as it should. A message holds its cause; there is no other source.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("camera {camera}: {source}")]
-    Bundle { camera: String, source: Box<BundleError> },
-    #[error("camera {camera}: the bundle {bundle} cannot be run: {source}")]
-    Inspect { camera: String, bundle: String, source: Box<InspectError> },
-    #[error("camera {camera}: {source}")]
-    Capture { camera: String, source: CaptureError },
+    #[error("camera {camera}: {cause}")]
+    Bundle { camera: String, cause: Box<BundleError> },
+    #[error("camera {camera}: the bundle {bundle} cannot be run: {cause}")]
+    Inspect { camera: String, bundle: String, cause: Box<InspectError> },
+    #[error("camera {camera}: {cause}")]
+    Capture { camera: String, cause: CaptureError },
     #[error("cannot start the agent: {0}")]
-    Start(#[from] std::io::Error),
+    Start(std::io::Error),
     #[error("the inspection of {0} did not end as it should: its thread panicked or hangs")]
-    Line(String),
+    Camera(String),
     #[error("the session with the broker ended unexpectedly; its task panicked")]
     Session,
+    #[error("the outbox ended unexpectedly; its thread panicked")]
+    Outbox,
 }
 
 impl RunError {
     /// True when the machine or a part of the agent broke down: starting again may help, other than with a wrong
     /// configuration.
     pub fn is_breakdown(&self) -> bool {
-        matches!(self, RunError::Start(_) | RunError::Line(_) | RunError::Session)
+        matches!(self, RunError::Start(_) | RunError::Camera(_) | RunError::Session | RunError::Outbox)
     }
 }
 
 /// What came of it, once everything has ended.
 #[derive(Clone, Debug)]
 pub struct Report {
-    pub lines: Vec<LineReport>,
+    /// In the order in which they ended.
+    pub cameras: Vec<CameraReport>,
     pub outbox: OutboxHealth,
     pub peak_rss_bytes: u64,
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for line in &self.lines {
-            writeln!(f, "{line}")?;
-        }
+impl Report {
+    /// The last line: what became of the events.
+    pub fn outbox_line(&self) -> String {
         let o = &self.outbox;
         let dropped = o.dropped_heatmaps + o.dropped_updates + o.dropped_oversize + o.lost_opened;
-        write!(f, "outbox: {} wait, {} dropped, {} writes failed", o.waiting, dropped, o.failed_writes)?;
-        write!(f, "; peak memory {:.1} MiB", self.peak_rss_bytes as f64 / f64::from(1 << 20))
+        format!(
+            "outbox: {} wait, {dropped} dropped, {} writes failed; peak memory {:.1} MiB",
+            o.waiting,
+            o.failed_writes,
+            self.peak_rss_bytes as f64 / f64::from(1 << 20)
+        )
     }
 }
 
 /// Runs until every source has ended and all is delivered, or until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps it from starting, or a line that died.
+/// What keeps it from starting, or a part that died.
 pub fn run_until_signal(settings: Settings, observer: Option<Observer>) -> Result<Report, RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(RunError::Start)?;
     let result = runtime.block_on(async {
-        let mut term = signal(SignalKind::terminate())?;
-        let mut int = signal(SignalKind::interrupt())?;
+        let mut term = signal(SignalKind::terminate()).map_err(RunError::Start)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(RunError::Start)?;
         let stop = async move {
             tokio::select! {
                 _ = term.recv() => {}
@@ -85,12 +95,6 @@ pub fn run_until_signal(settings: Settings, observer: Option<Observer>) -> Resul
     result
 }
 
-struct Prepared {
-    source: Box<dyn Source>,
-    inspector: Inspector,
-    model: ModelRef,
-}
-
 /// As [`run_until_signal`], with `stop` as the signal; inside a runtime.
 ///
 /// # Errors
@@ -100,142 +104,276 @@ pub async fn run(
     observer: Option<Observer>,
     stop: impl Future<Output = ()>,
 ) -> Result<Report, RunError> {
-    let started = Instant::now();
-    let run_id = Uuid::now_v7();
-    let prepared = prepare(&settings)?;
-
-    if let Some(folder) = settings.outbox_path.parent() {
-        // What is wrong with it, the outbox will say.
-        let _ = std::fs::create_dir_all(folder);
-    }
-    let (outbox, trouble) = Outbox::open(&settings.outbox_path, settings.outbox_limits);
-    if let Some(trouble) = trouble {
-        tracing::error!("{trouble}");
-    }
-    let outbox = SharedOutbox::new(outbox);
-    let (session, handle) = Session::new(settings.mqtt.clone(), settings.topics.clone(), run_id, outbox.clone());
-    let mut session = tokio::spawn(session.run());
-
-    let stop_lines = Arc::new(AtomicBool::new(false));
-    let (reports, mut ended) = mpsc::unbounded_channel();
-    let mut lines = Vec::new();
-    for (camera, p) in settings.cameras.iter().zip(prepared) {
-        let progress = Arc::new(Progress::new(&camera.name));
-        lines.push(progress.clone());
-        let line = Line {
-            settings: camera.clone(),
-            source: p.source,
-            inspector: p.inspector,
-            model: p.model,
-            topics: settings.topics.clone(),
-            outbox: outbox.clone(),
-            session: handle.clone(),
-            run: run_id,
-            config_digest: settings.digest.clone(),
-            stop: stop_lines.clone(),
-            progress,
-            observer: observer.clone(),
-        };
-        let reports = reports.clone();
-        std::thread::Builder::new().name(format!("line {}", camera.name)).spawn(move || {
-            // A panic is the end of the agent, also while other cameras go on.
-            let name = line.settings.name.clone();
-            let _ = reports.send(catch_unwind(AssertUnwindSafe(|| line.run())).map_err(|_| name));
-        })?;
-    }
-    drop(reports);
-    tracing::info!(
-        "{} runs: {} camera(s), publishing at {}",
-        env!("CARGO_PKG_VERSION"),
-        lines.len(),
-        settings.topics.prefix()
-    );
-    notify::ready();
-
-    let mut done: Vec<LineReport> = Vec::new();
-    let mut session_broke = false;
-    let stopped = {
-        tokio::pin!(stop);
-        let mut watchdog = notify::Watchdog::new();
-        let mut feed = ticker(watchdog.period);
-        let mut health = ticker(settings.health_interval);
-        let mut all_ended = false;
-        loop {
-            tokio::select! {
-                () = &mut stop => break true,
-                report = ended.recv(), if !all_ended => match report {
-                    Some(Ok(report)) => {
-                        tracing::info!("{report}");
-                        done.push(report);
-                    }
-                    // A line died. The agent ends with it, and systemd starts it anew.
-                    Some(Err(name)) => {
-                        tracing::error!("the inspection of {name} panicked; the agent ends");
-                        break true;
-                    }
-                    // Every source has given its last frame: what is left is to deliver.
-                    None if done.len() == lines.len() && settings.ends() => {
-                        all_ended = true;
-                        handle.drain();
-                    }
-                    None => break true,
-                },
-                end = &mut session => {
-                    session_broke = end.is_err() || !all_ended;
-                    break false;
-                }
-                _ = feed.tick() => watchdog.feed(&lines),
-                _ = health.tick() => say_health(&settings, &handle, &outbox, &lines, started),
-            }
-        }
+    tokio::pin!(stop);
+    let mut prepared = prepare(&settings)?;
+    let (store, store_ended) =
+        StoreHandle::open(settings.outbox_path.clone(), settings.outbox_limits).map_err(RunError::Start)?;
+    let incarnation = Uuid::now_v7();
+    let (session, handle) = Session::new(settings.mqtt.clone(), settings.topics.clone(), incarnation, store.clone());
+    let publisher = Publisher {
+        topics: settings.topics.clone(),
+        store: store.clone(),
+        session: handle,
+        incarnation,
+        config_digest: settings.digest.clone(),
     };
-    if stopped {
-        notify::stopping();
-        stop_lines.store(true, Ordering::Relaxed);
-        let deadline = settings.shutdown_deadline;
-        let begun = Instant::now();
-        let finish = async {
-            while let Some(report) = ended.recv().await {
-                // One that died is found below.
-                let Ok(report) = report else { continue };
-                tracing::info!("{report}");
-                done.push(report);
-            }
-        };
-        let _ = timeout(deadline.max(Duration::from_secs(1)), finish).await;
-        handle.stop(deadline.saturating_sub(begun.elapsed()));
-        session_broke = session.await.is_err();
-    }
-    outbox.lock().flush();
-    if session_broke {
-        return Err(RunError::Session);
-    }
-    if let Some(died) = lines.iter().find(|l| !l.ended()) {
-        return Err(RunError::Line(died.name.clone()));
-    }
-    let outbox = outbox.lock().health();
-    Ok(Report { lines: done, outbox, peak_rss_bytes: peak_rss_bytes() })
+    let session = tokio::spawn(session.run());
+    // A slow disk may take its time to say what was open; a signal is heard meanwhile.
+    let (incidents, stopped) = tokio::select! {
+        incidents = open_incidents(&store) => (incidents, false),
+        () = &mut stop => (BTreeMap::new(), true),
+    };
+    take_up(incidents, &settings, &mut prepared, &publisher);
+    let mut running = Running::start(&settings, publisher, session, store_ended, prepared, observer)?;
+    let ending = if stopped { Ending::Stopped } else { running.wait(stop).await };
+    running.end(ending).await
+}
+
+struct Prepared {
+    source: Box<dyn Source>,
+    inspector: Inspector,
+    model: ModelRef,
+    open_incident: Option<Anomaly>,
 }
 
 fn prepare(settings: &Settings) -> Result<Vec<Prepared>, RunError> {
-    let prepare = |c: &super::CameraSettings| {
+    let prepare = |c: &CameraSettings| {
         let camera = || c.name.clone();
-        let bundle = Bundle::read(&c.bundle).map_err(|e| RunError::Bundle { camera: camera(), source: Box::new(e) })?;
+        let bundle = Bundle::read(&c.bundle).map_err(|e| RunError::Bundle { camera: camera(), cause: Box::new(e) })?;
         let options = InspectOptions { threads: c.threads, threshold: c.threshold };
         let inspector = Inspector::new(&bundle, &options).map_err(|e| RunError::Inspect {
             camera: camera(),
             bundle: c.bundle.display().to_string(),
-            source: Box::new(e),
+            cause: Box::new(e),
         })?;
-        let source = c.source.build().map_err(|source| RunError::Capture { camera: camera(), source })?;
+        let source = c.source.build().map_err(|cause| RunError::Capture { camera: camera(), cause })?;
         let model = ModelRef {
             name: bundle.manifest.name.clone(),
             version: bundle.manifest.version.to_string(),
             digest: bundle.digest.clone(),
         };
-        Ok(Prepared { source, inspector, model })
+        Ok(Prepared { source, inspector, model, open_incident: None })
     };
     settings.cameras.iter().map(prepare).collect()
+}
+
+/// Incidents that were open when the agent ended, by their cameras.
+async fn open_incidents(store: &StoreHandle) -> BTreeMap<String, Anomaly> {
+    let notes = store.notes().await.unwrap_or_else(|e| {
+        tracing::error!("{e}; incidents that were open stay open");
+        BTreeMap::new()
+    });
+    let incident = |(key, value): (String, String)| {
+        let camera = key.strip_prefix(INCIDENT_NOTE)?.to_owned();
+        match serde_json::from_str(&value) {
+            Ok(last) => Some((camera, last)),
+            Err(e) => {
+                tracing::error!("what the outbox knows of the open incident of {camera} cannot be read: {e}");
+                None
+            }
+        }
+    };
+    notes.into_iter().filter_map(incident).collect()
+}
+
+/// Gives each open incident to its camera, and closes those that no camera takes up again.
+fn take_up(
+    incidents: BTreeMap<String, Anomaly>,
+    settings: &Settings,
+    prepared: &mut [Prepared],
+    publisher: &Publisher,
+) {
+    for (name, last) in incidents {
+        let camera = settings.cameras.iter().zip(prepared.iter_mut()).find(|(camera, _)| camera.name == name);
+        match camera {
+            Some((camera, prepared)) if camera.grouping == Grouping::Incident => prepared.open_incident = Some(last),
+            Some(_) => publisher.close_orphan(last, "its camera groups no incidents any more"),
+            None => publisher.close_orphan(last, "its camera is not inspected any more"),
+        }
+    }
+}
+
+/// Why the waiting is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// By a signal, or because a camera's thread died.
+    Stopped,
+    /// Every source has ended and everything is delivered.
+    Delivered,
+    /// The session's task died.
+    SessionBroke,
+    /// The outbox's thread died.
+    OutboxBroke,
+}
+
+/// The agent while it runs: its parts, and what came of those that have ended.
+struct Running<'a> {
+    settings: &'a Settings,
+    publisher: Publisher,
+    session: JoinHandle<()>,
+    store_ended: StoreEnded,
+    stop_cameras: Arc<AtomicBool>,
+    cameras: Vec<Arc<CameraProgress>>,
+    phase_changed: Arc<Notify>,
+    /// A report for each camera's thread that ends, or the name of one that panicked.
+    reports: mpsc::UnboundedReceiver<Result<CameraReport, String>>,
+    done: Vec<CameraReport>,
+    started: Instant,
+    told_ready: bool,
+}
+
+impl<'a> Running<'a> {
+    /// Starts a thread for each camera.
+    fn start(
+        settings: &'a Settings,
+        publisher: Publisher,
+        session: JoinHandle<()>,
+        store_ended: StoreEnded,
+        prepared: Vec<Prepared>,
+        observer: Option<Observer>,
+    ) -> Result<Running<'a>, RunError> {
+        let stop_cameras = Arc::new(AtomicBool::new(false));
+        let phase_changed = Arc::new(Notify::new());
+        let (sender, reports) = mpsc::unbounded_channel();
+        let mut cameras = Vec::new();
+        for (camera, prepared) in settings.cameras.iter().zip(prepared) {
+            let progress = Arc::new(CameraProgress::new(&camera.name, phase_changed.clone()));
+            cameras.push(progress.clone());
+            let pipeline = CameraPipeline {
+                settings: camera.clone(),
+                source: prepared.source,
+                inspector: prepared.inspector,
+                model: prepared.model,
+                publisher: publisher.clone(),
+                open_incident: prepared.open_incident,
+                stop: stop_cameras.clone(),
+                progress,
+                observer: observer.clone(),
+            };
+            let sender = sender.clone();
+            let thread = std::thread::Builder::new().name(format!("camera {}", camera.name)).spawn(move || {
+                // A panic is the end of the agent, also while other cameras go on.
+                let name = pipeline.settings.name.clone();
+                let _ = sender.send(catch_unwind(AssertUnwindSafe(|| pipeline.run())).map_err(|_| name));
+            });
+            thread.map_err(RunError::Start)?;
+        }
+        tracing::info!(
+            "{} runs: {} camera(s), publishing at {}",
+            env!("CARGO_PKG_VERSION"),
+            cameras.len(),
+            settings.topics.prefix()
+        );
+        let (done, started, told_ready) = (Vec::new(), Instant::now(), false);
+        Ok(Running {
+            settings,
+            publisher,
+            session,
+            store_ended,
+            stop_cameras,
+            cameras,
+            phase_changed,
+            reports,
+            done,
+            started,
+            told_ready,
+        })
+    }
+
+    /// Waits for whatever comes first. Nothing in here waits for a disk or a network.
+    async fn wait(&mut self, mut stop: impl Future<Output = ()> + Unpin) -> Ending {
+        let mut watchdog = notify::Watchdog::new();
+        let mut feed = ticker(watchdog.period);
+        let mut health = ticker(self.settings.health_interval);
+        let mut all_ended = false;
+        loop {
+            tokio::select! {
+                () = &mut stop => return Ending::Stopped,
+                report = self.reports.recv(), if !all_ended => match report {
+                    Some(Ok(report)) => self.note(report),
+                    // A camera's thread died. The agent ends with it, and systemd starts it anew.
+                    Some(Err(name)) => {
+                        tracing::error!("the inspection of {name} panicked; the agent ends");
+                        return Ending::Stopped;
+                    }
+                    // Every source has given its last frame: what is left is to deliver.
+                    None if self.done.len() == self.cameras.len() && self.settings.ends() => {
+                        all_ended = true;
+                        self.publisher.session.drain();
+                    }
+                    None => return Ending::Stopped,
+                },
+                end = &mut self.session => {
+                    return if end.is_ok() && all_ended { Ending::Delivered } else { Ending::SessionBroke };
+                }
+                _ = &mut self.store_ended => return Ending::OutboxBroke,
+                () = self.phase_changed.notified() => self.say_status(),
+                _ = feed.tick() => watchdog.feed(&self.cameras),
+                _ = health.tick() => self.say_health(),
+            }
+        }
+    }
+
+    fn note(&mut self, report: CameraReport) {
+        tracing::info!("{report}");
+        self.done.push(report);
+    }
+
+    /// Systemd's status line; ready once every camera has judged a frame, or has said why not.
+    fn say_status(&mut self) {
+        let status: Vec<String> = self.cameras.iter().map(|c| c.status()).collect();
+        let ready = !self.told_ready && self.cameras.iter().all(|c| c.has_started());
+        notify::status(&status.join("; "), ready);
+        self.told_ready |= ready;
+    }
+
+    fn say_health(&self) {
+        let health = Health {
+            time: jiff::Timestamp::now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            peak_rss_bytes: peak_rss_bytes(),
+            cameras: self.cameras.iter().map(|c| c.health()).collect(),
+            outbox: self.publisher.store.health(),
+        };
+        self.publisher.session.best_effort(self.settings.topics.health(), to_json(&health));
+    }
+
+    /// Stops the cameras, lets the session deliver until the deadline, and closes the outbox.
+    async fn end(mut self, mut ending: Ending) -> Result<Report, RunError> {
+        let begun = Instant::now();
+        let deadline = self.settings.shutdown_deadline;
+        if ending == Ending::Stopped {
+            notify::stopping();
+            self.stop_cameras.store(true, Ordering::Relaxed);
+            let _ = timeout(deadline.max(Duration::from_secs(1)), async {
+                while let Some(report) = self.reports.recv().await {
+                    // One that died is found below.
+                    if let Ok(report) = report {
+                        self.note(report);
+                    }
+                }
+            })
+            .await;
+            self.publisher.session.stop(deadline.saturating_sub(begun.elapsed()));
+            if (&mut self.session).await.is_err() {
+                ending = Ending::SessionBroke;
+            }
+        }
+        let patience = deadline.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
+        if ending != Ending::OutboxBroke && !self.publisher.store.close(patience).await {
+            tracing::error!("the disk did not take the last events in time; what waited in memory only is lost");
+        }
+        match ending {
+            Ending::SessionBroke => return Err(RunError::Session),
+            Ending::OutboxBroke => return Err(RunError::Outbox),
+            Ending::Stopped | Ending::Delivered => {}
+        }
+        if let Some(died) = self.cameras.iter().find(|c| !c.has_ended()) {
+            return Err(RunError::Camera(died.name.clone()));
+        }
+        Ok(Report { cameras: self.done, outbox: self.publisher.store.health(), peak_rss_bytes: peak_rss_bytes() })
+    }
 }
 
 /// Ticks every `period`; never, if there is none.
@@ -244,16 +382,4 @@ fn ticker(period: Option<Duration>) -> tokio::time::Interval {
     let mut ticker = interval(period.unwrap_or(NEVER));
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
-}
-
-fn say_health(settings: &Settings, session: &Handle, outbox: &SharedOutbox, lines: &[Arc<Progress>], started: Instant) {
-    let health = Health {
-        time: jiff::Timestamp::now(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        uptime_s: started.elapsed().as_secs(),
-        peak_rss_bytes: peak_rss_bytes(),
-        cameras: lines.iter().map(|l| l.health()).collect(),
-        outbox: outbox.lock().health(),
-    };
-    session.volatile(settings.topics.health(), to_json(&health));
 }

@@ -1,7 +1,7 @@
 //! Command lines of the agent; what they do is in `ckaad_edge::agent`.
 
-use anyhow::Context;
 use ckaad_edge::agent::{self, Outcome};
+use ckaad_inspect::console;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +28,7 @@ enum Command {
     Run(ConfigFile),
     /// See it work: a broker, a synthetic line and a trained model, all in this one process
     #[command(after_help = "Exit codes: 0 ended as asked, 2 it cannot start.")]
+    #[cfg(feature = "demo")]
     Demo(Demo),
     /// Look after configuration, outbox, broker, bundles and cameras, and print a line for each
     #[command(after_help = "Exit codes: 0 all is well, 1 a line says FAIL.")]
@@ -61,6 +62,7 @@ struct ConfigFile {
     config: PathBuf,
 }
 
+#[cfg(feature = "demo")]
 #[derive(Args)]
 struct Demo {
     /// End by itself after this many parts and print what was measured; 0 goes on until Ctrl-C
@@ -154,14 +156,11 @@ fn main() -> ExitCode {
     match carry_out(Cli::parse().command) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::NotWell) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("ckaad-agent: {error:#}");
-            ExitCode::from(2)
-        }
+        Err(error) => console::end("ckaad-agent", &*error),
     }
 }
 
-fn carry_out(command: Command) -> anyhow::Result<Outcome> {
+fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
     match command {
         Command::Run(ConfigFile { config }) => {
             let settings = agent::Settings::read(&config)?;
@@ -173,16 +172,15 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
                 }
                 result => result?,
             };
-            for line in report.to_string().lines() {
-                tracing::info!("{line}");
-            }
+            tracing::info!("{}", report.outbox_line());
             Ok(Outcome::Well)
         }
+        #[cfg(feature = "demo")]
         Command::Demo(Demo { frames, port, out, bundle, seed }) => {
             agent::init_logs("warn,rumqttd=off");
             Ok(agent::demo(&agent::DemoOptions { frames, port, out, bundle, seed })?)
         }
-        Command::Check(ConfigFile { config }) => Ok(agent::check(&config)),
+        Command::Check(ConfigFile { config }) => Ok(agent::check(&config)?),
         Command::Infer(Infer { bundle, images, json, heatmaps, threads, threshold }) => {
             let threads = usize::from(threads);
             Ok(agent::infer(&agent::InferOptions { bundle, images, json, heatmaps, threads, threshold })?)
@@ -190,7 +188,7 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
         Command::Bench(Bench { bundle, threads, frame, runs, json }) => {
             Ok(agent::bench(&agent::BenchOptions { bundle, threads: usize::from(threads), frame, runs, json })?)
         }
-        Command::Cameras => Ok(agent::cameras()),
+        Command::Cameras => Ok(agent::cameras()?),
         Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),
         Command::Bundle(BundleCommand::Verify { bundle }) => Ok(agent::verify(&bundle)?),
         Command::Schema { what } => {
@@ -199,8 +197,7 @@ fn carry_out(command: Command) -> anyhow::Result<Outcome> {
                 Schema::Asyncapi => ckaad_edge::events::asyncapi(),
                 Schema::Config => agent::config_schema(),
             };
-            let text = serde_json::to_string_pretty(&schema).context("printing the schema")?;
-            agent::say(format_args!("{text}"));
+            console::say(format_args!("{schema:#}"))?;
             Ok(Outcome::Well)
         }
     }

@@ -16,7 +16,7 @@
 
 use super::convert::to_rgb;
 use super::pace::PATIENCE;
-use super::{CaptureError, Condition, Next, Source};
+use super::{BadValue, CaptureError, Condition, Next, Source};
 use ckaad_inspect::imaging::Frame;
 use jiff::Timestamp;
 use nokhwa::utils::{CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution};
@@ -59,6 +59,28 @@ impl Default for CameraConfig {
     }
 }
 
+impl CameraConfig {
+    pub(super) fn check(&self) -> Result<(), BadValue> {
+        if self.device.as_os_str().is_empty() {
+            return Err(BadValue {
+                key: "device.device",
+                reason: "is empty; expected a camera such as /dev/video0".into(),
+            });
+        }
+        if self.frame_deadline_ms < 50 {
+            let reason = format!("is {}; expected 50 or more", self.frame_deadline_ms);
+            return Err(BadValue { key: "device.frame_deadline_ms", reason });
+        }
+        if (self.width == 0) != (self.height == 0) {
+            let reason = format!("is {} and `device.height` is {}; expected both, or both 0", self.width, self.height);
+            return Err(BadValue { key: "device.width", reason });
+        }
+        Ok(())
+    }
+}
+
+/// How long a driver may take to open the device before the camera counts as stalled.
+const OPENING: Duration = Duration::from_secs(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Formats that are converted, best first: uncompressed before JPEG, whose artefacts look like texture.
 const FORMATS: [(&[u8; 4], FrameFormat); 5] = [
@@ -69,7 +91,8 @@ const FORMATS: [(&[u8; 4], FrameFormat); 5] = [
     (b"MJPG", FrameFormat::MJPEG),
 ];
 
-struct Raw {
+/// A frame as the driver gave it.
+struct RawFrame {
     data: Vec<u8>,
     format: CameraFormat,
     captured_at: Timestamp,
@@ -78,7 +101,7 @@ struct Raw {
 
 #[derive(Default)]
 struct Slot {
-    newest: Option<Raw>,
+    newest: Option<RawFrame>,
     /// Why there is no camera, while there is none.
     unplugged: Option<String>,
     /// Of the newest frame, or of opening the device: what the deadline counts from.
@@ -113,6 +136,7 @@ impl Shared {
 pub(super) struct CameraSource {
     config: CameraConfig,
     shared: Arc<Shared>,
+    started: Instant,
     condition: Option<Condition>,
     /// A frame that waits until its change of condition was told.
     held: Option<Frame>,
@@ -122,13 +146,6 @@ pub(super) struct CameraSource {
 
 impl CameraSource {
     pub(super) fn new(config: &CameraConfig) -> Result<Self, CaptureError> {
-        if config.frame_deadline_ms < 50 {
-            let ms = config.frame_deadline_ms;
-            return Err(CaptureError::Config(format!("device.frame_deadline_ms is {ms}; expected 50 or more")));
-        }
-        if (config.width == 0) != (config.height == 0) {
-            return Err(CaptureError::Config("device.width and device.height must both be given, or both be 0".into()));
-        }
         let shared = Arc::new(Shared::default());
         let (for_thread, config_of_thread) = (shared.clone(), config.clone());
         std::thread::Builder::new()
@@ -137,8 +154,9 @@ impl CameraSource {
                 grab(&config_of_thread, &for_thread);
                 for_thread.set(|slot| slot.ended = true);
             })
-            .map_err(|e| CaptureError::Config(format!("cannot start a thread for {}: {e}", config.device.display())))?;
-        Ok(CameraSource { config: config.clone(), shared, condition: None, held: None, last_hash: 0, same: 0 })
+            .map_err(|cause| CaptureError::Thread { device: config.device.clone(), cause })?;
+        let (config, started) = (config.clone(), Instant::now());
+        Ok(CameraSource { config, shared, started, condition: None, held: None, last_hash: 0, same: 0 })
     }
 
     /// Tells a change of condition once; the sentence alone is no change.
@@ -176,7 +194,9 @@ impl Source for CameraSource {
                 Some(raw) => raw,
                 None => {
                     let deadline = Duration::from_millis(self.config.frame_deadline_ms);
-                    let late = slot.alive_at.is_some_and(|at| at.elapsed() > deadline);
+                    // A driver may also hang when it is opened for the first time.
+                    let opening = || self.condition.is_none() && self.started.elapsed() > OPENING.max(deadline);
+                    let late = slot.alive_at.map_or_else(opening, |at| at.elapsed() > deadline);
                     let why = slot.unplugged.clone();
                     drop(slot);
                     return match why {
@@ -238,7 +258,7 @@ fn grab(config: &CameraConfig, shared: &Shared) {
             let format = camera.camera_format();
             while !shared.stopped() {
                 let buffer = camera.frame().map_err(|e| format!("{} is gone: {e}", config.device.display()))?;
-                let raw = Raw { data: buffer.buffer().to_vec(), format, captured_at: Timestamp::now(), sequence };
+                let raw = RawFrame { data: buffer.buffer().to_vec(), format, captured_at: Timestamp::now(), sequence };
                 sequence += 1;
                 backoff = BACKOFF.0;
                 shared.set(|slot| {
@@ -278,7 +298,7 @@ fn open(config: &CameraConfig) -> Result<nokhwa::Camera, String> {
 }
 
 /// `/dev/video7`, or a link to it → 7.
-fn index_of(device: &Path) -> Option<usize> {
+pub(super) fn index_of(device: &Path) -> Option<usize> {
     let target = device.canonicalize().unwrap_or_else(|_| device.to_owned());
     target.file_name()?.to_str()?.strip_prefix("video")?.parse().ok()
 }

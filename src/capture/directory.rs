@@ -1,5 +1,5 @@
-use super::pace::{PATIENCE, Pace, valid_rate};
-use super::{CaptureError, Condition, Next, Source};
+use super::pace::{PATIENCE, Pace, check_rate};
+use super::{BadValue, CaptureError, Condition, Next, Source};
 use ckaad_inspect::imaging::{self, Frame, Truth};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -20,6 +20,9 @@ pub enum Mode {
     /// A hot folder: every image that is there or comes, as soon as its size no longer changes.
     Watch,
 }
+
+/// Frames that may wait for the disk to say that their events are safe.
+const MOST_GIVEN: usize = 10_000;
 
 /// Size and time of writing: as long as both stay, it is the same image.
 type Stamp = (u64, Option<SystemTime>);
@@ -69,6 +72,33 @@ impl Default for DirectoryConfig {
     }
 }
 
+impl DirectoryConfig {
+    pub(super) fn check(&self) -> Result<(), BadValue> {
+        let bad = |key, reason: &str| Err(BadValue { key, reason: reason.into() });
+        if self.path.as_os_str().is_empty() {
+            return bad("directory.path", "is empty; expected a directory of images");
+        }
+        check_rate("directory.fps", self.fps)?;
+        if self.after != AfterInspection::Keep && self.mode != Mode::Watch {
+            return bad("directory.after", "works in the mode \"watch\" only; it is a hot folder's setting");
+        }
+        if self.after == AfterInspection::Move {
+            if self.move_to.as_os_str().is_empty() {
+                return bad(
+                    "directory.move_to",
+                    "is empty; `directory.after = \"move\"` needs a directory to move images to",
+                );
+            }
+            let same =
+                |a: &Path, b: &Path| a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+            if same(&self.path, &self.move_to) {
+                return bad("directory.move_to", "is `directory.path` itself; expected another directory");
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(super) struct DirectorySource {
     config: DirectoryConfig,
     pace: Pace,
@@ -77,12 +107,12 @@ pub(super) struct DirectorySource {
     settling: HashMap<PathBuf, (Stamp, Instant)>,
     /// `watch`: what was queued already, as it was then. Written anew, it is another image.
     seen: HashMap<PathBuf, Stamp>,
-    /// The image that is being judged.
-    current: Option<PathBuf>,
+    /// `watch`: images whose frames were given, until it is said that they were judged; a bounded number of the newest.
+    given: VecDeque<(u64, PathBuf)>,
     sequence: u64,
     last_scan: Option<Instant>,
-    /// `watch`: the folder cannot be listed.
-    away: bool,
+    /// `watch`: whether the folder could be listed when last looked at; None before the first look.
+    there: Option<bool>,
 }
 
 impl DirectorySource {
@@ -92,29 +122,8 @@ impl DirectorySource {
         if !config.path.is_dir() && !may_come {
             return Err(CaptureError::NotADirectory { key: "directory.path", path: config.path.clone() });
         }
-        if !valid_rate(config.fps) {
-            return Err(CaptureError::Config(format!(
-                "directory.fps is {}; expected 0 or a rate up to 10000",
-                config.fps
-            )));
-        }
-        if config.after != AfterInspection::Keep && config.mode != Mode::Watch {
-            return Err(CaptureError::Config(
-                "directory.after works in the mode \"watch\" only; it is a hot folder's setting".into(),
-            ));
-        }
-        if config.after == AfterInspection::Move {
-            if config.move_to.as_os_str().is_empty() {
-                let why = "directory.move_to is empty; directory.after = \"move\" needs a directory to move images to";
-                return Err(CaptureError::Config(why.into()));
-            }
-            if !config.move_to.is_dir() {
-                return Err(CaptureError::NotADirectory { key: "directory.move_to", path: config.move_to.clone() });
-            }
-            if config.path.canonicalize().is_ok_and(|path| config.move_to.canonicalize().is_ok_and(|to| to == path)) {
-                let why = "directory.move_to is directory.path itself; expected another directory";
-                return Err(CaptureError::Config(why.into()));
-            }
+        if config.after == AfterInspection::Move && !config.move_to.is_dir() {
+            return Err(CaptureError::NotADirectory { key: "directory.move_to", path: config.move_to.clone() });
         }
         let mut source = DirectorySource {
             pace: Pace::new(config.fps),
@@ -122,10 +131,10 @@ impl DirectorySource {
             queue: VecDeque::new(),
             settling: HashMap::new(),
             seen: HashMap::new(),
-            current: None,
+            given: VecDeque::new(),
             sequence: 0,
             last_scan: None,
-            away: false,
+            there: None,
         };
         if config.mode != Mode::Watch {
             source.queue = images_under(&config.path)?.into();
@@ -188,12 +197,19 @@ impl Source for DirectorySource {
                     }
                 },
                 Mode::Watch => match self.scan() {
-                    Ok(true) if std::mem::take(&mut self.away) => return Next::Condition(Condition::Running),
-                    Ok(_) => {}
-                    Err(e) if !std::mem::replace(&mut self.away, true) => {
-                        return Next::Condition(Condition::Unplugged(e.to_string()));
+                    // Too early for a look.
+                    Ok(false) => {}
+                    // An empty folder is watched, too: that is all that can be said of it.
+                    Ok(true) => {
+                        if self.there.replace(true) != Some(true) {
+                            return Next::Condition(Condition::Running);
+                        }
                     }
-                    Err(_) => {}
+                    Err(e) => {
+                        if self.there.replace(false) != Some(false) {
+                            return Next::Condition(Condition::Unplugged(e.to_string()));
+                        }
+                    }
                 },
             }
         }
@@ -211,17 +227,24 @@ impl Source for DirectorySource {
             Ok(image) => {
                 let id = path.strip_prefix(&self.config.path).unwrap_or(&path).display().to_string();
                 let truth = self.config.labelled.then(|| truth_of(&path));
-                self.current = Some(path);
+                if self.config.after != AfterInspection::Keep {
+                    self.given.push_back((sequence, path));
+                    // Those whose events never became safe stay in the folder; they are judged again after a restart.
+                    if self.given.len() > MOST_GIVEN {
+                        self.given.pop_front();
+                    }
+                }
                 Next::Frame(Frame { id, sequence, captured_at: Timestamp::now(), image, truth })
             }
             Err(e) => Next::Skipped(e.into()),
         }
     }
 
-    fn judged(&mut self) -> Result<(), CaptureError> {
-        let Some(path) = self.current.take() else { return Ok(()) };
+    fn judged(&mut self, sequence: u64) -> Result<(), CaptureError> {
+        let Some(at) = self.given.iter().position(|(given, _)| *given == sequence) else { return Ok(()) };
+        let Some((_, path)) = self.given.remove(at) else { return Ok(()) };
         // Written anew meanwhile: what lies there now was not judged.
-        if self.config.after == AfterInspection::Keep || stamp(&path).as_ref() != self.seen.get(&path) {
+        if stamp(&path).as_ref() != self.seen.get(&path) {
             return Ok(());
         }
         let (what, done) = match self.config.after {
@@ -238,7 +261,7 @@ impl Source for DirectorySource {
                 self.seen.remove(&path);
                 Ok(())
             }
-            Err(source) => Err(CaptureError::Dispose { what, path, source }),
+            Err(cause) => Err(CaptureError::Dispose { what, path, cause }),
         }
     }
 }
@@ -283,7 +306,7 @@ fn images_under(root: &Path) -> Result<Vec<PathBuf>, CaptureError> {
     let mut images = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let list = |source| CaptureError::List { path: folder.clone(), source };
+        let list = |cause| CaptureError::List { path: folder.clone(), cause };
         let entries = match std::fs::read_dir(&folder) {
             // A folder below that went while we looked.
             Err(e) if folder != root && e.kind() == std::io::ErrorKind::NotFound => continue,
@@ -335,8 +358,10 @@ mod tests {
 
     fn judge(source: &mut DirectorySource) -> Option<u32> {
         match wait(source) {
+            // The folder is told to be there before its first image.
+            Some(Next::Condition(Condition::Running)) => judge(source),
             Some(Next::Frame(frame)) => {
-                source.judged().unwrap();
+                source.judged(frame.sequence).unwrap();
                 Some(frame.image.width())
             }
             _ => None,
@@ -369,9 +394,10 @@ mod tests {
         let image = root.path().join("in/part.png");
         write(&image, 8);
         let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Remove)).unwrap();
-        assert!(matches!(wait(&mut source), Some(Next::Frame(_))));
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        let Some(Next::Frame(frame)) = wait(&mut source) else { panic!("the image is there") };
         write(&image, 16);
-        source.judged().unwrap();
+        source.judged(frame.sequence).unwrap();
         assert_eq!(judge(&mut source), Some(16));
         assert!(!image.exists());
     }
@@ -393,13 +419,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("in")).unwrap();
         let good = hot(root.path(), AfterInspection::Move);
-        for (move_to, part) in [
-            (PathBuf::new(), "directory.move_to is empty"),
-            (root.path().join("nowhere"), "directory.move_to must be"),
-            (root.path().join("in/../in"), "is directory.path itself"),
+        for (move_to, reason) in [
+            (PathBuf::new(), "is empty; `directory.after = \"move\"` needs a directory to move images to"),
+            (root.path().join("in/../in"), "is `directory.path` itself; expected another directory"),
         ] {
-            let why = DirectorySource::new(&DirectoryConfig { move_to, ..good.clone() }).err().unwrap().to_string();
-            assert!(why.contains(part), "{why}");
+            let why = DirectoryConfig { move_to, ..good.clone() }.check().unwrap_err();
+            assert_eq!((why.key, why.reason.as_str()), ("directory.move_to", reason));
         }
+        let nowhere = DirectoryConfig { move_to: root.path().join("nowhere"), ..good };
+        let why = DirectorySource::new(&nowhere).err().unwrap().to_string();
+        assert!(why.ends_with("nowhere is not a directory; `directory.move_to` must be one that exists"), "{why}");
     }
 }

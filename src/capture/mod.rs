@@ -9,8 +9,8 @@
 //! | `synthetic` | pulled, optionally at a rate | waits | none |
 //! | `camera` | pushed by the device | the *newest* frame is judged, the others count as dropped | stalled, frozen, unplugged: told, retried with backoff |
 //!
-//! A source is config that builds: [`SourceConfig::build`] gives the running thing, [`SourceConfig::resource`] names what it
-//! takes, so that two pipelines on one device are refused before either starts.
+//! A source is config that builds: [`SourceConfig::check`] looks at its values, [`SourceConfig::build`] gives the running thing,
+//! [`SourceConfig::resource`] names what it takes, so that two pipelines on one device are refused before either starts.
 
 mod camera;
 mod convert;
@@ -23,7 +23,7 @@ pub use directory::{AfterInspection, DirectoryConfig, Mode};
 pub use synthetic::SyntheticConfig;
 
 use ckaad_inspect::imaging::{DecodeError, Frame};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A source's answer to "what now?". It comes within about a fifth of a second, so that whoever asks can also look at its
 /// stop flag; only decoding one image may take longer.
@@ -56,11 +56,13 @@ pub enum Condition {
 pub trait Source: Send {
     fn next(&mut self) -> Next;
 
-    /// The last frame was judged and what came of it is on disk: a hot folder may dispose of its file now, not earlier.
+    /// The frame of this sequence number was judged and what came of it is on disk: a hot folder may dispose of its file now, not
+    /// earlier. Frames that are never named here were not judged, or their events are not safe.
     ///
     /// # Errors
     /// The file could not be moved or removed; it will be judged again at the next start.
-    fn judged(&mut self) -> Result<(), CaptureError> {
+    fn judged(&mut self, sequence: u64) -> Result<(), CaptureError> {
+        let _ = sequence;
         Ok(())
     }
 
@@ -74,18 +76,47 @@ pub trait Source: Send {
 pub enum CaptureError {
     #[error(transparent)]
     Image(#[from] DecodeError),
-    #[error("cannot list the directory {path}: {source}")]
-    List { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not a directory; {key} must be one that exists")]
+    #[error("cannot list the directory {path}: {cause}")]
+    List { path: PathBuf, cause: std::io::Error },
+    #[error("{path} is not a directory; `{key}` must be one that exists")]
     NotADirectory { key: &'static str, path: PathBuf },
     #[error("no image (PNG, JPEG, BMP or TIFF) lies in or under {0}")]
     Empty(PathBuf),
-    #[error("cannot {what} the judged image {path}: {source}")]
-    Dispose { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot {what} the judged image {path}: {cause}")]
+    Dispose { what: &'static str, path: PathBuf, cause: std::io::Error },
     #[error("the frame {frame} of {device} cannot be decoded: {reason}")]
     Frame { device: String, frame: u64, reason: String },
-    #[error("{0}")]
-    Config(String),
+    #[error("this build leaves the synthetic line out (the feature `demo`)")]
+    LeftOut,
+    #[error("cannot start a thread for {device}: {cause}")]
+    Thread { device: PathBuf, cause: std::io::Error },
+}
+
+/// A value that no source can work with: the key below the camera's table, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadValue {
+    /// As `device.frame_deadline_ms`.
+    pub key: &'static str,
+    /// As `is 1; expected 50 or more`.
+    pub reason: String,
+}
+
+/// What two pipelines cannot share, whatever it is called by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// `/dev/videoN`.
+    Video(usize),
+    /// A device or folder by its path, links resolved where it is there.
+    Path(PathBuf),
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Resource::Video(index) => write!(f, "/dev/video{index}"),
+            Resource::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// A source as the configuration describes it.
@@ -97,6 +128,20 @@ pub enum SourceConfig {
 }
 
 impl SourceConfig {
+    /// Looks at every value; nothing outside the configuration is asked, so that what is not there *yet* is no mistake.
+    ///
+    /// # Errors
+    /// The first value that is wrong.
+    pub fn check(&self) -> Result<(), BadValue> {
+        match self {
+            SourceConfig::Camera(c) => c.check(),
+            SourceConfig::Directory(c) => c.check(),
+            SourceConfig::Synthetic(c) => c.check(),
+        }
+    }
+
+    /// Starts the source. Its values were checked ([`SourceConfig::check`]).
+    ///
     /// # Errors
     /// When the source can never give a frame. A camera or a hot folder that is not there *yet* is none of these: it comes
     /// as a [`Condition`].
@@ -104,15 +149,21 @@ impl SourceConfig {
         Ok(match self {
             SourceConfig::Camera(c) => Box::new(camera::CameraSource::new(c)?),
             SourceConfig::Directory(c) => Box::new(directory::DirectorySource::new(c)?),
-            SourceConfig::Synthetic(c) => Box::new(synthetic::SyntheticSource::new(c)?),
+            #[cfg(feature = "demo")]
+            SourceConfig::Synthetic(c) => Box::new(synthetic::SyntheticSource::new(c)),
+            #[cfg(not(feature = "demo"))]
+            SourceConfig::Synthetic(_) => return Err(CaptureError::LeftOut),
         })
     }
 
     /// What two pipelines cannot share: the device, or the hot folder whose files are disposed of.
-    pub fn resource(&self) -> Option<String> {
+    pub fn resource(&self) -> Option<Resource> {
+        let canonical = |path: &Path| Resource::Path(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
         match self {
-            SourceConfig::Camera(c) => Some(c.device.display().to_string()),
-            SourceConfig::Directory(c) if c.mode == Mode::Watch => Some(c.path.display().to_string()),
+            SourceConfig::Camera(c) => {
+                Some(camera::index_of(&c.device).map_or_else(|| canonical(&c.device), Resource::Video))
+            }
+            SourceConfig::Directory(c) if c.mode == Mode::Watch => Some(canonical(&c.path)),
             SourceConfig::Directory(_) | SourceConfig::Synthetic(_) => None,
         }
     }

@@ -1,3 +1,4 @@
+use super::BadValue;
 use std::time::{Duration, Instant};
 
 /// The longest that a source keeps its caller waiting.
@@ -33,6 +34,9 @@ impl Pace {
 }
 
 /// A rate that can be held: the slowest is a frame in ten days.
-pub(super) fn valid_rate(fps: f64) -> bool {
-    fps == 0.0 || (1e-6..=10_000.0).contains(&fps)
+pub(super) fn check_rate(key: &'static str, fps: f64) -> Result<(), BadValue> {
+    if fps == 0.0 || (1e-6..=10_000.0).contains(&fps) {
+        return Ok(());
+    }
+    Err(BadValue { key, reason: format!("is {fps}; expected 0 or a rate up to 10000") })
 }

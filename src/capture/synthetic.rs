@@ -1,10 +1,10 @@
-use super::pace::{Pace, valid_rate};
-use super::{CaptureError, Next, Source};
-use ckaad_inspect::imaging::{Frame, Truth};
-use ckaad_inspect::synthetic::{Line, LineConfig};
-use jiff::Timestamp;
+use super::BadValue;
+use super::pace::check_rate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "demo")]
+pub(super) use source::SyntheticSource;
 
 /// The synthetic line as a source; what it draws is `ckaad_inspect::synthetic`'s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,62 +29,77 @@ impl Default for SyntheticConfig {
     }
 }
 
-pub(super) struct SyntheticSource {
-    line: Line,
-    pace: Pace,
-    sequence: u64,
-    frames: u64,
-}
-
-impl SyntheticSource {
-    pub(super) fn new(config: &SyntheticConfig) -> Result<Self, CaptureError> {
+impl SyntheticConfig {
+    pub(super) fn check(&self) -> Result<(), BadValue> {
+        if cfg!(not(feature = "demo")) {
+            let reason = "is \"synthetic\", which this build leaves out (the feature `demo`)".into();
+            return Err(BadValue { key: "source", reason });
+        }
         let side = 32..=4096;
-        if !side.contains(&config.width) || !side.contains(&config.height) {
-            let (w, h) = (config.width, config.height);
-            return Err(CaptureError::Config(format!("synthetic.width x height is {w}x{h}; expected 32 to 4096 each")));
+        for (key, value) in [("synthetic.width", self.width), ("synthetic.height", self.height)] {
+            if !side.contains(&value) {
+                return Err(BadValue { key, reason: format!("is {value}; expected 32 to 4096") });
+            }
         }
-        if !(0.0..=1.0).contains(&config.defect_rate) {
-            let rate = config.defect_rate;
-            return Err(CaptureError::Config(format!("synthetic.defect_rate is {rate}; expected 0 to 1")));
+        if !(0.0..=1.0).contains(&self.defect_rate) {
+            let reason = format!("is {}; expected 0 to 1", self.defect_rate);
+            return Err(BadValue { key: "synthetic.defect_rate", reason });
         }
-        if !valid_rate(config.fps) {
-            return Err(CaptureError::Config(format!(
-                "synthetic.fps is {}; expected 0 or a rate up to 10000",
-                config.fps
-            )));
-        }
-        let line = Line::new(LineConfig {
-            seed: config.seed,
-            width: config.width,
-            height: config.height,
-            defect_rate: config.defect_rate,
-            ..LineConfig::default()
-        });
-        Ok(SyntheticSource { line, pace: Pace::new(config.fps), sequence: 0, frames: config.frames })
+        check_rate("synthetic.fps", self.fps)
     }
 }
 
-impl Source for SyntheticSource {
-    fn next(&mut self) -> Next {
-        if self.frames > 0 && self.sequence >= self.frames {
-            return Next::End;
+#[cfg(feature = "demo")]
+mod source {
+    use super::SyntheticConfig;
+    use crate::capture::pace::Pace;
+    use crate::capture::{Next, Source};
+    use ckaad_inspect::imaging::{Frame, Truth};
+    use ckaad_inspect::synthetic::{Line, LineConfig};
+    use jiff::Timestamp;
+
+    pub struct SyntheticSource {
+        line: Line,
+        pace: Pace,
+        sequence: u64,
+        frames: u64,
+    }
+
+    impl SyntheticSource {
+        pub fn new(config: &SyntheticConfig) -> Self {
+            let line = Line::new(LineConfig {
+                seed: config.seed,
+                width: config.width,
+                height: config.height,
+                defect_rate: config.defect_rate,
+                ..LineConfig::default()
+            });
+            SyntheticSource { line, pace: Pace::new(config.fps), sequence: 0, frames: config.frames }
         }
-        if !self.pace.wait() {
-            return Next::Idle;
+    }
+
+    impl Source for SyntheticSource {
+        fn next(&mut self) -> Next {
+            if self.frames > 0 && self.sequence >= self.frames {
+                return Next::End;
+            }
+            if !self.pace.wait() {
+                return Next::Idle;
+            }
+            let part = self.line.next_part();
+            let sequence = self.sequence;
+            self.sequence += 1;
+            let truth = match part.defect {
+                Some(kind) => Truth::Defective(kind.to_string()),
+                None => Truth::Good,
+            };
+            Next::Frame(Frame {
+                id: format!("part-{sequence:06}"),
+                sequence,
+                captured_at: Timestamp::now(),
+                image: part.image,
+                truth: Some(truth),
+            })
         }
-        let part = self.line.next_part();
-        let sequence = self.sequence;
-        self.sequence += 1;
-        let truth = match part.defect {
-            Some(kind) => Truth::Defective(kind.to_string()),
-            None => Truth::Good,
-        };
-        Next::Frame(Frame {
-            id: format!("part-{sequence:06}"),
-            sequence,
-            captured_at: Timestamp::now(),
-            image: part.image,
-            truth: Some(truth),
-        })
     }
 }

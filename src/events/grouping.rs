@@ -17,22 +17,28 @@ pub enum Grouping {
 /// The `type` of an anomaly event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ChangeKind {
     Opened,
     Updated,
     Closed,
 }
 
+/// Defective frames in a row of one camera, as far as they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The same for all events of the incident.
+    pub id: Uuid,
+    /// Defective frames so far.
+    pub defective_frames: u64,
+    /// The largest score so far.
+    pub peak_score: f32,
+}
+
 /// What one verdict did to the incidents of its camera.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    pub kind: Kind,
-    /// The same for all events of one incident.
-    pub incident: Uuid,
-    /// Defective frames of the incident so far.
-    pub defective_frames: u64,
-    /// The largest score of the incident so far.
-    pub peak_score: f32,
+    pub kind: ChangeKind,
+    pub incident: Incident,
 }
 
 /// The incident state machine of one camera.
@@ -54,12 +60,14 @@ pub struct Grouper {
 #[derive(Debug)]
 enum State {
     Quiet,
-    Open { incident: Uuid, defective_frames: u64, peak_score: f32, good_in_a_row: u32 },
+    Open { incident: Incident, good_in_a_row: u32 },
 }
 
 impl Grouper {
-    pub fn new(grouping: Grouping, close_after: u32) -> Grouper {
-        Grouper { grouping, close_after: close_after.max(1), state: State::Quiet }
+    /// `open` is the incident that was open when the agent ended, if it is to go on.
+    pub fn new(grouping: Grouping, close_after: u32, open: Option<Incident>) -> Grouper {
+        let state = open.map_or(State::Quiet, |incident| State::Open { incident, good_in_a_row: 0 });
+        Grouper { grouping, close_after: close_after.max(1), state }
     }
 
     /// Takes the next verdict; says what is to be published, if anything.
@@ -67,30 +75,30 @@ impl Grouper {
         match (&mut self.state, defective) {
             (State::Quiet, false) => None,
             (State::Quiet, true) => {
-                let change =
-                    Change { kind: Kind::Opened, incident: Uuid::now_v7(), defective_frames: 1, peak_score: score };
+                let incident = Incident { id: Uuid::now_v7(), defective_frames: 1, peak_score: score };
                 if self.grouping == Grouping::Incident {
-                    let Change { incident, defective_frames, peak_score, .. } = change;
-                    self.state = State::Open { incident, defective_frames, peak_score, good_in_a_row: 0 };
+                    self.state = State::Open { incident, good_in_a_row: 0 };
                 }
-                Some(change)
+                Some(Change { kind: ChangeKind::Opened, incident })
             }
-            (State::Open { incident, defective_frames, peak_score, good_in_a_row }, true) => {
-                *defective_frames += 1;
-                *peak_score = peak_score.max(score);
+            (State::Open { incident, good_in_a_row }, true) => {
+                incident.defective_frames += 1;
+                incident.peak_score = incident.peak_score.max(score);
                 *good_in_a_row = 0;
-                let (incident, defective_frames, peak_score) = (*incident, *defective_frames, *peak_score);
-                Some(Change { kind: Kind::Updated, incident, defective_frames, peak_score })
+                Some(Change { kind: ChangeKind::Updated, incident: *incident })
             }
-            (State::Open { incident, defective_frames, peak_score, good_in_a_row }, false) => {
+            (State::Open { good_in_a_row, .. }, false) => {
                 *good_in_a_row += 1;
-                if *good_in_a_row < self.close_after {
-                    return None;
-                }
-                let (incident, defective_frames, peak_score) = (*incident, *defective_frames, *peak_score);
-                self.state = State::Quiet;
-                Some(Change { kind: Kind::Closed, incident, defective_frames, peak_score })
+                if *good_in_a_row < self.close_after { None } else { self.close() }
             }
+        }
+    }
+
+    /// Ends the open incident, if there is one: no further frame will.
+    pub fn close(&mut self) -> Option<Change> {
+        match std::mem::replace(&mut self.state, State::Quiet) {
+            State::Open { incident, .. } => Some(Change { kind: ChangeKind::Closed, incident }),
+            State::Quiet => None,
         }
     }
 }
@@ -101,20 +109,31 @@ mod tests {
 
     #[test]
     fn every_defective_part_is_opened_on_its_own() {
-        let mut grouper = Grouper::new(Grouping::Part, 3);
+        let mut grouper = Grouper::new(Grouping::Part, 3, None);
         let changes: Vec<_> = [true, true, false, true].map(|d| grouper.judge(d, 1.0)).into_iter().flatten().collect();
-        assert_eq!(changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [Kind::Opened; 3]);
-        assert_ne!(changes[0].incident, changes[1].incident);
+        assert_eq!(changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [ChangeKind::Opened; 3]);
+        assert_ne!(changes[0].incident.id, changes[1].incident.id);
     }
 
     #[test]
     fn an_incident_opens_updates_and_closes_after_enough_good_frames() {
-        let mut grouper = Grouper::new(Grouping::Incident, 2);
+        let mut grouper = Grouper::new(Grouping::Incident, 2, None);
         let verdicts = [(true, 1.0), (true, 3.0), (false, 0.0), (true, 2.0), (false, 0.0), (false, 0.0), (false, 0.0)];
         let changes: Vec<_> = verdicts.map(|(d, s)| grouper.judge(d, s)).into_iter().flatten().collect();
-        use Kind::*;
+        use ChangeKind::*;
         assert_eq!(changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [Opened, Updated, Updated, Closed]);
-        assert!(changes.iter().all(|c| c.incident == changes[0].incident));
-        assert_eq!((changes[3].defective_frames, changes[3].peak_score), (3, 3.0));
+        assert!(changes.iter().all(|c| c.incident.id == changes[0].incident.id));
+        let closed = changes[3].incident;
+        assert_eq!((closed.defective_frames, closed.peak_score), (3, 3.0));
+    }
+
+    #[test]
+    fn an_incident_that_was_open_before_goes_on() {
+        let before = Incident { id: Uuid::now_v7(), defective_frames: 4, peak_score: 2.0 };
+        let mut grouper = Grouper::new(Grouping::Incident, 2, Some(before));
+        let updated = grouper.judge(true, 1.0).unwrap();
+        assert_eq!((updated.kind, updated.incident), (ChangeKind::Updated, Incident { defective_frames: 5, ..before }));
+        assert_eq!(grouper.close().unwrap().kind, ChangeKind::Closed);
+        assert_eq!(grouper.close(), None);
     }
 }

@@ -21,10 +21,10 @@ mod payload;
 mod schema;
 mod topics;
 
-pub use grouping::{Change, Grouper, Grouping, Kind};
+pub use grouping::{Change, ChangeKind, Grouper, Grouping, Incident};
 pub use payload::{
-    Anomaly, Box as RegionBox, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState,
-    FrameResult, Health, ModelRef, OutboxHealth, to_json,
+    Anomaly, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState, FrameResult, Health,
+    ModelRef, OutboxHealth, RegionBox, Sighting, Stamp, to_json,
 };
 pub use schema::{asyncapi, schemas};
 pub use topics::Topics;

@@ -1,6 +1,6 @@
-use super::grouping::{Change, Kind};
+use super::grouping::{Change, ChangeKind, Incident};
 use ckaad_inspect::imaging::Frame;
-use ckaad_inspect::{Region, Verdict};
+use ckaad_inspect::{MAX_REGIONS, Region, Verdict};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct CloudEvent<D> {
     pub id: Uuid,
     /// `/<topic prefix>/camera/<name>`.
     pub source: String,
-    pub r#type: Kind,
+    pub r#type: ChangeKind,
     /// When the event was made; `data.captured_at` is when the picture was taken.
     #[schemars(with = "String")]
     pub time: Timestamp,
@@ -40,8 +40,9 @@ pub struct Anomaly {
     pub threshold: f32,
     /// How far above the threshold: 0 at it, 1 at twice the threshold or more.
     pub severity: f32,
-    /// At most 32, largest peak first.
-    pub regions: Vec<Box>,
+    /// Largest peak first.
+    #[schemars(length(max = MAX_REGIONS))]
+    pub regions: Vec<RegionBox>,
     pub frame_id: String,
     pub frame_width: u32,
     pub frame_height: u32,
@@ -54,6 +55,9 @@ pub struct Anomaly {
     pub defective_frames: u64,
     /// The largest score of the incident so far.
     pub peak_score: f32,
+    /// Why it was closed, where it was not by enough good frames: the source ended, or nobody inspects it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Numbers the anomaly events of this camera since the agent's start, from 0: a gap means that one was lost.
     pub sequence: u64,
     /// Changes at every start of the agent.
@@ -68,7 +72,7 @@ pub struct Anomaly {
 
 /// A connected anomalous area, in pixels of the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Box {
+pub struct RegionBox {
     pub x: u32,
     pub y: u32,
     pub width: u32,
@@ -78,9 +82,9 @@ pub struct Box {
     pub peak: f32,
 }
 
-impl From<&Region> for Box {
-    fn from(r: &Region) -> Box {
-        Box { x: r.x, y: r.y, width: r.width, height: r.height, area_px: r.area_px, peak: r.peak }
+impl From<&Region> for RegionBox {
+    fn from(r: &Region) -> RegionBox {
+        RegionBox { x: r.x, y: r.y, width: r.width, height: r.height, area_px: r.area_px, peak: r.peak }
     }
 }
 
@@ -93,48 +97,74 @@ pub struct ModelRef {
     pub digest: String,
 }
 
-const MAX_REGIONS: usize = 32;
+/// Everything that an anomaly event says besides what became of the incident.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    pub camera: &'a str,
+    pub frame: &'a Frame,
+    pub verdict: &'a Verdict,
+    pub model: &'a ModelRef,
+    pub config_digest: &'a str,
+    /// A heatmap follows.
+    pub heatmap: bool,
+}
+
+/// Which start of the agent, and which event of the camera since.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    pub incarnation: Uuid,
+    pub sequence: u64,
+}
+
+impl Anomaly {
+    /// What `change` is to be said with.
+    pub fn new(change: Change, sighting: &Sighting<'_>, stamp: Stamp) -> Anomaly {
+        let Sighting { camera, frame, verdict, model, config_digest, heatmap } = *sighting;
+        Anomaly {
+            camera: camera.into(),
+            score: verdict.score,
+            threshold: verdict.threshold,
+            severity: verdict.severity(),
+            regions: verdict.regions.iter().take(MAX_REGIONS).map(RegionBox::from).collect(),
+            frame_id: frame.id.clone(),
+            frame_width: frame.image.width(),
+            frame_height: frame.image.height(),
+            captured_at: frame.captured_at,
+            incident: change.incident.id,
+            defective_frames: change.incident.defective_frames,
+            peak_score: change.incident.peak_score,
+            reason: None,
+            sequence: stamp.sequence,
+            run: stamp.incarnation,
+            model: model.clone(),
+            config_digest: config_digest.into(),
+            heatmap,
+        }
+    }
+
+    /// The last word on an incident that no frame closes: what was said last, and `reason`.
+    pub fn closed(self, reason: &str, stamp: Stamp) -> Anomaly {
+        let (sequence, run) = (stamp.sequence, stamp.incarnation);
+        Anomaly { reason: Some(reason.into()), sequence, run, heatmap: false, ..self }
+    }
+
+    /// The incident as far as it was known when this was said.
+    pub fn incident(&self) -> Incident {
+        Incident { id: self.incident, defective_frames: self.defective_frames, peak_score: self.peak_score }
+    }
+}
 
 impl CloudEvent<Anomaly> {
-    /// `source` is the topic of the camera. `sequence`, `run` and `config_digest` are the agent's.
-    #[allow(clippy::too_many_arguments)]
-    pub fn anomaly(
-        prefix: &str,
-        camera: &str,
-        change: Change,
-        frame: &Frame,
-        verdict: &Verdict,
-        model: &ModelRef,
-        (run, sequence): (Uuid, u64),
-        config_digest: &str,
-        heatmap: bool,
-    ) -> Self {
+    /// An event of its own, made now; `prefix` is that of the topics.
+    pub fn anomaly(prefix: &str, kind: ChangeKind, data: Anomaly) -> Self {
         CloudEvent {
             specversion: "1.0".into(),
             id: Uuid::now_v7(),
-            source: format!("/{prefix}/camera/{camera}"),
-            r#type: change.kind,
+            source: format!("/{prefix}/camera/{}", data.camera),
+            r#type: kind,
             time: Timestamp::now(),
             datacontenttype: "application/json".into(),
-            data: Anomaly {
-                camera: camera.into(),
-                score: verdict.score,
-                threshold: verdict.threshold,
-                severity: verdict.severity(),
-                regions: verdict.regions.iter().take(MAX_REGIONS).map(Box::from).collect(),
-                frame_id: frame.id.clone(),
-                frame_width: frame.image.width(),
-                frame_height: frame.image.height(),
-                captured_at: frame.captured_at,
-                incident: change.incident,
-                defective_frames: change.defective_frames,
-                peak_score: change.peak_score,
-                sequence,
-                run,
-                model: model.clone(),
-                config_digest: config_digest.into(),
-                heatmap,
-            },
+            data,
         }
     }
 }
@@ -165,6 +195,9 @@ pub struct DeviceState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CameraPhase {
+    /// No frame was judged yet.
+    Starting,
+    /// Frames are judged, or a hot folder is watched.
     Running,
     /// No new frame within the deadline.
     Stalled,
@@ -234,8 +267,8 @@ pub struct CameraHealth {
 pub struct OutboxHealth {
     pub waiting: u64,
     pub bytes: u64,
-    /// Waiting in memory only, because the disk took nothing.
-    pub volatile: u64,
+    /// Waiting in memory only, because the disk has not taken them yet.
+    pub in_memory: u64,
     pub dropped_heatmaps: u64,
     pub dropped_updates: u64,
     /// Messages larger than the broker takes.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 pub(super) enum Sent {
     Outbox(i64),
     State,
-    Volatile,
+    BestEffort,
 }
 
 /// The state of one connection.
@@ -18,23 +18,37 @@ pub(super) struct Flight {
     /// Handed over, number not known yet; in order.
     handed: VecDeque<Sent>,
     by_number: HashMap<u16, Sent>,
-    /// Of the outbox: on the way, or refused on this connection.
+    /// Of the outbox, and not to be sent again on this connection: on the way, refused, or not deleted yet.
     pub(super) held: HashSet<i64>,
+    on_the_way: usize,
+    /// The broker would not take them on this connection.
     pub(super) refused: usize,
-    /// Acknowledged, but the disk did not let us delete them: counted in `refused`, tried again with the next.
+    /// Acknowledged; nobody has asked the disk to delete them yet, or it did not let us.
     pub(super) undeleted: Vec<i64>,
+    /// The disk did not let us delete: tried again with the next that is acknowledged.
+    pub(super) stuck: bool,
     pub(super) states: usize,
 }
 
 impl Flight {
     pub(super) fn new(link: Link, max_packet_bytes: usize) -> Flight {
-        let (handed, by_number, held) = Default::default();
-        Flight { link, max_packet_bytes, handed, by_number, held, refused: 0, undeleted: Vec::new(), states: 0 }
+        Flight {
+            link,
+            max_packet_bytes,
+            handed: VecDeque::new(),
+            by_number: HashMap::new(),
+            held: HashSet::new(),
+            on_the_way: 0,
+            refused: 0,
+            undeleted: Vec::new(),
+            stuck: false,
+            states: 0,
+        }
     }
 
     /// Messages of the outbox that the broker has yet to acknowledge.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.held.len() - self.refused
+        self.on_the_way
     }
 
     /// True while the client is far behind: what may be lost is better not handed over.
@@ -44,16 +58,16 @@ impl Flight {
 
     pub(super) fn hand_over(&mut self, what: Sent, message: Outbound) -> Result<(), LinkError> {
         self.states += usize::from(matches!(what, Sent::State));
+        self.on_the_way += usize::from(matches!(what, Sent::Outbox(_)));
         self.handed.push_back(what);
-        let taken = self.link.publish(message);
-        taken.then_some(()).ok_or_else(|| gone("the client takes no more messages"))
+        if self.link.publish(message) { Ok(()) } else { Err(gone("the client takes no more messages")) }
     }
 
-    /// Books one event of the connection; what the broker took is added to `acked`.
+    /// Books one event of the connection; what the broker took is to be deleted from the outbox.
     ///
     /// # Errors
     /// The connection is down.
-    pub(super) fn take(&mut self, event: Event, acked: &mut Vec<i64>) -> Result<(), LinkError> {
+    pub(super) fn take(&mut self, event: Event) -> Result<(), LinkError> {
         match event {
             Event::Sent(number) => {
                 if let Some(what) = self.handed.pop_front().filter(|_| number != 0) {
@@ -61,8 +75,13 @@ impl Flight {
                 }
             }
             Event::Acked(number, refused) => match (self.by_number.remove(&number), refused) {
-                (Some(Sent::Outbox(id)), None) => acked.push(id),
+                (Some(Sent::Outbox(id)), None) => {
+                    self.on_the_way -= 1;
+                    self.undeleted.push(id);
+                    self.stuck = false;
+                }
                 (Some(Sent::Outbox(_)), Some(reason)) => {
+                    self.on_the_way -= 1;
                     self.refused += 1;
                     if self.refused == 1 {
                         tracing::warn!(
@@ -76,7 +95,7 @@ impl Flight {
                         tracing::warn!("the broker refused a state ({reason}); may this user publish at the prefix?");
                     }
                 }
-                (Some(Sent::Volatile) | None, _) => {}
+                (Some(Sent::BestEffort) | None, _) => {}
             },
             Event::Down(why) => return Err(why),
             Event::Connected { .. } | Event::Subscribed | Event::Incoming(_) => {}

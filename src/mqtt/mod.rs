@@ -4,9 +4,9 @@
 //! retained values. Not responsible for: what is published (`events`).
 //!
 //! ```text
-//!  inspection threads ──put──► Outbox (SQLite) ──pending──► Session ──publish──► broker
-//!                                     ▲                        │
-//!                                     └────── delete ◄─────────┴──── PubAck
+//!  inspection threads ──put──► store's thread: Outbox (SQLite) ──pending──► Session ──publish──► broker
+//!                                     ▲                                        │
+//!                                     └─────────────── acked ◄─────────────────┴──── PubAck
 //! ```
 //!
 //! | what | how | survives the broker's absence | survives our end |
@@ -15,16 +15,18 @@
 //! | device and camera state | latest value, retained, QoS 1; sent again at every connect | the latest | said anew at the start; `offline` by the will |
 //! | health, result | QoS 0 | no | no |
 
+mod database;
 mod flight;
 mod link;
+mod message;
 mod outbox;
 mod session;
-mod shared;
 mod store;
 mod subscriber;
 
 pub use link::{Incoming, LinkError, MqttConfig, Protocol, TlsFiles, probe};
-pub use outbox::{Limits, Message, Outbox, OutboxError, Rank, Stored};
-pub use session::{Handle, Session, Status};
-pub use shared::SharedOutbox;
+pub use message::{Limits, Message, Note, OutboxError, Priority, Stored};
+pub use outbox::Outbox;
+pub use session::{Session, SessionHandle};
+pub use store::{Receipt, StoreEnded, StoreHandle};
 pub use subscriber::Subscriber;

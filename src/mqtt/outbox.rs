@@ -1,104 +1,44 @@
-//! The outbox: what waits for the broker's acknowledgement.
+//! The outbox: what waits for the broker's acknowledgement. Its thread is `store`'s, its file is `database`'s.
 //!
 //! # Limits
 //! 1. `max_bytes` bounds the pages of the SQLite file that are in use. SQLite is told the same as `max_page_count`, so the file
-//!    itself cannot grow past it; the write-ahead log beside it stays under about [`store::WAL_BYTES`] plus the largest message.
+//!    itself cannot grow past it; the write-ahead log beside it stays under about [`database::WAL_BYTES`] plus the largest message.
 //! 2. One message is at most `max_bytes` / 8, so that a single one cannot push out everything.
-//! 3. What the disk refuses waits in memory, at most [`VOLATILE_BYTES`].
+//! 3. What the disk refuses waits in memory, at most [`MEMORY_BYTES`].
 //!
 //! # Life of a message
 //! ```text
 //!            put: one transaction, synced             PubAck
-//! (nothing) ─────────────────────────► stored ─────────────────► deleted
+//! (nothing) ─────────────────────────► on disk ────────────────► deleted
 //!     │  disk refuses                     ▲
-//!     └──────────────► volatile (memory) ─┘ with the next write that works
+//!     └──────────────► in memory ─────────┘ with the next write that works
 //! ```
 //!
 //! # Invariants
-//! - A message that `put` reported as [`Stored::OnDisk`] is gone only after [`Outbox::acked`], or by the room rule.
+//! - A message that was reported as [`Stored::OnDisk`] is gone only after [`Outbox::acked`], or by the room rule.
 //! - The room rule: when a message does not fit, the oldest heatmaps go first, then the oldest `updated`, then the oldest `closed`.
-//!   An `opened` is never removed. A message never pushes out one of a higher rank than its own.
+//!   An `opened` is never removed. A message never pushes out one of a higher priority than its own.
+//! - A note is on disk with or before the messages that it was put with, never after them.
 //! - Every message that is not delivered is counted in [`OutboxHealth`].
-//! - A damaged file is renamed to `<name>.damaged-<time>` and a new one begun: it never stops the start. The newest two are kept.
+//! - A file that is damaged, or not ours, is renamed to `<name>.damaged-<time>` and a new one begun: it never stops the start. The
+//!   newest two are kept.
 //!
 //! Delivery is at least once: an acknowledgement that we did not see leads to a second delivery with the same event id.
 
-use super::store;
-use crate::events::{Kind, OutboxHealth};
-use rusqlite::{Connection, OptionalExtension};
-use std::collections::VecDeque;
+use super::database::{self, Insert};
+use super::message::{Limits, Message, Note, OutboxError, Priority, Stored};
+use crate::events::OutboxHealth;
+use rusqlite::{Connection, TransactionBehavior};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What is kept in memory while the disk refuses.
-pub const VOLATILE_BYTES: usize = 16 << 20;
+pub const MEMORY_BYTES: usize = 16 << 20;
 /// Room that SQLite needs for itself; a smaller limit is raised to it.
-const SMALLEST: u64 = 64 * store::PAGE;
+const SMALLEST: u64 = 64 * database::PAGE;
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-
-#[derive(Debug, thiserror::Error)]
-pub enum OutboxError {
-    #[error("cannot open the outbox {path}: {reason}; events are kept in memory until it can be opened")]
-    Closed { path: PathBuf, reason: String },
-    #[error("cannot open the outbox {path}: {reason}")]
-    Open { path: PathBuf, reason: String },
-    #[error("cannot write to the outbox {path}: {reason}; events are kept in memory until it can be written again")]
-    Write { path: PathBuf, reason: String },
-    #[error("cannot read the outbox {path}: {reason}")]
-    Read { path: PathBuf, reason: String },
-    #[error("the outbox {path} is full of more important messages ({max_bytes} bytes): one {rank:?} was dropped")]
-    Full { path: PathBuf, max_bytes: u64, rank: Rank },
-}
-
-/// How much a message matters; the smallest goes first when room is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    Heatmap = 0,
-    Updated = 1,
-    Closed = 2,
-    Opened = 3,
-}
-
-impl From<Kind> for Rank {
-    fn from(kind: Kind) -> Rank {
-        match kind {
-            Kind::Opened => Rank::Opened,
-            Kind::Updated => Rank::Updated,
-            Kind::Closed => Rank::Closed,
-        }
-    }
-}
-
-/// One message on its way, published with QoS 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub rank: Rank,
-    pub topic: String,
-    pub content_type: String,
-    /// The CloudEvent's id; a heatmap has the id of the event that it belongs to.
-    pub event_id: String,
-    pub payload: Vec<u8>,
-}
-
-impl Message {
-    /// Bytes that it takes, a little over.
-    pub(super) fn size(&self) -> u64 {
-        (self.payload.len() + self.topic.len() + self.content_type.len() + self.event_id.len() + 64) as u64
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub max_bytes: u64,
-}
-
-/// Where `put` left a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    OnDisk,
-    InMemory,
-}
 
 /// See the module's text.
 pub struct Outbox {
@@ -107,10 +47,14 @@ pub struct Outbox {
     /// None while the file cannot be opened.
     db: Option<Connection>,
     tried_at: Instant,
+    /// Messages in the file: counted once when it is opened, so that nobody has to ask the disk for it.
+    on_disk: u64,
     /// Ids count down from -1.
-    volatile: VecDeque<(i64, Message)>,
-    volatile_bytes: usize,
-    next_volatile: i64,
+    in_memory: VecDeque<(i64, Message)>,
+    in_memory_bytes: usize,
+    next_in_memory: i64,
+    /// Notes that the next write that works takes with it.
+    unwritten: BTreeMap<String, Option<String>>,
     counts: OutboxHealth,
     /// The disk refuses, told then; told again when it is over. A disk at its limit takes one message and refuses the next:
     /// that is one trouble.
@@ -127,9 +71,11 @@ impl Outbox {
             limits,
             db: None,
             tried_at: Instant::now(),
-            volatile: VecDeque::new(),
-            volatile_bytes: 0,
-            next_volatile: -1,
+            on_disk: 0,
+            in_memory: VecDeque::new(),
+            in_memory_bytes: 0,
+            next_in_memory: -1,
+            unwritten: BTreeMap::new(),
             counts: OutboxHealth::default(),
             refusing: None,
         };
@@ -138,47 +84,94 @@ impl Outbox {
         (outbox, trouble)
     }
 
-    /// What waits in the file at `path`, without changing it: a damaged one is reported and left where it is.
+    /// What waits in the file at `path`. Neither it nor anything beside it is changed: a damaged one is reported and left where it is.
     ///
     /// # Errors
-    /// It cannot be opened, or is damaged.
-    pub fn look(path: &Path, limits: Limits) -> Result<OutboxHealth, OutboxError> {
+    /// It cannot be opened, is damaged, or is no outbox.
+    pub fn look(path: &Path) -> Result<OutboxHealth, OutboxError> {
         let open = |e: rusqlite::Error| OutboxError::Open { path: path.to_owned(), reason: e.to_string() };
-        let db = store::connect(path, limits).map_err(open)?;
-        let waiting = db.query_row("SELECT count(*) FROM message", [], |r| r.get::<_, i64>(0)).map_err(open)? as u64;
-        Ok(OutboxHealth { waiting, bytes: store::used_bytes(&db).map_err(open)?, ..OutboxHealth::default() })
+        let db = database::connect_to_look(path).map_err(open)?;
+        let waiting = database::count(&db).map_err(open)?;
+        Ok(OutboxHealth { waiting, bytes: database::used_bytes(&db).map_err(open)?, ..OutboxHealth::default() })
     }
 
-    /// Err is also returned after a damaged file was set aside, when the new one is in place.
+    /// Err is also returned after an unusable file was set aside, when the new one is in place.
     fn reopen(&mut self) -> Result<(), OutboxError> {
         self.tried_at = Instant::now();
-        let open = |reason: String| OutboxError::Open { path: self.path.clone(), reason };
-        match store::connect(&self.path, self.limits) {
-            Ok(db) => {
-                self.db = Some(db);
-                Ok(())
-            }
-            Err(e) if store::is_damage(&e) => {
-                let aside = store::set_aside(&self.path)
-                    .map_err(|io| open(format!("it is damaged ({e}) and cannot be renamed: {io}")))?;
-                self.counts.set_aside += 1;
-                self.db = Some(store::connect(&self.path, self.limits).map_err(|e| open(e.to_string()))?);
-                Err(open(format!("it is damaged ({e}); it was set aside as {} and a new one begun", aside.display())))
-            }
-            Err(e) => Err(OutboxError::Closed { path: self.path.clone(), reason: e.to_string() }),
+        match self.connect() {
+            Ok(()) => Ok(()),
+            Err(e) if database::is_damage(&e) => Err(self.begin_anew(&e)),
+            Err(e) => Err(self.closed(&e)),
         }
     }
 
-    /// Keeps `message` until it is acknowledged.
+    fn connect(&mut self) -> rusqlite::Result<()> {
+        (self.db, self.on_disk) = (None, 0);
+        let db = database::connect(&self.path, self.limits)?;
+        self.on_disk = database::count(&db)?;
+        self.db = Some(db);
+        Ok(())
+    }
+
+    /// Sets the file aside and begins a new one; gives the sentence to be told.
+    fn begin_anew(&mut self, why: &rusqlite::Error) -> OutboxError {
+        (self.db, self.on_disk) = (None, 0);
+        let told = |reason: String| OutboxError::Open { path: self.path.clone(), reason };
+        let aside = match database::set_aside(&self.path) {
+            Ok(aside) => aside,
+            Err(e) => return told(format!("it cannot be used ({why}) nor renamed: {e}")),
+        };
+        let told =
+            told(format!("it cannot be used ({why}); it was set aside as {} and a new one begun", aside.display()));
+        self.counts.set_aside += 1;
+        self.connect().map_or_else(|e| self.closed(&e), |()| told)
+    }
+
+    fn closed(&self, e: &rusqlite::Error) -> OutboxError {
+        OutboxError::Closed { path: self.path.clone(), reason: e.to_string() }
+    }
+
+    /// Every note, also those that no write has taken yet.
+    ///
+    /// # Errors
+    /// The file is open and cannot be read.
+    pub fn notes(&self) -> Result<BTreeMap<String, String>, OutboxError> {
+        let read = |e: rusqlite::Error| OutboxError::Read { path: self.path.clone(), reason: e.to_string() };
+        let mut notes = self.db.as_ref().map_or(Ok(BTreeMap::new()), |db| database::notes(db).map_err(read))?;
+        for (key, value) in &self.unwritten {
+            notes.remove(key);
+            notes.extend(value.clone().map(|value| (key.clone(), value)));
+        }
+        Ok(notes)
+    }
+
+    /// Keeps `messages` until they are acknowledged, and `notes` for ever: in one transaction if the disk lets us. One answer a message.
     ///
     /// # Errors
     /// [`OutboxError::Full`]: it was dropped, by the room rule. Never for an `opened` while memory has room.
-    pub fn put(&mut self, message: Message) -> Result<Stored, OutboxError> {
-        if message.size() > self.limits.max_bytes / 8 {
-            self.count_drop(message.rank, 1);
-            return Err(self.full(message.rank));
-        }
-        match self.put_on_disk(&message) {
+    pub fn put(&mut self, messages: Vec<Message>, notes: Vec<Note>) -> Vec<Result<Stored, OutboxError>> {
+        self.unwritten.extend(notes.into_iter().map(|note| (note.key, note.value)));
+        let largest = self.limits.max_bytes / 8;
+        let fitting: Vec<&Message> = messages.iter().filter(|m| m.size() <= largest).collect();
+        let together = self.put_on_disk(&fitting);
+        let mut written: VecDeque<Result<bool, OutboxError>> = match together {
+            Ok(written) => written.into_iter().map(Ok).collect(),
+            // What the disk refuses for all together it may take for some, one by one.
+            Err(_) if fitting.len() > 1 => {
+                fitting.iter().map(|m| self.put_on_disk(&[m]).map(|written| written == [true])).collect()
+            }
+            Err(e) => [Err(e)].into(),
+        };
+        let answers = messages.into_iter().map(|message| {
+            let written = if message.size() <= largest { written.pop_front().unwrap_or(Ok(false)) } else { Ok(false) };
+            self.place(message, written)
+        });
+        answers.collect()
+    }
+
+    /// What becomes of a message after the attempt to write it; `Ok(false)` when the room rule left it no room.
+    fn place(&mut self, message: Message, written: Result<bool, OutboxError>) -> Result<Stored, OutboxError> {
+        match written {
             Ok(true) => {
                 if self.refusing.take_if(|told| told.elapsed() >= TOLD_EVERY).is_some() {
                     tracing::info!("the outbox {} can be written again", self.path.display());
@@ -186,9 +179,9 @@ impl Outbox {
                 self.spill_back();
                 Ok(Stored::OnDisk)
             }
-            Ok(false) if message.rank != Rank::Opened => {
-                self.count_drop(message.rank, 1);
-                Err(self.full(message.rank))
+            Ok(false) if message.priority != Priority::Opened || message.size() > self.limits.max_bytes / 8 => {
+                self.count_drop(message.priority);
+                Err(self.full(message.priority))
             }
             Ok(false) => self.put_in_memory(message),
             Err(e) => {
@@ -202,75 +195,92 @@ impl Outbox {
         }
     }
 
-    fn full(&self, rank: Rank) -> OutboxError {
-        OutboxError::Full { path: self.path.clone(), max_bytes: self.limits.max_bytes, rank }
+    fn full(&self, priority: Priority) -> OutboxError {
+        OutboxError::Full { path: self.path.clone(), max_bytes: self.limits.max_bytes, priority }
     }
 
-    /// False when the room rule leaves no room.
-    fn put_on_disk(&mut self, message: &Message) -> Result<bool, OutboxError> {
+    /// Unwritten notes and these messages, all or nothing. For each message, false when the room rule leaves no room.
+    fn put_on_disk(&mut self, messages: &[&Message]) -> Result<Vec<bool>, OutboxError> {
         if self.db.is_none() && self.tried_at.elapsed() >= REOPEN_EVERY {
             self.reopen()?;
         }
-        let path = self.path.clone();
-        let write = |e: rusqlite::Error| OutboxError::Write { path: path.clone(), reason: e.to_string() };
-        let closed = || OutboxError::Write { path: path.clone(), reason: "it is not open".into() };
-        let db = self.db.as_mut().ok_or_else(closed)?;
-        match store::insert(db, self.limits, message) {
-            Ok(store::Insert::Done { dropped }) => {
-                for (rank, n) in dropped {
-                    self.count_drop(rank, n);
-                }
-                Ok(true)
-            }
-            Ok(store::Insert::NoRoom) => Ok(false),
-            Err(e) if store::is_damage(&e) => {
-                self.db = None;
+        match self.transaction(messages) {
+            Err(e) if database::is_damage(&e) => {
                 self.reopen()?;
-                self.db.as_mut().map_or(Ok(false), |db| {
-                    store::insert(db, self.limits, message)
-                        .map(|i| matches!(i, store::Insert::Done { .. }))
-                        .map_err(write)
+                self.transaction(messages).map_err(|e| match database::is_damage(&e) {
+                    // It looked sound when it was opened: looking once more would find the same, for ever.
+                    true => self.begin_anew(&e),
+                    false => self.refused(&e),
                 })
             }
-            Err(e) => Err(write(e)),
+            result => result.map_err(|e| self.refused(&e)),
         }
+    }
+
+    fn refused(&self, e: &rusqlite::Error) -> OutboxError {
+        let reason = if self.db.is_some() { e.to_string() } else { "it is not open".into() };
+        OutboxError::Write { path: self.path.clone(), reason }
+    }
+
+    fn transaction(&mut self, messages: &[&Message]) -> rusqlite::Result<Vec<bool>> {
+        let db = self.db.as_mut().ok_or(rusqlite::Error::InvalidQuery)?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (key, value) in &self.unwritten {
+            database::write_note(&tx, &Note { key: key.clone(), value: value.clone() })?;
+        }
+        let (mut written, mut dropped) = (vec![], vec![]);
+        for message in messages {
+            match database::insert(&tx, self.limits, message)? {
+                Insert::Done { dropped: these } => {
+                    dropped.extend(these);
+                    written.push(true);
+                }
+                Insert::NoRoom => written.push(false),
+            }
+        }
+        tx.commit()?;
+        self.unwritten.clear();
+        self.on_disk += written.iter().filter(|written| **written).count() as u64;
+        self.on_disk = self.on_disk.saturating_sub(dropped.len() as u64);
+        dropped.into_iter().for_each(|priority| self.count_drop(priority));
+        Ok(written)
     }
 
     fn put_in_memory(&mut self, message: Message) -> Result<Stored, OutboxError> {
         let bytes = message.size() as usize;
-        while self.volatile_bytes + bytes > VOLATILE_BYTES {
-            let lowest =
-                self.volatile.iter().enumerate().filter(|(_, (_, m))| m.rank != Rank::Opened && m.rank <= message.rank);
-            let Some((at, _)) = lowest.min_by_key(|(at, (_, m))| (m.rank, *at)) else {
-                self.count_drop(message.rank, 1);
-                return Err(self.full(message.rank));
+        while self.in_memory_bytes + bytes > MEMORY_BYTES {
+            let gives_way = |m: &Message| m.priority != Priority::Opened && m.priority <= message.priority;
+            let lowest = self.in_memory.iter().enumerate().filter(|(_, (_, m))| gives_way(m));
+            let Some((at, _)) = lowest.min_by_key(|(at, (_, m))| (m.priority, *at)) else {
+                self.count_drop(message.priority);
+                return Err(self.full(message.priority));
             };
-            if let Some((_, gone)) = self.volatile.remove(at) {
-                self.volatile_bytes -= gone.size() as usize;
-                self.count_drop(gone.rank, 1);
+            if let Some((_, gone)) = self.in_memory.remove(at) {
+                self.in_memory_bytes -= gone.size() as usize;
+                self.count_drop(gone.priority);
             }
         }
-        self.volatile_bytes += bytes;
-        self.volatile.push_back((self.next_volatile, message));
-        self.next_volatile -= 1;
+        self.in_memory_bytes += bytes;
+        self.in_memory.push_back((self.next_in_memory, message));
+        self.next_in_memory -= 1;
         Ok(Stored::InMemory)
     }
 
     /// The disk works again: what waits in memory is stored after all. One that is on its way to the broker may come twice.
     fn spill_back(&mut self) {
-        while let Some((_, message)) = self.volatile.front().cloned() {
-            if !matches!(self.put_on_disk(&message), Ok(true)) {
+        while let Some((_, message)) = self.in_memory.front().cloned() {
+            if !matches!(self.put_on_disk(&[&message]).as_deref(), Ok([true])) {
                 return;
             }
-            self.volatile.pop_front();
-            self.volatile_bytes -= message.size() as usize;
+            self.in_memory.pop_front();
+            self.in_memory_bytes -= message.size() as usize;
         }
     }
 
     /// The last chance before the process ends: opens the file if it could not be opened before, and stores what waits in
     /// memory. What the disk still refuses is lost; it is counted and logged.
     pub fn flush(&mut self) {
-        if self.volatile.is_empty() {
+        if self.in_memory.is_empty() && self.unwritten.is_empty() {
             return;
         }
         if self.db.is_none()
@@ -279,17 +289,22 @@ impl Outbox {
             tracing::error!("{e}");
         }
         self.spill_back();
-        if self.volatile.is_empty() {
+        if !self.unwritten.is_empty()
+            && let Err(e) = self.put_on_disk(&[])
+        {
+            tracing::error!("{e}");
+        }
+        if self.in_memory.is_empty() {
             return;
         }
         tracing::error!(
             "{} message(s) waited in memory only and are lost: the outbox {} does not take them",
-            self.volatile.len(),
+            self.in_memory.len(),
             self.path.display()
         );
-        self.volatile_bytes = 0;
-        for (_, message) in std::mem::take(&mut self.volatile) {
-            *self.lost(message.rank) += 1;
+        self.in_memory_bytes = 0;
+        for (_, message) in std::mem::take(&mut self.in_memory) {
+            *self.lost(message.priority) += 1;
         }
     }
 
@@ -328,7 +343,7 @@ impl Outbox {
                 }
                 let message = one.query_row([id], |r| {
                     Ok(Message {
-                        rank: store::rank_of(r.get(0)?),
+                        priority: database::priority_of(r.get(0)?),
                         topic: r.get(1)?,
                         content_type: r.get(2)?,
                         event_id: r.get(3)?,
@@ -344,11 +359,11 @@ impl Outbox {
         };
         let mut result = self.db.as_ref().map_or(Ok(()), &mut read).map_err(|e| {
             let read = OutboxError::Read { path: self.path.clone(), reason: e.to_string() };
-            (store::is_damage(&e), read)
+            (database::is_damage(&e), read)
         });
         // What is in memory came when the disk took nothing more, after what is on it.
         if room {
-            self.volatile.iter().filter(|(id, _)| !skip(*id)).all(|(id, m)| take(*id, m.clone()));
+            self.in_memory.iter().filter(|(id, _)| !skip(*id)).all(|(id, m)| take(*id, m.clone()));
         }
         if let Err((true, _)) = result {
             self.db = None;
@@ -369,66 +384,67 @@ impl Outbox {
     /// # Errors
     /// When the disk refuses: they stay, and will be delivered once more.
     pub fn acked(&mut self, ids: &[i64]) -> Result<(), OutboxError> {
-        self.volatile.retain(|(id, m)| {
+        self.in_memory.retain(|(id, m)| {
             let keep = !ids.contains(id);
-            self.volatile_bytes -= if keep { 0 } else { m.size() as usize };
+            self.in_memory_bytes -= if keep { 0 } else { m.size() as usize };
             keep
         });
         let Some(db) = self.db.as_mut() else { return Ok(()) };
-        let delete = |db: &mut Connection| -> rusqlite::Result<()> {
+        let delete = |db: &mut Connection| -> rusqlite::Result<usize> {
             let tx = db.transaction()?;
+            let mut gone = 0;
             for id in ids.iter().filter(|id| **id > 0) {
-                tx.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
+                gone += tx.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
             }
-            tx.commit()
+            tx.commit()?;
+            Ok(gone)
         };
-        delete(db).map_err(|e| {
-            self.counts.failed_writes += 1;
-            OutboxError::Write { path: self.path.clone(), reason: e.to_string() }
-        })
+        match delete(db) {
+            Ok(gone) => {
+                self.on_disk = self.on_disk.saturating_sub(gone as u64);
+                Ok(())
+            }
+            Err(e) => {
+                self.counts.failed_writes += 1;
+                Err(OutboxError::Write { path: self.path.clone(), reason: e.to_string() })
+            }
+        }
     }
 
-    /// Gives up a message that the broker will never take.
-    pub fn drop_oversize(&mut self, id: i64) -> Result<(), OutboxError> {
-        self.counts.dropped_oversize += 1;
-        self.acked(&[id])
-    }
-
-    fn count_drop(&mut self, rank: Rank, n: u64) {
+    fn count_drop(&mut self, priority: Priority) {
         let before = self.counts.dropped_heatmaps + self.counts.dropped_updates + self.counts.lost_opened;
-        if before == 0 || rank == Rank::Opened {
+        if before == 0 || priority == Priority::Opened {
             tracing::warn!(
-                "the outbox {} is full: a message ({rank:?}) was dropped; health counts them",
+                "the outbox {} is full: a message ({priority:?}) was dropped; health counts them",
                 self.path.display()
             );
         }
-        *self.lost(rank) += n;
+        *self.lost(priority) += 1;
     }
 
-    fn lost(&mut self, rank: Rank) -> &mut u64 {
-        match rank {
-            Rank::Heatmap => &mut self.counts.dropped_heatmaps,
-            Rank::Updated | Rank::Closed => &mut self.counts.dropped_updates,
-            Rank::Opened => &mut self.counts.lost_opened,
+    fn lost(&mut self, priority: Priority) -> &mut u64 {
+        match priority {
+            Priority::Heatmap => &mut self.counts.dropped_heatmaps,
+            Priority::Updated | Priority::Closed => &mut self.counts.dropped_updates,
+            Priority::Opened => &mut self.counts.lost_opened,
         }
     }
 
-    pub fn health(&self) -> OutboxHealth {
-        let on_disk = self.db.as_ref().and_then(|db| {
-            let count = db.query_row("SELECT count(*) FROM message", [], |r| r.get::<_, i64>(0)).ok()?;
-            Some((count as u64, store::used_bytes(db).ok()?))
-        });
-        let (count, bytes) = on_disk.unwrap_or((0, 0));
-        let volatile = self.volatile.len() as u64;
-        OutboxHealth { waiting: count + volatile, bytes: bytes + self.volatile_bytes as u64, volatile, ..self.counts }
+    /// Counts messages that the broker takes from nobody, before they are given up.
+    pub fn count_oversize(&mut self, messages: u64) {
+        self.counts.dropped_oversize += messages;
     }
 
-    pub fn is_empty(&self) -> bool {
-        let stored = self.db.as_ref().is_some_and(|db| {
-            let one = db.query_row("SELECT 1 FROM message LIMIT 1", [], |_| Ok(())).optional();
-            !matches!(one, Ok(None))
-        });
-        self.volatile.is_empty() && !stored
+    /// What waits and what was given up; the disk is asked for the pages in use only.
+    pub fn health(&self) -> OutboxHealth {
+        let on_disk = self.db.as_ref().and_then(|db| database::used_bytes(db).ok());
+        let in_memory = self.in_memory.len() as u64;
+        OutboxHealth {
+            waiting: self.on_disk + in_memory,
+            bytes: on_disk.unwrap_or(0) + self.in_memory_bytes as u64,
+            in_memory,
+            ..self.counts
+        }
     }
 }
 

@@ -2,14 +2,18 @@ use super::*;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 
-fn message(rank: Rank, n: usize, bytes: usize) -> Message {
+fn message(priority: Priority, n: usize, bytes: usize) -> Message {
     Message {
-        rank,
+        priority,
         topic: "t".into(),
         content_type: "c".into(),
         event_id: n.to_string(),
         payload: vec![n as u8; bytes],
     }
+}
+
+fn put(outbox: &mut Outbox, message: Message) -> Result<Stored, OutboxError> {
+    outbox.put(vec![message], vec![]).remove(0)
 }
 
 fn ids(outbox: &mut Outbox) -> Vec<String> {
@@ -24,7 +28,7 @@ fn order_is_kept_over_a_restart_and_only_the_acknowledged_goes() {
     let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
     assert!(trouble.is_none());
     for n in 0..5 {
-        assert_eq!(outbox.put(message(Rank::Opened, n, 100)).unwrap(), Stored::OnDisk);
+        assert_eq!(put(&mut outbox, message(Priority::Opened, n, 100)).unwrap(), Stored::OnDisk);
     }
     let first = outbox.pending(|_| false, 2, usize::MAX).unwrap();
     outbox.acked(&[first[1].0]).unwrap();
@@ -38,11 +42,11 @@ fn order_is_kept_over_a_restart_and_only_the_acknowledged_goes() {
 fn room_is_made_from_heatmaps_then_updates_and_never_from_opened() {
     let dir = tempfile::tempdir().unwrap();
     let (mut outbox, _) = Outbox::open(&dir.path().join("o.sqlite"), Limits { max_bytes: SMALLEST });
-    outbox.put(message(Rank::Opened, 0, 4000)).unwrap();
-    outbox.put(message(Rank::Updated, 1, 4000)).unwrap();
-    outbox.put(message(Rank::Heatmap, 2, 20_000)).unwrap();
+    put(&mut outbox, message(Priority::Opened, 0, 4000)).unwrap();
+    put(&mut outbox, message(Priority::Updated, 1, 4000)).unwrap();
+    put(&mut outbox, message(Priority::Heatmap, 2, 20_000)).unwrap();
     for n in 3..100 {
-        let _ = outbox.put(message(Rank::Opened, n, 4000));
+        let _ = put(&mut outbox, message(Priority::Opened, n, 4000));
         let left = ids(&mut outbox);
         assert!(left.iter().map(|id| id.parse::<usize>().unwrap()).is_sorted(), "disk before memory: {left:?}");
         let gone = |id: &str| !left.contains(&id.to_owned());
@@ -51,8 +55,11 @@ fn room_is_made_from_heatmaps_then_updates_and_never_from_opened() {
     }
     let health = outbox.health();
     assert_eq!((health.dropped_heatmaps, health.dropped_updates, health.lost_opened), (1, 1, 0));
-    assert!(health.volatile > 0, "what the disk has no room for waits in memory");
-    assert!(outbox.put(message(Rank::Heatmap, 100, 4000)).is_err(), "a heatmap does not push out anything better");
+    assert!(health.in_memory > 0, "what the disk has no room for waits in memory");
+    assert!(
+        put(&mut outbox, message(Priority::Heatmap, 100, 4000)).is_err(),
+        "a heatmap does not push out anything better"
+    );
 }
 
 #[test]
@@ -65,7 +72,7 @@ fn a_damaged_file_is_set_aside_and_never_stops_the_start() {
         let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
         assert_eq!(trouble.is_some(), !bytes.is_empty(), "an empty file is a new outbox");
         assert_eq!(outbox.health().set_aside, u64::from(!bytes.is_empty()));
-        assert_eq!(outbox.put(message(Rank::Opened, n, 10)).unwrap(), Stored::OnDisk);
+        assert_eq!(put(&mut outbox, message(Priority::Opened, n, 10)).unwrap(), Stored::OnDisk);
         drop(outbox);
         std::fs::remove_file(&path).unwrap();
     }
@@ -97,7 +104,7 @@ fn another_programs_database_is_set_aside() {
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE message (x); CREATE TABLE other (y)").unwrap();
     let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
     assert!(trouble.is_some());
-    assert_eq!(outbox.put(message(Rank::Opened, 1, 10)).unwrap(), Stored::OnDisk);
+    assert_eq!(put(&mut outbox, message(Priority::Opened, 1, 10)).unwrap(), Stored::OnDisk);
 }
 
 #[test]
@@ -105,10 +112,10 @@ fn a_disk_that_refuses_loses_nothing_while_memory_has_room() {
     let (mut outbox, trouble) = Outbox::open(Path::new("/nowhere/at/all.sqlite"), Limits { max_bytes: 1 << 20 });
     assert!(trouble.unwrap().to_string().contains("/nowhere/at/all.sqlite"));
     for n in 0..3 {
-        assert_eq!(outbox.put(message(Rank::Opened, n, 100)).unwrap(), Stored::InMemory);
+        assert_eq!(put(&mut outbox, message(Priority::Opened, n, 100)).unwrap(), Stored::InMemory);
     }
     assert_eq!(ids(&mut outbox), ["0", "1", "2"]);
-    assert_eq!((outbox.health().volatile, outbox.health().failed_writes), (3, 3));
+    assert_eq!((outbox.health().in_memory, outbox.health().failed_writes), (3, 3));
     outbox.acked(&[-2]).unwrap();
     assert_eq!(ids(&mut outbox), ["0", "2"]);
 }
@@ -121,7 +128,7 @@ fn behaves_as_its_model() {
     let limits = Limits { max_bytes: SMALLEST };
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     let (mut outbox, _) = Outbox::open(&path, limits);
-    let mut model: BTreeMap<usize, Rank> = BTreeMap::new();
+    let mut model: BTreeMap<usize, Priority> = BTreeMap::new();
     for n in 0..400 {
         match rng.random_range(0..10) {
             0 => {
@@ -136,18 +143,19 @@ fn behaves_as_its_model() {
                 }
             }
             _ => {
-                let rank = [Rank::Heatmap, Rank::Updated, Rank::Closed, Rank::Opened][rng.random_range(0..4)];
-                if outbox.put(message(rank, n, rng.random_range(1..20_000))).is_ok() {
-                    model.insert(n, rank);
+                let priority =
+                    [Priority::Heatmap, Priority::Updated, Priority::Closed, Priority::Opened][rng.random_range(0..4)];
+                if put(&mut outbox, message(priority, n, rng.random_range(1..20_000))).is_ok() {
+                    model.insert(n, priority);
                 }
-                outbox.volatile.is_empty().then_some(()).expect("this mix never fills the disk with opened alone");
+                assert!(outbox.in_memory.is_empty(), "this mix never fills the disk with opened alone");
             }
         }
         let left: Vec<usize> = ids(&mut outbox).iter().map(|id| id.parse().unwrap()).collect();
         assert!(left.is_sorted(), "oldest first");
         assert!(left.iter().all(|id| model.contains_key(id)), "nothing comes back");
-        let gone: Vec<Rank> = model.iter().filter(|(id, _)| !left.contains(id)).map(|(_, r)| *r).collect();
-        assert!(!gone.contains(&Rank::Opened), "no opened is lost");
+        let gone: Vec<Priority> = model.iter().filter(|(id, _)| !left.contains(id)).map(|(_, r)| *r).collect();
+        assert!(!gone.contains(&Priority::Opened), "no opened is lost");
         model.retain(|id, _| left.contains(id));
         assert!(outbox.health().bytes <= limits.max_bytes);
         assert!(path.metadata().unwrap().len() <= limits.max_bytes);
@@ -159,17 +167,155 @@ fn a_disk_that_comes_back_at_the_end_takes_what_waits_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("later/o.sqlite");
     let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
-    assert_eq!(outbox.put(message(Rank::Opened, 0, 100)).unwrap(), Stored::InMemory);
+    assert_eq!(put(&mut outbox, message(Priority::Opened, 0, 100)).unwrap(), Stored::InMemory);
     std::fs::create_dir(dir.path().join("later")).unwrap();
     outbox.flush();
-    assert_eq!((outbox.health().volatile, outbox.health().lost_opened), (0, 0));
+    assert_eq!((outbox.health().in_memory, outbox.health().lost_opened), (0, 0));
     drop(outbox);
     assert_eq!(ids(&mut Outbox::open(&path, Limits { max_bytes: 1 << 20 }).0), ["0"]);
 
     let (mut outbox, _) = Outbox::open(Path::new("/nowhere/at/all.sqlite"), Limits { max_bytes: 1 << 20 });
-    outbox.put(message(Rank::Opened, 0, 100)).unwrap();
-    outbox.put(message(Rank::Heatmap, 0, 100)).unwrap();
+    put(&mut outbox, message(Priority::Opened, 0, 100)).unwrap();
+    put(&mut outbox, message(Priority::Heatmap, 0, 100)).unwrap();
     outbox.flush();
     let health = outbox.health();
-    assert_eq!((health.volatile, health.bytes, health.lost_opened, health.dropped_heatmaps), (0, 0, 1, 1));
+    assert_eq!((health.in_memory, health.bytes, health.lost_opened, health.dropped_heatmaps), (0, 0, 1, 1));
+}
+
+fn note(key: &str, value: Option<&str>) -> Note {
+    Note { key: key.into(), value: value.map(str::to_owned) }
+}
+
+#[test]
+fn a_note_is_on_disk_with_its_message_and_survives_a_disk_that_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later/o.sqlite");
+    let limits = Limits { max_bytes: 1 << 20 };
+    let (mut outbox, _) = Outbox::open(&path, limits);
+    outbox.put(vec![message(Priority::Opened, 0, 10)], vec![note("a", Some("1")), note("b", Some("2"))]);
+    outbox.put(vec![], vec![note("b", None)]);
+    assert_eq!(outbox.notes().unwrap(), [("a".to_owned(), "1".to_owned())].into());
+    std::fs::create_dir(dir.path().join("later")).unwrap();
+    outbox.flush();
+    drop(outbox);
+    let (outbox, _) = Outbox::open(&path, limits);
+    assert_eq!(outbox.notes().unwrap(), [("a".to_owned(), "1".to_owned())].into());
+}
+
+/// As the first agents wrote it: the statements are theirs, word for word.
+fn file_without_version(path: &Path) -> Connection {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(
+        "PRAGMA page_size=4096; PRAGMA journal_mode=WAL;
+         CREATE TABLE IF NOT EXISTS message (
+           id INTEGER PRIMARY KEY AUTOINCREMENT, rank INTEGER NOT NULL, topic TEXT NOT NULL, content_type TEXT NOT NULL,
+           event_id TEXT NOT NULL, payload BLOB NOT NULL) STRICT;
+         CREATE INDEX IF NOT EXISTS message_by_rank ON message (rank, id);
+         INSERT INTO message (rank, topic, content_type, event_id, payload) VALUES (3, 't', 'c', '7', x'0102'), (0, 't', 'c', '7', x'03');",
+    )
+    .unwrap();
+    db
+}
+
+#[test]
+fn an_outbox_from_before_versions_is_brought_up_to_date_with_all_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    drop(file_without_version(&path));
+    for _ in 0..2 {
+        let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+        assert!(trouble.is_none(), "{trouble:?}");
+        let waiting = outbox.pending(|_| false, 10, usize::MAX).unwrap();
+        assert_eq!(waiting.iter().map(|(_, m)| m.payload.clone()).collect::<Vec<_>>(), [vec![1, 2], vec![3]]);
+        assert_eq!(outbox.put(vec![], vec![note("k", Some("v"))]).len(), 0);
+        assert_eq!(outbox.notes().unwrap().len(), 1);
+    }
+    let version: i64 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
+/// Regression: such a table passed the start, failed every write, and was looked through again at each of them.
+#[test]
+fn a_table_that_lacks_a_column_is_set_aside_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE message (id INTEGER PRIMARY KEY, rank INTEGER, topic TEXT, event_id TEXT, payload BLOB)",
+        )
+        .unwrap();
+    let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    let trouble = trouble.unwrap().to_string();
+    assert!(
+        trouble.contains("(id rank topic event_id payload) where (id rank topic content_type event_id payload)"),
+        "{trouble}"
+    );
+    for n in 0..3 {
+        assert_eq!(put(&mut outbox, message(Priority::Opened, n, 10)).unwrap(), Stored::OnDisk);
+    }
+    let health = outbox.health();
+    assert_eq!((health.set_aside, health.failed_writes, health.in_memory), (1, 0, 0));
+}
+
+/// Somebody else alters the table while we have it open.
+#[test]
+fn a_table_that_changes_under_us_is_set_aside_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    Connection::open(&path).unwrap().execute_batch("ALTER TABLE message RENAME COLUMN topic TO subject").unwrap();
+    for n in 0..3 {
+        put(&mut outbox, message(Priority::Opened, n, 10)).unwrap();
+    }
+    let health = outbox.health();
+    assert_eq!((health.set_aside, health.in_memory), (1, 0), "{health:?}");
+    assert_eq!(ids(&mut outbox), ["1", "2", "0"], "the first was in memory meanwhile");
+}
+
+#[test]
+fn the_file_of_a_newer_agent_is_set_aside_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    let db = file_without_version(&path);
+    db.pragma_update(None, "user_version", 7).unwrap();
+    drop(db);
+    let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    let trouble = trouble.unwrap().to_string();
+    assert!(trouble.contains("a newer ckaad-edge wrote it: its schema is 7, this one knows up to 1"), "{trouble}");
+    assert_eq!(put(&mut outbox, message(Priority::Opened, 0, 10)).unwrap(), Stored::OnDisk);
+}
+
+/// Regression: a look set the journal mode and made our table in whatever file it was pointed at.
+#[test]
+fn to_look_changes_neither_the_file_nor_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    Connection::open(at("foreign"))
+        .unwrap()
+        .execute_batch("CREATE TABLE other (y); INSERT INTO other VALUES (1)")
+        .unwrap();
+    drop(file_without_version(&at("first")));
+    drop(Outbox::open(&at("closed #1?"), Limits { max_bytes: 1 << 20 }));
+    std::fs::write(at("text"), b"not a database, but long enough to look like one").unwrap();
+    std::fs::write(at("empty"), b"").unwrap();
+    let (mut open, _) = Outbox::open(&at("open"), Limits { max_bytes: 1 << 20 });
+    put(&mut open, message(Priority::Opened, 0, 10)).unwrap();
+    let state = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+        // The memory that open connections share is not what is stored.
+        entries
+            .filter(|p| !p.to_string_lossy().ends_with("-shm"))
+            .map(|p| (std::fs::read(&p).unwrap(), p))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = state();
+    assert!(Outbox::look(&at("foreign")).unwrap_err().to_string().contains("it is not an outbox of this agent"));
+    assert!(Outbox::look(&at("text")).unwrap_err().to_string().contains("not a database"));
+    assert!(Outbox::look(&at("nowhere")).is_err());
+    assert_eq!(Outbox::look(&at("first")).unwrap().waiting, 2);
+    assert_eq!(Outbox::look(&at("empty")).unwrap().waiting, 0);
+    assert_eq!(Outbox::look(&at("closed #1?")).unwrap().waiting, 0);
+    assert_eq!(Outbox::look(&at("open")).unwrap().waiting, 1, "beside a running agent, with what is in its log still");
+    assert_eq!(state(), before);
 }

@@ -11,13 +11,14 @@
 
 use super::flight::{Flight, Sent, gone};
 use super::link::{Event, Link, LinkError, MqttConfig, Outbound};
-use super::shared::SharedOutbox;
+use super::message::OutboxError;
+use super::store::{Batch, StoreHandle};
 use crate::events::{DevicePhase, DeviceState, Topics, to_json};
 use jiff::Timestamp;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
@@ -28,13 +29,13 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// How long the last words may take once the outbox is done with.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What the agent tells the session.
+/// What the agent asks of the session.
 #[derive(Debug)]
-enum Order {
+enum Request {
     /// The value of a retained topic is this from now on.
     Retain { topic: String, payload: Vec<u8> },
     /// Published if connected, else forgotten.
-    Volatile { topic: String, payload: Vec<u8> },
+    BestEffort { topic: String, payload: Vec<u8> },
     /// Ends once the outbox is empty.
     Drain,
     /// Ends once the outbox is empty, at the latest then.
@@ -52,28 +53,30 @@ pub struct Status {
 
 /// The agent's side of the session; cheap to clone.
 #[derive(Clone)]
-pub struct Handle {
-    orders: mpsc::UnboundedSender<Order>,
+pub struct SessionHandle {
+    requests: mpsc::UnboundedSender<Request>,
     status: watch::Receiver<Status>,
 }
 
-impl Handle {
+impl SessionHandle {
+    /// From now on the retained value of `topic`, said again at every connection.
     pub fn retain(&self, topic: String, payload: Vec<u8>) {
-        let _ = self.orders.send(Order::Retain { topic, payload });
+        let _ = self.requests.send(Request::Retain { topic, payload });
     }
 
-    pub fn volatile(&self, topic: String, payload: Vec<u8>) {
-        let _ = self.orders.send(Order::Volatile { topic, payload });
+    /// Publishes with QoS 0 if there is a connection; else it is forgotten.
+    pub fn best_effort(&self, topic: String, payload: Vec<u8>) {
+        let _ = self.requests.send(Request::BestEffort { topic, payload });
     }
 
     /// Ends the session when everything is acknowledged, however long it takes.
     pub fn drain(&self) {
-        let _ = self.orders.send(Order::Drain);
+        let _ = self.requests.send(Request::Drain);
     }
 
     /// Ends the session when everything is acknowledged, or after `deadline`; the rest stays in the outbox.
     pub fn stop(&self, deadline: Duration) {
-        let _ = self.orders.send(Order::Stop(Instant::now() + deadline));
+        let _ = self.requests.send(Request::Stop(Instant::now() + deadline));
     }
 
     pub fn status(&self) -> Status {
@@ -91,9 +94,9 @@ enum Ending {
 pub struct Session {
     config: MqttConfig,
     topics: Topics,
-    run: Uuid,
-    outbox: SharedOutbox,
-    orders: mpsc::UnboundedReceiver<Order>,
+    incarnation: Uuid,
+    store: StoreHandle,
+    requests: mpsc::UnboundedReceiver<Request>,
     status: watch::Sender<Status>,
     /// Latest value of every retained topic but the device's own.
     retained: BTreeMap<String, Vec<u8>>,
@@ -101,15 +104,23 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(config: MqttConfig, topics: Topics, run: Uuid, outbox: SharedOutbox) -> (Session, Handle) {
-        let (order_sender, orders) = mpsc::unbounded_channel();
+    pub fn new(config: MqttConfig, topics: Topics, incarnation: Uuid, store: StoreHandle) -> (Session, SessionHandle) {
+        let (sender, requests) = mpsc::unbounded_channel();
         let (status, status_receiver) = watch::channel(Status::default());
-        let session =
-            Session { config, topics, run, outbox, orders, status, retained: BTreeMap::new(), ending: Ending::No };
-        (session, Handle { orders: order_sender, status: status_receiver })
+        let session = Session {
+            config,
+            topics,
+            incarnation,
+            store,
+            requests,
+            status,
+            retained: BTreeMap::new(),
+            ending: Ending::No,
+        };
+        (session, SessionHandle { requests: sender, status: status_receiver })
     }
 
-    /// Runs until [`Handle::drain`] or [`Handle::stop`] is done with.
+    /// Runs until [`SessionHandle::drain`] or [`SessionHandle::stop`] is done with.
     pub async fn run(mut self) {
         let mut backoff = FIRST_BACKOFF;
         let mut last_trouble = String::new();
@@ -142,13 +153,13 @@ impl Session {
         }
     }
 
-    /// Between two connections: takes orders; true when it is time to end without one.
+    /// Between two connections: takes requests; true when it is time to end without one.
     async fn wait(&mut self, until: Instant) -> bool {
         loop {
             let end = match self.ending {
                 Ending::No => None,
                 // Nothing waits for the broker, only our last words do: they are not worth more than this.
-                Ending::Drain { since } => self.outbox.lock().is_empty().then_some(since + LAST_WORDS),
+                Ending::Drain { since } => (self.store.waiting() == 0).then_some(since + LAST_WORDS),
                 Ending::Stop { at } => Some(at),
             };
             if end.is_some_and(|at| Instant::now() >= at) {
@@ -160,29 +171,32 @@ impl Session {
                         return false;
                     }
                 }
-                Some(order) = self.orders.recv() => self.note(order, None).unwrap_or(()),
+                Some(request) = self.requests.recv() => {
+                    // Without a connection there is none that could break.
+                    let _ = self.note(request, None);
+                }
             }
         }
     }
 
-    /// Takes an order; on a connection the message goes out at once.
-    fn note(&mut self, order: Order, flight: Option<&mut Flight>) -> Result<(), LinkError> {
-        match order {
-            Order::Retain { topic, payload } => {
+    /// Takes a request; on a connection the message goes out at once.
+    fn note(&mut self, request: Request, flight: Option<&mut Flight>) -> Result<(), LinkError> {
+        match request {
+            Request::Retain { topic, payload } => {
                 self.retained.insert(topic.clone(), payload.clone());
                 flight.map_or(Ok(()), |f| f.hand_over(Sent::State, retained(topic, payload)))
             }
-            Order::Volatile { topic, payload } => flight.filter(|f| !f.congested()).map_or(Ok(()), |f| {
+            Request::BestEffort { topic, payload } => flight.filter(|f| !f.congested()).map_or(Ok(()), |f| {
                 let content_type = "application/json".into();
-                f.hand_over(Sent::Volatile, Outbound { topic, payload, content_type, ..Outbound::default() })
+                f.hand_over(Sent::BestEffort, Outbound { topic, payload, content_type, ..Outbound::default() })
             }),
-            Order::Drain => {
+            Request::Drain => {
                 if matches!(self.ending, Ending::No) {
                     self.ending = Ending::Drain { since: Instant::now() };
                 }
                 Ok(())
             }
-            Order::Stop(at) => {
+            Request::Stop(at) => {
                 self.ending = Ending::Stop { at };
                 Ok(())
             }
@@ -191,13 +205,16 @@ impl Session {
 
     fn device_state(&self, state: DevicePhase) -> Vec<u8> {
         let version = env!("CARGO_PKG_VERSION").into();
-        to_json(&DeviceState { state, version, since: Timestamp::now(), run: self.run })
+        to_json(&DeviceState { state, version, since: Timestamp::now(), run: self.incarnation })
     }
 
     /// Ok when the session has ended as it should.
     async fn connect_and_serve(&mut self) -> Result<(), LinkError> {
         let will = (self.topics.state(), self.device_state(DevicePhase::Offline));
-        let (link, mut events) = Link::open(&self.config, Some(will))?;
+        let config = self.config.clone();
+        // It reads the password and the certificates from the disk.
+        let opened = tokio::task::spawn_blocking(move || Link::open(&config, Some(will))).await;
+        let (link, mut events) = opened.map_err(|_| gone("the client could not be started"))??;
         let broker_limit = loop {
             let ending_at = self.ending_at();
             tokio::select! {
@@ -207,7 +224,7 @@ impl Session {
                     Some(_) => {}
                     None => return Err(gone("the client ended")),
                 },
-                Some(order) = self.orders.recv() => self.note(order, None)?,
+                Some(request) = self.requests.recv() => self.note(request, None)?,
                 () = until(ending_at) => {
                     tracing::warn!("there was no connection before the end; events wait in the outbox");
                     return Ok(());
@@ -224,12 +241,30 @@ impl Session {
         for (topic, payload) in &self.retained {
             flight.hand_over(Sent::State, retained(topic.clone(), payload.clone()))?;
         }
+        self.serve(flight, events).await
+    }
+
+    /// Publishes what the outbox holds until it is time to end, or the connection breaks.
+    async fn serve(&mut self, mut flight: Flight, mut events: mpsc::UnboundedReceiver<Event>) -> Result<(), LinkError> {
         // A broker may answer pings and acknowledge nothing, for ever: the client does not see that.
         let patience = self.config.keep_alive * 3;
         let mut silent_since = None;
+        // The disk may take its time for these two; the session goes on meanwhile.
+        let mut fetching: Option<oneshot::Receiver<Result<Batch, OutboxError>>> = None;
+        let mut deleting: Option<Deletion> = None;
+        // False once the outbox had nothing more than what is on its way.
+        let mut more = true;
         loop {
-            self.feed(&mut flight)?;
-            if self.finished(&flight) {
+            if more && fetching.is_none() && flight.unacknowledged() < WINDOW {
+                let room = WINDOW - flight.unacknowledged();
+                fetching = Some(self.store.pending(flight.held.clone(), room, WINDOW_BYTES));
+            }
+            if deleting.is_none() && !flight.undeleted.is_empty() && !flight.stuck {
+                let ids = std::mem::take(&mut flight.undeleted);
+                deleting = Some(Deletion { done: self.store.acked(ids.clone()), ids });
+            }
+            let idle = fetching.is_none() && deleting.is_none();
+            if self.finished(&flight, idle) {
                 return self.last_words(&mut flight, &mut events).await;
             }
             let ending_at = self.ending_at();
@@ -240,28 +275,43 @@ impl Session {
             }
             tokio::select! {
                 event = events.recv() => {
-                    let mut acked = Vec::new();
-                    let mut next = Some(event.ok_or_else(|| gone("the client ended"))?);
-                    let mut result = Ok(());
-                    while let Some(event) = next {
-                        if matches!(event, Event::Acked(..)) {
-                            silent_since = None;
-                        }
-                        result = flight.take(event, &mut acked);
-                        next = if result.is_ok() { events.try_recv().ok() } else { None };
+                    let event = event.ok_or_else(|| gone("the client ended"))?;
+                    if self.take_all(event, &mut events, &mut flight)? {
+                        silent_since = None;
                     }
-                    self.delete(&mut flight, &acked);
-                    result?;
                 }
-                Some(order) = self.orders.recv() => self.note(order, Some(&mut flight))?,
+                batch = answer(&mut fetching) => {
+                    more = self.publish(batch, &mut flight)?;
+                }
+                result = deleted(&mut deleting) => {
+                    self.note_deletion(deleting.take(), result, &mut flight);
+                    more = true;
+                }
+                Some(request) = self.requests.recv() => self.note(request, Some(&mut flight))?,
                 () = until(silent_since.map(|at| at + patience)) => {
                     let seconds = patience.as_secs();
                     return Err(gone(&format!("the broker has acknowledged nothing for {seconds} s")));
                 }
-                () = self.outbox.arrived() => {}
+                () = self.store.arrived() => more = true,
                 () = until(ending_at) => {}
             }
         }
+    }
+
+    /// Books `event` and all that came with it; true when the broker acknowledged something.
+    fn take_all(
+        &self,
+        event: Event,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+        flight: &mut Flight,
+    ) -> Result<bool, LinkError> {
+        let (mut next, mut acknowledged) = (Some(event), false);
+        while let Some(event) = next {
+            acknowledged |= matches!(event, Event::Acked(..));
+            flight.take(event)?;
+            next = events.try_recv().ok();
+        }
+        Ok(acknowledged)
     }
 
     fn ending_at(&self) -> Option<Instant> {
@@ -271,9 +321,13 @@ impl Session {
         }
     }
 
-    /// Everything is acknowledged, or time is up.
-    fn finished(&self, flight: &Flight) -> bool {
-        let delivered = || flight.unacknowledged() == 0 && (flight.refused > 0 || self.outbox.lock().is_empty());
+    /// Everything is acknowledged, or time is up. `idle`: nothing is asked of the disk.
+    fn finished(&self, flight: &Flight, idle: bool) -> bool {
+        let delivered = || {
+            // What the broker or the disk refuses on this connection is not waited for.
+            let given_up = flight.refused > 0 || flight.stuck;
+            idle && flight.unacknowledged() == 0 && (given_up || self.store.waiting() == 0)
+        };
         match self.ending {
             Ending::No => false,
             Ending::Drain { .. } => delivered(),
@@ -281,69 +335,49 @@ impl Session {
         }
     }
 
-    /// Fills the window from the outbox.
-    fn feed(&mut self, flight: &mut Flight) -> Result<(), LinkError> {
-        while flight.unacknowledged() < WINDOW {
-            let room = WINDOW - flight.unacknowledged();
-            let pending = self.outbox.lock().pending(|id| flight.held.contains(&id), room, WINDOW_BYTES);
-            let pending = pending.unwrap_or_else(|e| {
-                tracing::warn!("{e}");
-                Vec::new()
-            });
-            if pending.is_empty() {
-                return Ok(());
+    /// Hands what the outbox gave to the client; false when there was nothing.
+    fn publish(&self, batch: Result<Batch, OutboxError>, flight: &mut Flight) -> Result<bool, LinkError> {
+        let batch = batch.unwrap_or_else(|e| {
+            tracing::warn!("{e}");
+            Batch::new()
+        });
+        let any = !batch.is_empty();
+        for (id, message) in batch {
+            let bytes = message.payload.len() + message.topic.len() + message.content_type.len() + 256;
+            flight.held.insert(id);
+            if bytes > flight.max_packet_bytes {
+                let limit = flight.max_packet_bytes;
+                tracing::warn!(
+                    "a message of {bytes} bytes for {} was dropped: the broker takes {limit}",
+                    message.topic
+                );
+                self.store.count_oversize(1);
+                flight.undeleted.push(id);
+                continue;
             }
-            for (id, message) in pending {
-                let bytes = message.payload.len() + message.topic.len() + message.content_type.len() + 256;
-                if bytes > flight.max_packet_bytes {
-                    let limit = flight.max_packet_bytes;
-                    tracing::warn!(
-                        "a message of {bytes} bytes for {} was dropped: the broker takes {limit}",
-                        message.topic
-                    );
-                    if let Err(e) = self.outbox.lock().drop_oversize(id) {
-                        tracing::warn!("{e}");
-                        flight.held.insert(id);
-                        flight.refused += 1;
-                    }
-                    continue;
-                }
-                flight.held.insert(id);
-                flight.hand_over(
-                    Sent::Outbox(id),
-                    Outbound {
-                        topic: message.topic,
-                        payload: message.payload,
-                        at_least_once: true,
-                        retain: false,
-                        content_type: message.content_type,
-                        event_id: Some(message.event_id),
-                    },
-                )?;
-            }
+            let outbound = Outbound {
+                topic: message.topic,
+                payload: message.payload,
+                at_least_once: true,
+                retain: false,
+                content_type: message.content_type,
+                event_id: Some(message.event_id),
+            };
+            flight.hand_over(Sent::Outbox(id), outbound)?;
         }
-        Ok(())
+        Ok(any)
     }
 
-    fn delete(&self, flight: &mut Flight, acked: &[i64]) {
-        if acked.is_empty() {
-            return;
-        }
-        let stuck = flight.undeleted.len();
-        flight.undeleted.extend(acked);
-        match self.outbox.lock().acked(&flight.undeleted) {
-            Ok(()) => {
-                flight.refused -= stuck;
-                for id in flight.undeleted.drain(..) {
-                    flight.held.remove(&id);
-                }
-            }
-            // They stay held on this connection, so that a disk that refuses does not make us send in a circle.
+    fn note_deletion(&self, deletion: Option<Deletion>, result: Result<(), OutboxError>, flight: &mut Flight) {
+        let Some(Deletion { ids, .. }) = deletion else { return };
+        match result {
+            Ok(()) => ids.iter().for_each(|id| drop(flight.held.remove(id))),
+            // They stay held on this connection, so that a disk that refuses does not make us send in a circle; they are tried again
+            // with the next that is acknowledged.
             Err(e) => {
-                flight.refused += acked.len();
-                if stuck == 0 {
-                    tracing::warn!("{e}; what was delivered meanwhile may be delivered again after a restart");
-                }
+                flight.undeleted.extend(ids);
+                flight.stuck = true;
+                tracing::warn!("{e}; what was delivered meanwhile may be delivered again after a restart");
             }
         }
     }
@@ -355,18 +389,20 @@ impl Session {
         events: &mut mpsc::UnboundedReceiver<Event>,
     ) -> Result<(), LinkError> {
         flight.hand_over(Sent::State, retained(self.topics.state(), self.device_state(DevicePhase::Stopped)))?;
-        let mut acked = Vec::new();
         let words = async {
             while flight.states > 0 {
                 match events.recv().await {
-                    Some(event) => flight.take(event, &mut acked)?,
+                    Some(event) => flight.take(event)?,
                     None => break,
                 }
             }
             Ok::<(), LinkError>(())
         };
         let _ = timeout(LAST_WORDS, words).await;
-        self.delete(flight, &acked);
+        if !flight.undeleted.is_empty() {
+            // Nobody waits for the answer: the outbox closes behind it.
+            drop(self.store.acked(std::mem::take(&mut flight.undeleted)));
+        }
         flight.link.disconnect();
         let goodbye = async { while !matches!(events.recv().await, None | Some(Event::Down(_))) {} };
         let _ = timeout(Duration::from_millis(500), goodbye).await;
@@ -382,6 +418,33 @@ fn retained(topic: String, payload: Vec<u8>) -> Outbound {
         retain: true,
         content_type: "application/json".into(),
         event_id: None,
+    }
+}
+
+/// Messages that the broker has, on their way out of the outbox.
+struct Deletion {
+    ids: Vec<i64>,
+    done: oneshot::Receiver<Result<(), OutboxError>>,
+}
+
+/// The messages that were asked for, once they are there; never, if none were.
+async fn answer(fetching: &mut Option<oneshot::Receiver<Result<Batch, OutboxError>>>) -> Result<Batch, OutboxError> {
+    match fetching {
+        Some(receiver) => {
+            let batch = receiver.await;
+            *fetching = None;
+            // The outbox's thread has ended: the agent ends, too.
+            batch.unwrap_or_else(|_| Ok(Batch::new()))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What became of a deletion; never, if there is none.
+async fn deleted(deleting: &mut Option<Deletion>) -> Result<(), OutboxError> {
+    match deleting {
+        Some(Deletion { done, .. }) => done.await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
     }
 }
 

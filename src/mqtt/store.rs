@@ -1,138 +1,350 @@
-//! The outbox's file: how it is opened, how one message goes in, and what counts as damage. The rules are `outbox`'s.
+//! The outbox's thread. A disk can take any time for a write, so nobody who must go on (a camera's thread, the session, the watchdog) ever
+//! waits for it: they leave a request, and look at the answer when it is there.
+//!
+//! ```text
+//!  cameras ──put──► queue ─► thread (owns the Outbox, and with it SQLite) ─► receipt: on disk?
+//!  session ──pending, acked──►  │                                         ─► messages to send
+//!                               └─► waiting, health: the latest numbers, for whoever asks
+//! ```
+//!
+//! Everything that waits in the queue when the thread comes round goes into one transaction (group commit), so that a slow disk is
+//! asked to sync once, and not once a message. The queue is bounded by [`QUEUE_BYTES`]: beyond it heatmaps and updates are dropped and
+//! counted; an `opened` only beyond twice that.
 
-use super::outbox::{Limits, Message, Rank};
-use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use super::message::{Limits, Message, Note, OutboxError, Priority, Stored};
+use super::outbox::Outbox;
+use crate::events::OutboxHealth;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
 
-/// Length from which SQLite folds the write-ahead log back into the file.
-pub(super) const WAL_BYTES: u64 = 1 << 20;
-pub(super) const PAGE: u64 = 4096;
+/// What may wait in memory for the thread to come round.
+pub const QUEUE_BYTES: usize = 16 << 20;
+/// Most messages of one transaction.
+const GROUP: usize = 64;
 
-/// Damaged files that are kept for whoever wants to look into them.
-const KEPT: usize = 2;
+/// Messages in the order to send them, each with its id.
+pub(super) type Batch = Vec<(i64, Message)>;
 
-pub(super) fn connect(path: &Path, limits: Limits) -> rusqlite::Result<Connection> {
-    let db = Connection::open(path)?;
-    db.busy_timeout(Duration::from_secs(2))?;
-    // The page size counts only before the first write; synchronous=FULL is what "confirmed stored" rests on.
-    db.execute_batch(&format!(
-        "PRAGMA page_size={PAGE}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit={WAL_BYTES};
-         PRAGMA wal_autocheckpoint={}; PRAGMA max_page_count={};",
-        WAL_BYTES / PAGE,
-        limits.max_bytes / PAGE
-    ))?;
-    // Only a look at every page finds damage in the middle; the file is bounded, and this is once a start.
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-    if verdict != "ok" {
-        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(corrupt, Some(verdict)));
-    }
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS message (
-           id INTEGER PRIMARY KEY AUTOINCREMENT, rank INTEGER NOT NULL, topic TEXT NOT NULL, content_type TEXT NOT NULL,
-           event_id TEXT NOT NULL, payload BLOB NOT NULL) STRICT;
-         CREATE INDEX IF NOT EXISTS message_by_rank ON message (rank, id);",
-    )?;
-    Ok(db)
+enum Request {
+    Put { messages: Vec<Message>, notes: Vec<Note>, stored: oneshot::Sender<bool> },
+    Pending { skip: HashSet<i64>, count: usize, bytes: usize, answer: oneshot::Sender<Result<Batch, OutboxError>> },
+    Acked { ids: Vec<i64>, answer: oneshot::Sender<Result<(), OutboxError>> },
+    Oversize { messages: u64 },
+    Notes { answer: oneshot::Sender<Result<BTreeMap<String, String>, OutboxError>> },
+    Close { done: oneshot::Sender<()> },
 }
 
-/// Pages in use, in bytes: what `max_bytes` bounds.
-pub(super) fn used_bytes(db: &Connection) -> rusqlite::Result<u64> {
-    let pragma = |name: &str| db.query_row(&format!("PRAGMA {name}"), [], |r| r.get::<_, i64>(0));
-    Ok((pragma("page_count")? - pragma("freelist_count")?) as u64 * PAGE)
+#[derive(Default)]
+struct Shared {
+    /// Left with us, not yet taken by the thread.
+    queued: AtomicU64,
+    queued_bytes: AtomicUsize,
+    /// As the outbox counted when the thread last came round.
+    health: Mutex<OutboxHealth>,
+    /// Dropped because the queue was full.
+    dropped: Mutex<OutboxHealth>,
+    /// Wakes the session.
+    arrived: Notify,
 }
 
-pub(super) enum Insert {
-    Done { dropped: Vec<(Rank, u64)> },
-    NoRoom,
+/// Numbers only, valid after every statement: a lock poisoned by a panic elsewhere is taken as it is.
+fn lock(numbers: &Mutex<OutboxHealth>) -> MutexGuard<'_, OutboxHealth> {
+    numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One transaction: makes room by the room rule, then inserts.
-pub(super) fn insert(db: &mut Connection, limits: Limits, message: &Message) -> rusqlite::Result<Insert> {
-    let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    // A blob takes whole overflow pages, and the trees may split: four pages more than its bytes.
-    let needed = message.size().div_ceil(PAGE - 4) * PAGE + 4 * PAGE;
-    let mut dropped = Vec::new();
-    while used_bytes(&tx)? + needed > limits.max_bytes {
-        let highest = (message.rank as i64).min(Rank::Closed as i64);
-        let victim = tx
-            .prepare_cached("SELECT id, rank FROM message WHERE rank <= ?1 ORDER BY rank, id LIMIT 1")?
-            .query_row([highest], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?)))
-            .optional()?;
-        let Some((id, rank)) = victim else { return Ok(Insert::NoRoom) };
-        tx.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
-        dropped.push((rank_of(rank), 1));
-    }
-    tx.prepare_cached(
-        "INSERT INTO message (rank, topic, content_type, event_id, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![
-        message.rank as i64,
-        message.topic,
-        message.content_type,
-        message.event_id,
-        message.payload
-    ])?;
-    tx.commit()?;
-    Ok(Insert::Done { dropped })
-}
+/// Whether a message is safe, once the disk has said so.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<bool>);
 
-pub(super) fn rank_of(value: i64) -> Rank {
-    match value {
-        0 => Rank::Heatmap,
-        1 => Rank::Updated,
-        2 => Rank::Closed,
-        _ => Rank::Opened,
-    }
-}
-
-pub(super) fn is_damage(e: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    // A table of another shape is damage too: our columns are not there.
-    let foreign = |text: &str| {
-        text.contains("no such column") || text.contains("has no column") || text.contains("no such table")
-    };
-    match e {
-        rusqlite::Error::SqliteFailure(e, text) => {
-            matches!(e.code, DatabaseCorrupt | NotADatabase) || text.as_deref().is_some_and(foreign)
+impl Receipt {
+    /// None while the disk has not answered; true when everything that was put together is on it.
+    pub fn on_disk(&mut self) -> Option<bool> {
+        match self.0.try_recv() {
+            Ok(on_disk) => Some(on_disk),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(false),
         }
-        rusqlite::Error::SqlInputError { msg, .. } => foreign(msg),
-        rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..) => true,
-        _ => false,
     }
 }
 
-/// Renames the file and drops its log, which belongs to it alone.
-pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let stamp = jiff::Timestamp::now().as_millisecond();
-    let aside = with(&format!(".damaged-{stamp}"));
-    std::fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        let _ = std::fs::rename(with(suffix), with(&format!(".damaged-{stamp}{suffix}")));
-    }
-    forget_older(path);
-    Ok(aside)
+/// The way to the outbox; cheap to clone. The thread ends when it is closed, or when the last handle is dropped.
+#[derive(Clone)]
+pub struct StoreHandle {
+    requests: Sender<Request>,
+    shared: Arc<Shared>,
 }
 
-/// Keeps the newest [`KEPT`] damaged files: a disk that goes bad must not be filled with them.
-fn forget_older(path: &Path) {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let begin = format!("{name}.damaged-");
-    let names =
-        std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-    let stamp = |name: &str| name.strip_prefix(&begin)?.split('-').next()?.parse::<i64>().ok();
-    let ours: Vec<(i64, String)> = names.filter_map(|name| Some((stamp(&name)?, name))).collect();
-    let stamps: BTreeSet<i64> = ours.iter().map(|(stamp, _)| *stamp).collect();
-    let Some(oldest) = stamps.iter().rev().nth(KEPT - 1) else { return };
-    for (_, name) in ours.iter().filter(|(stamp, _)| stamp < oldest) {
-        let _ = std::fs::remove_file(folder.join(name));
+/// Resolves when the outbox's thread has ended, for whatever reason.
+pub type StoreEnded = oneshot::Receiver<()>;
+
+impl StoreHandle {
+    /// Starts the thread; it opens the file. What is wrong with the file is logged, and no reason not to start.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub fn open(path: PathBuf, limits: Limits) -> std::io::Result<(StoreHandle, StoreEnded)> {
+        let (requests, inbox) = channel();
+        let shared = Arc::new(Shared::default());
+        let (alive, ended) = oneshot::channel::<()>();
+        let of_thread = shared.clone();
+        std::thread::Builder::new().name("outbox".into()).spawn(move || {
+            // Dropped when the thread ends, also when it panics.
+            let _alive = alive;
+            if let Some(folder) = path.parent() {
+                // What is wrong with it, opening the file will say.
+                let _ = std::fs::create_dir_all(folder);
+            }
+            let (outbox, trouble) = Outbox::open(&path, limits);
+            if let Some(trouble) = trouble {
+                tracing::error!("{trouble}");
+            }
+            serve(outbox, &inbox, &of_thread);
+        })?;
+        Ok((StoreHandle { requests, shared }, ended))
+    }
+
+    /// Keeps `messages` until the broker has them, and `notes` for ever. Never waits; the receipt tells when they are on disk.
+    pub fn put(&self, mut messages: Vec<Message>, notes: Vec<Note>) -> Receipt {
+        let (stored, receipt) = oneshot::channel();
+        let queued = self.shared.queued_bytes.load(SeqCst);
+        let all = messages.len();
+        messages.retain(|message| {
+            let limit = if message.priority == Priority::Opened { 2 * QUEUE_BYTES } else { QUEUE_BYTES };
+            let room = queued + message.size() as usize <= limit;
+            if !room {
+                self.drop_at_the_queue(message.priority);
+            }
+            room
+        });
+        // One that was dropped was not stored: its receipt must not say so.
+        let stored = if messages.len() == all { stored } else { oneshot::channel().0 };
+        self.shared.queued.fetch_add(messages.len() as u64, SeqCst);
+        self.shared.queued_bytes.fetch_add(bytes(&messages), SeqCst);
+        self.send(Request::Put { messages, notes, stored });
+        Receipt(receipt)
+    }
+
+    fn drop_at_the_queue(&self, priority: Priority) {
+        let mut dropped = lock(&self.shared.dropped);
+        let first = *dropped == OutboxHealth::default();
+        match priority {
+            Priority::Heatmap => dropped.dropped_heatmaps += 1,
+            Priority::Updated | Priority::Closed => dropped.dropped_updates += 1,
+            Priority::Opened => dropped.lost_opened += 1,
+        }
+        if first || priority == Priority::Opened {
+            tracing::warn!(
+                "the disk is too slow for the outbox: a message ({priority:?}) was dropped; health counts them"
+            );
+        }
+    }
+
+    /// A request to a thread that has ended is answered by its dropped channel.
+    fn send(&self, request: Request) {
+        let _ = self.requests.send(request);
+    }
+
+    /// The oldest messages whose ids `skip` does not hold, as [`Outbox::pending`].
+    pub(super) fn pending(
+        &self,
+        skip: HashSet<i64>,
+        count: usize,
+        bytes: usize,
+    ) -> oneshot::Receiver<Result<Batch, OutboxError>> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request::Pending { skip, count, bytes, answer });
+        receiver
+    }
+
+    /// As [`Outbox::acked`].
+    pub(super) fn acked(&self, ids: Vec<i64>) -> oneshot::Receiver<Result<(), OutboxError>> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request::Acked { ids, answer });
+        receiver
+    }
+
+    /// As [`Outbox::count_oversize`].
+    pub(super) fn count_oversize(&self, messages: u64) {
+        self.send(Request::Oversize { messages });
+    }
+
+    /// Every note. Waits for the disk: at the start, where nothing else may begin before it is known.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn notes(&self) -> Result<BTreeMap<String, String>, OutboxError> {
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request::Notes { answer });
+        receiver.await.unwrap_or_else(|_| Ok(BTreeMap::new()))
+    }
+
+    /// Messages that the broker does not have yet.
+    pub fn waiting(&self) -> u64 {
+        // In this order: the thread counts a message into health before it takes it out of the queue.
+        let queued = self.shared.queued.load(SeqCst);
+        queued + lock(&self.shared.health).waiting
+    }
+
+    /// The latest numbers; nobody asks the disk for them.
+    pub fn health(&self) -> OutboxHealth {
+        let queued = self.shared.queued.load(SeqCst);
+        let dropped = *lock(&self.shared.dropped);
+        let counted = *lock(&self.shared.health);
+        OutboxHealth {
+            waiting: counted.waiting + queued,
+            in_memory: counted.in_memory + queued,
+            bytes: counted.bytes + self.shared.queued_bytes.load(SeqCst) as u64,
+            dropped_heatmaps: counted.dropped_heatmaps + dropped.dropped_heatmaps,
+            dropped_updates: counted.dropped_updates + dropped.dropped_updates,
+            lost_opened: counted.lost_opened + dropped.lost_opened,
+            ..counted
+        }
+    }
+
+    /// Resolves when something was put.
+    pub(super) async fn arrived(&self) {
+        self.shared.arrived.notified().await;
+    }
+
+    /// Stores what is left and ends the thread. False when the disk did not get that far within `patience`.
+    pub async fn close(&self, patience: Duration) -> bool {
+        let (done, closed) = oneshot::channel();
+        self.send(Request::Close { done });
+        tokio::time::timeout(patience, closed).await.is_ok()
+    }
+}
+
+fn bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|m| m.size() as usize).sum()
+}
+
+fn serve(mut outbox: Outbox, inbox: &Receiver<Request>, shared: &Shared) {
+    *lock(&shared.health) = outbox.health();
+    shared.arrived.notify_one();
+    let mut next = None;
+    while let Some(request) = next.take().or_else(|| inbox.recv().ok()) {
+        match request {
+            Request::Put { messages, notes, stored } => {
+                next = put_together(&mut outbox, inbox, shared, (messages, notes, stored));
+            }
+            Request::Pending { skip, count, bytes, answer } => {
+                // Whoever asked may have gone: the connection broke.
+                let _ = answer.send(outbox.pending(|id| skip.contains(&id), count, bytes));
+            }
+            Request::Acked { ids, answer } => {
+                let result = outbox.acked(&ids);
+                *lock(&shared.health) = outbox.health();
+                let _ = answer.send(result);
+            }
+            Request::Oversize { messages } => outbox.count_oversize(messages),
+            Request::Notes { answer } => drop(answer.send(outbox.notes())),
+            Request::Close { done } => {
+                outbox.flush();
+                *lock(&shared.health) = outbox.health();
+                drop(outbox);
+                let _ = done.send(());
+                return;
+            }
+        }
+        *lock(&shared.health) = outbox.health();
+    }
+    outbox.flush();
+}
+
+/// Stores `first` and every further put that waits, in one transaction. Gives back the request behind them.
+fn put_together(
+    outbox: &mut Outbox,
+    inbox: &Receiver<Request>,
+    shared: &Shared,
+    first: (Vec<Message>, Vec<Note>, oneshot::Sender<bool>),
+) -> Option<Request> {
+    let (mut messages, mut notes, stored) = first;
+    let mut receipts = vec![(messages.len(), stored)];
+    let mut behind = None;
+    while messages.len() < GROUP {
+        match inbox.try_recv() {
+            Ok(Request::Put { messages: more, notes: newer, stored }) => {
+                receipts.push((more.len(), stored));
+                messages.extend(more);
+                notes.extend(newer);
+            }
+            Ok(other) => {
+                behind = Some(other);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    let (count, size) = (messages.len() as u64, bytes(&messages));
+    let mut answers = outbox.put(messages, notes).into_iter();
+    for (messages, receipt) in receipts {
+        let mut on_disk = true;
+        for answer in answers.by_ref().take(messages) {
+            if let Err(why) = &answer {
+                tracing::debug!("{why}");
+            }
+            on_disk &= matches!(answer, Ok(Stored::OnDisk));
+        }
+        // Whoever put it need not be interested.
+        let _ = receipt.send(on_disk);
+    }
+    // First counted as waiting, then taken out of the queue: for a moment twice, never not at all.
+    *lock(&shared.health) = outbox.health();
+    shared.queued.fetch_sub(count, SeqCst);
+    shared.queued_bytes.fetch_sub(size, SeqCst);
+    shared.arrived.notify_one();
+    behind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(n: usize, priority: Priority, bytes: usize) -> Message {
+        let event_id = n.to_string();
+        Message { priority, topic: "t".into(), content_type: "c".into(), event_id, payload: vec![0; bytes] }
+    }
+
+    #[tokio::test]
+    async fn what_was_put_has_a_receipt_and_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("o.sqlite");
+        let limits = Limits { max_bytes: 1 << 20 };
+        let (store, ended) = StoreHandle::open(path.clone(), limits).unwrap();
+        let mut receipts: Vec<Receipt> =
+            (0..100).map(|n| store.put(vec![message(n, Priority::Opened, 10)], vec![])).collect();
+        assert!(store.waiting() >= 100, "counted from the moment on when it was put");
+        let note = Note { key: "k".into(), value: Some("v".into()) };
+        store.put(vec![], vec![note]);
+        assert!(store.close(Duration::from_secs(10)).await);
+        assert!(receipts.iter_mut().all(|r| r.on_disk() == Some(true)));
+        ended.await.unwrap_err();
+
+        let (store, _ended) = StoreHandle::open(path, limits).unwrap();
+        assert_eq!(store.notes().await.unwrap().get("k").map(String::as_str), Some("v"));
+        let batch = store.pending(HashSet::new(), 1000, usize::MAX).await.unwrap().unwrap();
+        let ids: Vec<String> = batch.iter().map(|(_, m)| m.event_id.clone()).collect();
+        assert_eq!(ids, (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+        store.acked(batch.iter().map(|(id, _)| *id).collect()).await.unwrap().unwrap();
+        assert_eq!((store.waiting(), store.health().waiting), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_full_drops_heatmaps_and_keeps_what_was_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _ended) = StoreHandle::open(dir.path().join("o"), Limits { max_bytes: 256 << 20 }).unwrap();
+        // As if the disk had not come round for long.
+        store.shared.queued_bytes.fetch_add(QUEUE_BYTES, SeqCst);
+        let mut event = store.put(vec![message(0, Priority::Opened, 100)], vec![]);
+        let mut picture = store.put(vec![message(0, Priority::Heatmap, 100)], vec![]);
+        assert!(store.close(Duration::from_secs(10)).await);
+        assert_eq!((event.on_disk(), picture.on_disk()), (Some(true), Some(false)));
+        let health = store.health();
+        assert_eq!((health.waiting, health.dropped_heatmaps, health.lost_opened), (1, 1, 0));
     }
 }

@@ -1,23 +1,23 @@
-//! Configuration in two stages: [`Raw`], what a person wrote, and [`Settings`], what runs.
+//! Configuration in two stages: [`FileConfig`], what a person wrote, and [`Settings`], what runs.
 //!
 //! ```text
-//! defaults ◄─ file (TOML) ◄─ environment CKAAD__SECTION__KEY ─► Raw ─checked─► Settings
+//! defaults ◄─ file (TOML) ◄─ environment CKAAD__SECTION__KEY ─► FileConfig ─checked─► Settings
 //! ```
 //! A key that nobody reads is an error that names the nearest one: a typo must not silently mean the default.
 
+mod file;
 mod nearest;
-mod raw;
 mod resolve;
 
-pub use raw::{Camera, PictureFormat, Raw, SourceKind};
+pub use file::{CameraTable, FileConfig, PictureFormat, SourceKind};
 pub use resolve::{CameraSettings, Settings};
 
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the configuration {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the configuration {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{path} is not valid TOML: {reason}")]
     Syntax { path: PathBuf, reason: String },
     #[error("unknown key `{key}` in {place}{}", .nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
@@ -28,29 +28,28 @@ pub enum ConfigError {
 
 /// JSON Schema of the configuration file.
 pub fn config_schema() -> serde_json::Value {
-    schemars::schema_for!(Raw).to_value()
+    schemars::schema_for!(FileConfig).to_value()
 }
 
 /// Prefix of the variables that override the file: `CKAAD__MQTT__HOST=broker`.
 const ENVIRONMENT: &str = "CKAAD";
 
-impl Raw {
+impl FileConfig {
     /// The file, with the process's environment over it.
     ///
     /// # Errors
     /// One sentence with the file and the key.
-    pub fn read(path: &Path) -> Result<Raw, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Raw::parse(&text, path, variables.filter(|(k, _)| k.starts_with("CKAAD__")).collect())
+        FileConfig::parse(&text, path, variables.filter(|(k, _)| k.starts_with("CKAAD__")).collect())
     }
 
-    /// As [`Raw::read`], from memory; `path` is for the sentences.
+    /// As [`FileConfig::read`], from memory; `path` is for the sentences.
     ///
     /// # Errors
-    /// As [`Raw::read`].
-    pub fn parse(text: &str, path: &Path, variables: Vec<(String, String)>) -> Result<Raw, ConfigError> {
+    /// As [`FileConfig::read`].
+    pub fn parse(text: &str, path: &Path, variables: Vec<(String, String)>) -> Result<FileConfig, ConfigError> {
         let place = path.display().to_string();
         let table: toml::Table = toml::from_str(text).map_err(|e| ConfigError::Syntax {
             path: path.to_owned(),

@@ -1,10 +1,10 @@
 use super::ConfigError;
-use super::raw::{Camera, Raw};
+use super::file::{CameraTable, FileConfig};
 use serde_json::Value;
 
 /// Holds every written key against the keys that there are; the first unknown one is an error with its nearest neighbour.
 pub(super) fn check(written: &Value, place: &str) -> Result<(), ConfigError> {
-    let known = serde_json::to_value(Raw::default()).expect("the defaults are plain data");
+    let known = serde_json::to_value(FileConfig::default()).expect("the defaults are plain data");
     walk(written, &known, "", place)
 }
 
@@ -13,7 +13,7 @@ fn walk(written: &Value, known: &Value, path: &str, place: &str) -> Result<(), C
     for (key, value) in written {
         let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         if path == "camera" {
-            let camera = serde_json::to_value(Camera::default()).expect("the defaults are plain data");
+            let camera = serde_json::to_value(CameraTable::default()).expect("the defaults are plain data");
             walk(value, &camera, &full, place)?;
             continue;
         }

@@ -1,8 +1,8 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
 use super::ConfigError;
-use super::raw::{Camera, Heatmap, Mqtt, Raw, SourceKind};
-use crate::capture::SourceConfig;
+use super::file::{CameraTable, FileConfig, Heatmap, Mqtt, SourceKind};
+use crate::capture::{Resource, SourceConfig};
 use crate::events::{Grouping, Topics};
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use sha2::{Digest, Sha256};
@@ -42,28 +42,28 @@ pub struct CameraSettings {
 impl Settings {
     /// # Errors
     /// One sentence with `place` (the file) and the key.
-    pub fn resolve(raw: &Raw, place: &Path) -> Result<Settings, ConfigError> {
+    pub fn resolve(file: &FileConfig, place: &Path) -> Result<Settings, ConfigError> {
         let bad = |key: &str, reason: String| ConfigError::Value {
             place: place.display().to_string(),
             reason: format!("`{key}` {reason}"),
         };
-        let device = &raw.device;
+        let device = &file.device;
         let prefix = match device.topic_prefix.as_str() {
             "" => format!("ckaad/{}/{}/{}", device.site, device.line, device.name),
             given => given.to_owned(),
         };
         let topics = Topics::new(&prefix).map_err(|e| bad("device", format!("is no good: {e}")))?;
-        let mqtt = mqtt(&raw.mqtt, &prefix, &bad)?;
-        if raw.outbox.path.as_os_str().is_empty() {
+        let mqtt = mqtt(&file.mqtt, &prefix, &bad)?;
+        if file.outbox.path.as_os_str().is_empty() {
             return Err(bad("outbox.path", "is empty; expected a file".into()));
         }
-        if raw.outbox.max_bytes < 1 << 20 {
-            return Err(bad("outbox.max_bytes", format!("is {}; expected 1048576 or more", raw.outbox.max_bytes)));
+        if file.outbox.max_bytes < 1 << 20 {
+            return Err(bad("outbox.max_bytes", format!("is {}; expected 1048576 or more", file.outbox.max_bytes)));
         }
-        log_filter(&raw.agent.log).map_err(|why| bad("agent.log", why))?;
+        log_filter(&file.agent.log).map_err(|why| bad("agent.log", why))?;
         let mut cameras = Vec::new();
-        let mut taken: HashMap<String, String> = HashMap::new();
-        for (name, written) in raw.camera.iter().filter(|(_, c)| c.enabled) {
+        let mut taken: HashMap<Resource, String> = HashMap::new();
+        for (name, written) in file.camera.iter().filter(|(_, c)| c.enabled) {
             let camera = camera(name, written, &bad)?;
             if let Some(resource) = camera.source.resource()
                 && let Some(other) = taken.insert(resource.clone(), name.clone())
@@ -78,17 +78,17 @@ impl Settings {
         if cameras.is_empty() {
             return Err(bad("camera", "has no enabled table; expected at least one [camera.NAME]".into()));
         }
-        let canonical = serde_json::to_vec(raw).expect("a configuration is plain data");
+        let canonical = serde_json::to_vec(file).expect("a configuration is plain data");
         Ok(Settings {
             topics,
             mqtt,
-            outbox_path: raw.outbox.path.clone(),
-            outbox_limits: Limits { max_bytes: raw.outbox.max_bytes },
+            outbox_path: file.outbox.path.clone(),
+            outbox_limits: Limits { max_bytes: file.outbox.max_bytes },
             cameras,
-            shutdown_deadline: Duration::from_millis(raw.agent.shutdown_deadline_ms),
-            health_interval: (raw.agent.health_interval_s > 0)
-                .then(|| Duration::from_secs(raw.agent.health_interval_s)),
-            log: raw.agent.log.clone(),
+            shutdown_deadline: Duration::from_millis(file.agent.shutdown_deadline_ms),
+            health_interval: (file.agent.health_interval_s > 0)
+                .then(|| Duration::from_secs(file.agent.health_interval_s)),
+            log: file.agent.log.clone(),
             digest: hex::encode(Sha256::digest(canonical)),
         })
     }
@@ -98,7 +98,7 @@ impl Settings {
     /// # Errors
     /// One sentence with the file and the key.
     pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        Settings::resolve(&Raw::read(path)?, path)
+        Settings::resolve(&FileConfig::read(path)?, path)
     }
 
     /// True when every source ends by itself.
@@ -116,25 +116,25 @@ fn log_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|e| format!("is {filter:?}, which is no filter: {e}"))
 }
 
-fn mqtt(raw: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) -> Result<MqttConfig, ConfigError> {
+fn mqtt(table: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) -> Result<MqttConfig, ConfigError> {
     let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
-    if raw.host.is_empty() {
+    if table.host.is_empty() {
         return Err(bad("mqtt.host", "is empty; expected the broker's name or address".into()));
     }
-    if raw.port == 0 {
+    if table.port == 0 {
         return Err(bad("mqtt.port", "is 0; expected 1 to 65535".into()));
     }
     // rumqttc asserts the lower bound; the protocol has 16 bits.
-    if !(5..=65_535).contains(&raw.keep_alive_s) {
-        return Err(bad("mqtt.keep_alive_s", format!("is {}; expected 5 to 65535", raw.keep_alive_s)));
+    if !(5..=65_535).contains(&table.keep_alive_s) {
+        return Err(bad("mqtt.keep_alive_s", format!("is {}; expected 5 to 65535", table.keep_alive_s)));
     }
-    if raw.max_packet_bytes < 64 << 10 {
-        return Err(bad("mqtt.max_packet_bytes", format!("is {}; expected 65536 or more", raw.max_packet_bytes)));
+    if table.max_packet_bytes < 64 << 10 {
+        return Err(bad("mqtt.max_packet_bytes", format!("is {}; expected 65536 or more", table.max_packet_bytes)));
     }
-    if raw.username.is_empty() && given(&raw.password_file).is_some() {
+    if table.username.is_empty() && given(&table.password_file).is_some() {
         return Err(bad("mqtt.password_file", "is given without `mqtt.username`".into()));
     }
-    let client = match (given(&raw.tls.client_cert_file), given(&raw.tls.client_key_file)) {
+    let client = match (given(&table.tls.client_cert_file), given(&table.tls.client_key_file)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => {
@@ -144,60 +144,63 @@ fn mqtt(raw: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) ->
             ));
         }
     };
-    if !raw.tls.enabled && (client.is_some() || given(&raw.tls.ca_file).is_some()) {
+    if !table.tls.enabled && (client.is_some() || given(&table.tls.ca_file).is_some()) {
         return Err(bad("mqtt.tls", "names files, but `mqtt.tls.enabled` is false".into()));
     }
-    let client_id = if raw.client_id.is_empty() { prefix.replace('/', "-") } else { raw.client_id.clone() };
+    let client_id = if table.client_id.is_empty() { prefix.replace('/', "-") } else { table.client_id.clone() };
     Ok(MqttConfig {
-        host: raw.host.clone(),
-        port: raw.port,
-        protocol: raw.protocol,
+        host: table.host.clone(),
+        port: table.port,
+        protocol: table.protocol,
         client_id,
-        username: (!raw.username.is_empty()).then(|| raw.username.clone()),
-        password_file: given(&raw.password_file),
-        tls: raw.tls.enabled.then(|| TlsFiles { ca: given(&raw.tls.ca_file), client }),
-        keep_alive: Duration::from_secs(raw.keep_alive_s),
-        connect_timeout: Duration::from_secs(raw.connect_timeout_s.max(1)),
-        reconnect_max: Duration::from_secs(raw.reconnect_max_s.max(1)),
-        max_packet_bytes: raw.max_packet_bytes,
+        username: (!table.username.is_empty()).then(|| table.username.clone()),
+        password_file: given(&table.password_file),
+        tls: table.tls.enabled.then(|| TlsFiles { ca: given(&table.tls.ca_file), client }),
+        keep_alive: Duration::from_secs(table.keep_alive_s),
+        connect_timeout: Duration::from_secs(table.connect_timeout_s.max(1)),
+        reconnect_max: Duration::from_secs(table.reconnect_max_s.max(1)),
+        max_packet_bytes: table.max_packet_bytes,
     })
 }
 
-fn camera(name: &str, raw: &Camera, bad: &impl Fn(&str, String) -> ConfigError) -> Result<CameraSettings, ConfigError> {
+fn camera(
+    name: &str,
+    table: &CameraTable,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<CameraSettings, ConfigError> {
     let key = |k: &str| format!("camera.{name}.{k}");
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
         let why = "is no name for a camera; expected up to 64 of a-z, 0-9, `-` and `_` (it becomes a topic level)";
         return Err(bad(&format!("camera.{name}"), why.into()));
     }
-    if !(raw.threshold.is_finite() && raw.threshold >= 0.0) {
-        return Err(bad(&key("threshold"), format!("is {}; expected 0 (the bundle's) or a score", raw.threshold)));
+    if !(table.threshold.is_finite() && table.threshold >= 0.0) {
+        return Err(bad(&key("threshold"), format!("is {}; expected 0 (the bundle's) or a score", table.threshold)));
     }
-    if !(1..=256).contains(&raw.threads) {
-        return Err(bad(&key("threads"), format!("is {}; expected 1 to 256", raw.threads)));
+    if !(1..=256).contains(&table.threads) {
+        return Err(bad(&key("threads"), format!("is {}; expected 1 to 256", table.threads)));
     }
-    if !(1..=100).contains(&raw.heatmap.jpeg_quality) {
-        return Err(bad(&key("heatmap.jpeg_quality"), format!("is {}; expected 1 to 100", raw.heatmap.jpeg_quality)));
+    if !(1..=100).contains(&table.heatmap.jpeg_quality) {
+        return Err(bad(&key("heatmap.jpeg_quality"), format!("is {}; expected 1 to 100", table.heatmap.jpeg_quality)));
     }
-    if !(16..=16_384).contains(&raw.heatmap.max_side) {
-        return Err(bad(&key("heatmap.max_side"), format!("is {}; expected 16 to 16384", raw.heatmap.max_side)));
+    if !(16..=16_384).contains(&table.heatmap.max_side) {
+        return Err(bad(&key("heatmap.max_side"), format!("is {}; expected 16 to 16384", table.heatmap.max_side)));
     }
-    if raw.source == SourceKind::Directory && raw.directory.path.as_os_str().is_empty() {
-        return Err(bad(&key("directory.path"), "is empty; expected a directory of images".into()));
-    }
+    let source = match table.source {
+        SourceKind::Camera => SourceConfig::Camera(table.device.clone()),
+        SourceKind::Directory => SourceConfig::Directory(table.directory.clone()),
+        SourceKind::Synthetic => SourceConfig::Synthetic(table.synthetic.clone()),
+    };
+    source.check().map_err(|wrong| bad(&key(wrong.key), wrong.reason))?;
     Ok(CameraSettings {
         name: name.to_owned(),
-        bundle: raw.bundle.clone(),
-        source: match raw.source {
-            SourceKind::Camera => SourceConfig::Camera(raw.device.clone()),
-            SourceKind::Directory => SourceConfig::Directory(raw.directory.clone()),
-            SourceKind::Synthetic => SourceConfig::Synthetic(raw.synthetic.clone()),
-        },
-        threshold: (raw.threshold > 0.0).then_some(raw.threshold),
-        threads: raw.threads,
-        grouping: raw.grouping,
-        close_after: raw.close_after.max(1),
-        results: raw.results,
-        heatmap: raw.heatmap.clone(),
+        bundle: table.bundle.clone(),
+        source,
+        threshold: (table.threshold > 0.0).then_some(table.threshold),
+        threads: table.threads,
+        grouping: table.grouping,
+        close_after: table.close_after.max(1),
+        results: table.results,
+        heatmap: table.heatmap.clone(),
     })
 }

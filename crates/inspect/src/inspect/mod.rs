@@ -16,6 +16,7 @@ mod verdict;
 
 pub use calibrate::{CalibrationError, calibrate};
 pub use golden::{GoldenResult, golden_answer};
+pub use regions::MAX_REGIONS;
 pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 

@@ -4,7 +4,7 @@ use image::{GrayImage, Luma};
 use imageproc::region_labelling::{Connectivity, connected_components};
 
 /// More than these are not told apart by a person, and would only lengthen the event.
-const MAX_REGIONS: usize = 16;
+pub const MAX_REGIONS: usize = 16;
 
 /// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing reaches the
 /// threshold (a score over many pixels can), the map's largest pixel stands for the region.

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Raw {
+pub struct FileConfig {
     pub device: Device,
     pub mqtt: Mqtt,
     pub outbox: Outbox,
     pub agent: Agent,
     /// One table a camera, `[camera.NAME]`.
-    pub camera: BTreeMap<String, Camera>,
+    pub camera: BTreeMap<String, CameraTable>,
 }
 
 /// Who this is.
@@ -143,7 +143,7 @@ pub enum PictureFormat {
 /// One camera: where its frames come from, what judges them, and what is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Camera {
+pub struct CameraTable {
     pub enabled: bool,
     /// The model's file.
     pub bundle: PathBuf,
@@ -165,9 +165,9 @@ pub struct Camera {
     pub synthetic: SyntheticConfig,
 }
 
-impl Default for Camera {
+impl Default for CameraTable {
     fn default() -> Self {
-        Camera {
+        CameraTable {
             enabled: true,
             bundle: "/var/lib/ckaad/model.ckaad".into(),
             source: SourceKind::Camera,

@@ -1,0 +1,322 @@
+//! One camera's thread: source → inspector → events → outbox.
+//!
+//! It never waits for a disk or a network. What it hands to the outbox comes with a receipt, and only when the disk has answered may the
+//! source forget the frame (a hot folder: dispose of the file).
+
+use super::config::{CameraSettings, PictureFormat};
+use super::progress::{CameraProgress, CameraReport};
+use crate::capture::{Condition, Next, Source};
+use crate::events::{
+    Anomaly, CameraPhase, CameraState, Change, ChangeKind, CloudEvent, FrameResult, Grouper, Grouping, ModelRef,
+    Sighting, Stamp, Topics, to_json,
+};
+use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
+use ckaad_inspect::imaging::{self, Frame};
+use ckaad_inspect::{Inspector, Verdict};
+use jiff::Timestamp;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Sees every judged frame, in the camera's thread: the demo measures with it.
+pub type Observer = Arc<dyn Fn(&Frame, &Verdict) + Send + Sync>;
+
+/// How often the camera's state is published while nothing changes, for its frame rate.
+const STATE_EVERY: Duration = Duration::from_secs(30);
+/// After so many frames in a row that the network could not judge, the camera counts as not inspected.
+const FAILURES: u32 = 5;
+/// How long the end waits for the disk to answer for the last frames; a hot folder's files would else be judged again.
+const LAST_RECEIPTS: Duration = Duration::from_secs(2);
+
+/// The ways out of the agent, which all cameras share.
+#[derive(Clone)]
+pub(super) struct Publisher {
+    pub topics: Topics,
+    pub store: StoreHandle,
+    pub session: SessionHandle,
+    /// Of this start of the agent.
+    pub incarnation: Uuid,
+    pub config_digest: String,
+}
+
+impl Publisher {
+    /// Hands an anomaly event to the outbox, together with what is to be known of its incident after a restart.
+    fn event(&self, kind: ChangeKind, data: Anomaly, keep_incident: bool) -> (String, Receipt) {
+        let key = format!("{INCIDENT_NOTE}{}", data.camera);
+        let notes = match kind {
+            ChangeKind::Closed => vec![Note { key, value: None }],
+            _ if keep_incident => vec![Note { key, value: Some(String::from_utf8_lossy(&to_json(&data)).into()) }],
+            _ => vec![],
+        };
+        let topic = self.topics.anomaly(&data.camera);
+        let event = CloudEvent::anomaly(self.topics.prefix(), kind, data);
+        let event_id = event.id.to_string();
+        let message = Message {
+            priority: match kind {
+                ChangeKind::Opened => Priority::Opened,
+                ChangeKind::Updated => Priority::Updated,
+                ChangeKind::Closed => Priority::Closed,
+            },
+            topic,
+            content_type: "application/json".into(),
+            event_id: event_id.clone(),
+            payload: to_json(&event),
+        };
+        (event_id, self.store.put(vec![message], notes))
+    }
+
+    /// Closes an incident of the last start that no camera takes up again.
+    pub(super) fn close_orphan(&self, last: Anomaly, reason: &str) {
+        tracing::info!(camera = last.camera, "the incident {} is closed: {reason}", last.incident);
+        let stamp = Stamp { incarnation: self.incarnation, sequence: 0 };
+        // Stored before anything else of this start is: nobody waits for it.
+        drop(self.event(ChangeKind::Closed, last.closed(reason, stamp), false));
+    }
+}
+
+/// Begins the key of the note that holds a camera's open incident: the [`Anomaly`] that was said last, as JSON.
+pub(super) const INCIDENT_NOTE: &str = "incident/";
+
+/// Everything that a camera's thread works with.
+pub(super) struct CameraPipeline {
+    pub settings: CameraSettings,
+    pub source: Box<dyn Source>,
+    pub inspector: Inspector,
+    pub model: ModelRef,
+    pub publisher: Publisher,
+    /// What was said last of an incident that was open when the agent ended.
+    pub open_incident: Option<Anomaly>,
+    /// Set when the agent is to end.
+    pub stop: Arc<AtomicBool>,
+    pub progress: Arc<CameraProgress>,
+    pub observer: Option<Observer>,
+}
+
+/// What changes from frame to frame.
+struct State {
+    /// Frames in a row that could not be judged.
+    failures: u32,
+    grouper: Grouper,
+    /// Of the next event.
+    sequence: u64,
+    /// What was said last of the open incident.
+    last: Option<Anomaly>,
+    phase: CameraPhase,
+    reason: String,
+    since: Timestamp,
+    said_at: Instant,
+    said_judged: u64,
+    /// Frames whose events the disk has not answered for, by their sequence.
+    receipts: VecDeque<(u64, Receipt)>,
+}
+
+impl CameraPipeline {
+    /// Runs until the source ends or the stop flag is set.
+    pub(super) fn run(mut self) -> CameraReport {
+        let last = self.open_incident.take();
+        let mut state = State {
+            failures: 0,
+            grouper: Grouper::new(
+                self.settings.grouping,
+                self.settings.close_after,
+                last.as_ref().map(Anomaly::incident),
+            ),
+            sequence: 0,
+            last,
+            phase: CameraPhase::Starting,
+            reason: String::new(),
+            since: Timestamp::now(),
+            said_at: Instant::now(),
+            said_judged: 0,
+            receipts: VecDeque::new(),
+        };
+        self.say_state(&mut state);
+        let ended = loop {
+            if self.stop.load(Relaxed) {
+                break false;
+            }
+            match self.source.next() {
+                Next::Frame(frame) => self.judge(&frame, &mut state),
+                Next::Idle => {}
+                Next::Skipped(why) => self.skip(&why.to_string()),
+                Next::Condition(condition) => self.condition(condition, &mut state),
+                Next::End => break true,
+            }
+            self.release_stored(&mut state);
+            if state.said_at.elapsed() >= STATE_EVERY {
+                self.say_state(&mut state);
+            }
+            self.progress.set_dropped(self.source.dropped());
+            // A model that fails is no progress: the watchdog starts us anew.
+            if state.failures < FAILURES {
+                self.progress.went_round();
+            }
+        };
+        self.finish(ended, state)
+    }
+
+    /// `ended`: the source has given its last frame, so no frame will close an open incident; a stop leaves it open for the next start.
+    fn finish(&mut self, ended: bool, mut state: State) -> CameraReport {
+        let why = if ended { "the source ended" } else { "the agent stopped" };
+        if ended
+            && let Some(change) = state.grouper.close()
+            && let Some(last) = state.last.take()
+        {
+            let stamp = self.stamp(&mut state);
+            drop(self.publisher.event(change.kind, last.closed(why, stamp), false));
+        }
+        let begun = Instant::now();
+        while !state.receipts.is_empty() && begun.elapsed() < LAST_RECEIPTS {
+            std::thread::sleep(Duration::from_millis(5));
+            self.release_stored(&mut state);
+        }
+        self.enter(CameraPhase::Disabled, why.into(), &mut state);
+        self.progress.ended(why)
+    }
+
+    /// Tells the source which frames it may forget: those whose events are on disk. What the disk did not take stays with the source.
+    fn release_stored(&mut self, state: &mut State) {
+        while let Some((sequence, receipt)) = state.receipts.front_mut() {
+            let Some(on_disk) = receipt.on_disk() else { return };
+            let sequence = *sequence;
+            state.receipts.pop_front();
+            if on_disk {
+                self.release(sequence);
+            }
+        }
+    }
+
+    fn release(&mut self, sequence: u64) {
+        if let Err(why) = self.source.judged(sequence) {
+            tracing::warn!(camera = self.settings.name, "{why}");
+        }
+    }
+
+    fn skip(&self, why: &str) {
+        self.progress.skipped();
+        tracing::warn!(camera = self.settings.name, "{why}; it was skipped");
+    }
+
+    /// The model could not judge a frame: told for each at first, then once for all.
+    fn failed(&self, why: &str, state: &mut State) {
+        state.failures = state.failures.saturating_add(1);
+        if state.failures < FAILURES {
+            return self.skip(why);
+        }
+        self.progress.skipped();
+        if state.failures == FAILURES {
+            let reason = format!("{FAILURES} frames in a row could not be judged, this is the last: {why}");
+            tracing::error!(camera = self.settings.name, "{reason}");
+            self.enter(CameraPhase::Disabled, reason, state);
+        }
+    }
+
+    fn judge(&mut self, frame: &Frame, state: &mut State) {
+        let begun = Instant::now();
+        let verdict = match self.inspector.inspect(&frame.image) {
+            Ok(verdict) => verdict,
+            Err(why) => return self.failed(&format!("the frame {} could not be judged: {why}", frame.id), state),
+        };
+        let took = begun.elapsed();
+        if std::mem::take(&mut state.failures) >= FAILURES || state.phase == CameraPhase::Starting {
+            self.condition(Condition::Running, state);
+        }
+        let defective = verdict.is_defective();
+        self.progress.judged(took, defective, frame.truth.as_ref());
+        if let Some(observer) = &self.observer {
+            observer(frame, &verdict);
+        }
+        let change = state.grouper.judge(defective, verdict.score);
+        let receipt = change.map(|change| self.publish(change, frame, &verdict, state));
+        if self.settings.results {
+            let result = FrameResult {
+                frame_id: frame.id.clone(),
+                captured_at: frame.captured_at,
+                score: verdict.score,
+                threshold: verdict.threshold,
+                defective,
+                inspect_ms: took.as_secs_f64() * 1000.0,
+            };
+            let publisher = &self.publisher;
+            publisher.session.best_effort(publisher.topics.result(&self.settings.name), to_json(&result));
+        }
+        match receipt {
+            Some(receipt) => state.receipts.push_back((frame.sequence, receipt)),
+            None => self.release(frame.sequence),
+        }
+    }
+
+    /// Numbers an event.
+    fn stamp(&self, state: &mut State) -> Stamp {
+        let stamp = Stamp { incarnation: self.publisher.incarnation, sequence: state.sequence };
+        state.sequence += 1;
+        stamp
+    }
+
+    /// The event first, its heatmap behind it. The receipt is the event's; a heatmap may be lost to make room.
+    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, state: &mut State) -> Receipt {
+        let name = &self.settings.name;
+        let heatmap = self.settings.heatmap.enabled && change.kind == ChangeKind::Opened;
+        let (model, config_digest) = (&self.model, &self.publisher.config_digest);
+        let sighting = Sighting { camera: name, frame, verdict, model, config_digest, heatmap };
+        let data = Anomaly::new(change, &sighting, self.stamp(state));
+        let (score, threshold) = (verdict.score, verdict.threshold);
+        tracing::info!(camera = name, frame = frame.id, score, threshold, "{:?}", change.kind);
+        let groups = self.settings.grouping == Grouping::Incident;
+        state.last = (groups && change.kind != ChangeKind::Closed).then(|| data.clone());
+        let (event_id, receipt) = self.publisher.event(change.kind, data, groups);
+        if heatmap {
+            match self.picture(frame, verdict) {
+                Ok((content_type, payload)) => {
+                    let (priority, topic) = (Priority::Heatmap, self.publisher.topics.heatmap(name));
+                    let message = Message { priority, topic, content_type: content_type.into(), event_id, payload };
+                    drop(self.publisher.store.put(vec![message], vec![]));
+                }
+                Err(why) => tracing::warn!(camera = name, "the heatmap of {} could not be made: {why}", frame.id),
+            }
+        }
+        receipt
+    }
+
+    fn picture(&self, frame: &Frame, verdict: &Verdict) -> image::ImageResult<(&'static str, Vec<u8>)> {
+        let heatmap = &self.settings.heatmap;
+        let picture = ckaad_inspect::heatmap(&frame.image, verdict, heatmap.max_side);
+        Ok(match heatmap.format {
+            PictureFormat::Png => ("image/png", imaging::encode_png(&picture)?),
+            PictureFormat::Jpeg => ("image/jpeg", imaging::encode_jpeg(&picture, heatmap.jpeg_quality)?),
+        })
+    }
+
+    fn condition(&self, condition: Condition, state: &mut State) {
+        let (phase, reason) = match condition {
+            Condition::Running => (CameraPhase::Running, String::new()),
+            Condition::Stalled(why) => (CameraPhase::Stalled, why),
+            Condition::Frozen(why) => (CameraPhase::Frozen, why),
+            Condition::Unplugged(why) => (CameraPhase::Unplugged, why),
+        };
+        match phase {
+            CameraPhase::Running => tracing::info!(camera = self.settings.name, "the camera runs"),
+            _ => tracing::warn!(camera = self.settings.name, "{reason}"),
+        }
+        self.enter(phase, reason, state);
+    }
+
+    fn enter(&self, phase: CameraPhase, reason: String, state: &mut State) {
+        (state.phase, state.reason, state.since) = (phase, reason, Timestamp::now());
+        self.say_state(state);
+    }
+
+    fn say_state(&self, state: &mut State) {
+        let judged = self.progress.health().judged;
+        let seconds = state.said_at.elapsed().as_secs_f64();
+        let fps = if seconds > 0.5 { (judged - state.said_judged) as f64 / seconds } else { 0.0 };
+        (state.said_at, state.said_judged) = (Instant::now(), judged);
+        self.progress.set_phase(state.phase, &state.reason);
+        let (phase, reason, since) = (state.phase, state.reason.clone(), state.since);
+        let said = CameraState { state: phase, reason, fps, since, model: self.model.clone() };
+        let publisher = &self.publisher;
+        publisher.session.retain(publisher.topics.camera_state(&self.settings.name), to_json(&said));
+    }
+}

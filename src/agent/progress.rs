@@ -1,0 +1,200 @@
+//! What others may see of a camera's thread while it runs: health, the watchdog, systemd's status line, the closing report.
+
+use super::quantile;
+use crate::events::{CameraHealth, CameraPhase};
+use ckaad_inspect::imaging::Truth;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Times kept for the median: those of the last frames.
+const TIMES: usize = 4096;
+
+/// The counts of one camera. Its thread writes them, everybody else reads.
+#[derive(Debug)]
+pub(super) struct CameraProgress {
+    pub name: String,
+    rounds: AtomicU64,
+    judged: AtomicU64,
+    defective: AtomicU64,
+    skipped: AtomicU64,
+    dropped: AtomicU64,
+    inspect_us: AtomicU64,
+    ended: AtomicBool,
+    more: Mutex<More>,
+    /// Wakes whoever waits for a change of phase; shared by all cameras.
+    phase_changed: Arc<Notify>,
+}
+
+/// What does not fit into a number.
+#[derive(Debug)]
+struct More {
+    /// Milliseconds of the last frames; the oldest is overwritten.
+    times: Vec<f64>,
+    oldest: usize,
+    truth: Option<Confusion>,
+    phase: CameraPhase,
+    reason: String,
+}
+
+impl CameraProgress {
+    pub(super) fn new(name: &str, phase_changed: Arc<Notify>) -> CameraProgress {
+        let (phase, reason) = (CameraPhase::Starting, String::new());
+        CameraProgress {
+            name: name.to_owned(),
+            rounds: AtomicU64::new(0),
+            judged: AtomicU64::new(0),
+            defective: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            inspect_us: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            more: Mutex::new(More { times: Vec::new(), oldest: 0, truth: None, phase, reason }),
+            phase_changed,
+        }
+    }
+
+    /// Valid after every statement, so a lock poisoned by a panic elsewhere is taken as it is.
+    fn more(&self) -> MutexGuard<'_, More> {
+        self.more.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The source was asked, and if there was a frame it was judged.
+    pub(super) fn went_round(&self) {
+        self.rounds.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds.load(Relaxed)
+    }
+
+    pub(super) fn judged(&self, took: Duration, defective: bool, truth: Option<&Truth>) {
+        self.judged.fetch_add(1, Relaxed);
+        self.defective.fetch_add(u64::from(defective), Relaxed);
+        self.inspect_us.fetch_add(took.as_micros() as u64, Relaxed);
+        let mut more = self.more();
+        let ms = took.as_secs_f64() * 1000.0;
+        if more.times.len() < TIMES {
+            more.times.push(ms);
+        } else {
+            let oldest = more.oldest;
+            more.times[oldest] = ms;
+            more.oldest = (oldest + 1) % TIMES;
+        }
+        if let Some(truth) = truth {
+            more.truth.get_or_insert_default().count(truth, defective);
+        }
+    }
+
+    pub(super) fn skipped(&self) {
+        self.skipped.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn set_dropped(&self, frames: u64) {
+        self.dropped.store(frames, Relaxed);
+    }
+
+    pub(super) fn set_phase(&self, phase: CameraPhase, reason: &str) {
+        let mut more = self.more();
+        if more.phase != phase || more.reason != reason {
+            (more.phase, more.reason) = (phase, reason.to_owned());
+            self.phase_changed.notify_one();
+        }
+    }
+
+    /// True once it was judged a first time, or it was said why not.
+    pub(super) fn has_started(&self) -> bool {
+        self.more().phase != CameraPhase::Starting
+    }
+
+    /// For systemd's status line: `cam0 runs`, or the name and the trouble.
+    pub(super) fn status(&self) -> String {
+        let more = self.more();
+        match more.phase {
+            CameraPhase::Starting => format!("{} starts", self.name),
+            CameraPhase::Running => format!("{} runs", self.name),
+            _ => format!("{}: {}", self.name, more.reason),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    pub(super) fn health(&self) -> CameraHealth {
+        let judged = self.judged.load(Relaxed);
+        CameraHealth {
+            name: self.name.clone(),
+            judged,
+            defective: self.defective.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            mean_inspect_ms: self.inspect_us.load(Relaxed) as f64 / 1000.0 / judged.max(1) as f64,
+        }
+    }
+
+    /// The thread has ended as it should.
+    pub(super) fn ended(&self, why: &str) -> CameraReport {
+        self.ended.store(true, Relaxed);
+        let mut more = self.more();
+        CameraReport {
+            health: self.health(),
+            median_inspect_ms: quantile(&mut more.times, 0.5),
+            truth: more.truth,
+            why: why.into(),
+        }
+    }
+}
+
+/// What a camera's thread did, once it has ended.
+#[derive(Clone, Debug)]
+pub struct CameraReport {
+    pub health: CameraHealth,
+    /// Of the last frames, from the image to the verdict.
+    pub median_inspect_ms: f64,
+    /// Alerts against what the source knew, when it knew.
+    pub truth: Option<Confusion>,
+    pub why: String,
+}
+
+/// Frames by truth and verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confusion {
+    pub hits: u64,
+    pub misses: u64,
+    pub false_alarms: u64,
+    pub quiet: u64,
+}
+
+impl Confusion {
+    fn count(&mut self, truth: &Truth, alerted: bool) {
+        match (truth.is_defective(), alerted) {
+            (true, true) => self.hits += 1,
+            (true, false) => self.misses += 1,
+            (false, true) => self.false_alarms += 1,
+            (false, false) => self.quiet += 1,
+        }
+    }
+}
+
+impl std::fmt::Display for CameraReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let h = &self.health;
+        write!(
+            f,
+            "{}: {} frames judged, {} defective, {} skipped, {} dropped",
+            h.name, h.judged, h.defective, h.skipped, h.dropped
+        )?;
+        write!(f, ", {:.1} ms a frame (median)", self.median_inspect_ms)?;
+        if let Some(Confusion { hits, misses, false_alarms, quiet }) = self.truth {
+            write!(
+                f,
+                "; of {} defective by label {hits} alerted, of {} good {false_alarms} alerted",
+                hits + misses,
+                false_alarms + quiet
+            )?;
+        }
+        write!(f, "; {}", self.why)
+    }
+}
