@@ -6,7 +6,7 @@ use crate::features::FeatureError;
 use crate::methods::ckaad::{Kind, Trainer};
 use crate::run::Validation;
 use crate::select::{self, HeldOut, Term};
-use ckaad_inspect::engine::AnomalyMap;
+use ndarray::Array2;
 
 /// A line of the log.
 pub fn line(v: &Validation) -> String {
@@ -41,14 +41,14 @@ pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> 
     let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
     let normal = errors.len();
     if parts.validation_anomalous.is_empty() {
-        let mean = |m: &AnomalyMap| m.values.iter().sum::<f32>() / m.values.len() as f32;
+        let mean = |m: &Array2<f32>| m.iter().sum::<f32>() / m.len() as f32;
         return Ok(-f64::from(errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
     }
     let (more_errors, more_energies) = maps(&parts.validation_anomalous, trainer, config)?;
     errors.extend(more_errors);
     energies.extend(more_energies);
-    let (width, height) = (config.input.width as usize, config.input.height as usize);
-    let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
+    let size = (config.input.height as usize, config.input.width as usize);
+    let smoothed = |maps: &[Array2<f32>]| select::smoothed(maps, size, config.score.sigma_px);
     let mut terms = vec![(Term::Error, smoothed(&errors))];
     if !energies.is_empty() {
         terms.push((Term::Energy, smoothed(&energies)));
@@ -63,7 +63,7 @@ fn maps(
     images: &Images,
     trainer: &Trainer,
     config: &TrainConfig,
-) -> Result<(Vec<AnomalyMap>, Vec<AnomalyMap>), FeatureError> {
+) -> Result<(Vec<Array2<f32>>, Vec<Array2<f32>>), FeatureError> {
     let (mut errors, mut energies) = (vec![], vec![]);
     for batch in images.all(config) {
         let (error, energy) = trainer.maps(&batch?);
