@@ -193,14 +193,14 @@ impl Trainer {
 
     /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies where there is a
     /// patch discriminator.
-    pub fn maps(&self, batch: &Batch) -> (Vec<Array2<f32>>, Option<Vec<Array2<f32>>>) {
+    pub fn maps(&self, batch: &Batch) -> TermMaps {
         let device = self.device.clone().inner();
         let features = batch.tensors(&device);
         let (auto_encoder, patch) = self.networks();
         let outputs = auto_encoder.forward(&features);
         let [_, _, height, width] = features[0].dims();
-        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width));
-        (errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies)
+        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width)).unwrap_or_default();
+        TermMaps { errors: errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies }
     }
 
     /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones. `gradients` says
@@ -255,6 +255,22 @@ impl Trainer {
                 self.discriminator_optimiser.load(path).map_err(|e| failed(e.to_string()))?;
         }
         Ok(self)
+    }
+}
+
+/// Anomaly maps of some images, `[h,w]` each, at the finest scale.
+#[derive(Default)]
+pub struct TermMaps {
+    pub errors: Vec<Array2<f32>>,
+    /// Empty without a patch discriminator.
+    pub energies: Vec<Array2<f32>>,
+}
+
+impl TermMaps {
+    /// Puts the maps of further images behind these.
+    pub fn extend(&mut self, more: TermMaps) {
+        self.errors.extend(more.errors);
+        self.energies.extend(more.energies);
     }
 }
 
