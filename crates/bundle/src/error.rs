@@ -1,4 +1,4 @@
-use super::read::{MAX_BYTES, MAX_GOLDEN};
+use super::limits::{MAX_BYTES, MAX_GOLDEN};
 use semver::VersionReq;
 use std::path::PathBuf;
 

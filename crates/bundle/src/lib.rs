@@ -17,14 +17,8 @@
 //! (two zero blocks) the end: not a byte behind them
 //! ```
 //!
-//! Packing is deterministic: the same content gives the same bytes, with time and owner 0. Reading trusts nothing:
-//!
-//! | bound | value |
-//! |---|---|
-//! | whole file | [`MAX_BYTES`] |
-//! | `manifest.json`, 256 KiB · `model.onnx`, 96 MiB · a golden picture, 8 MiB · a golden answer, 64 KiB · `report.json`, 16 MiB | `limit` in `read` |
-//! | golden samples | [`MAX_GOLDEN`] |
-//! | nesting of any JSON | 32 |
+//! Packing is deterministic: the same content gives the same bytes, with time and owner 0. Reading trusts nothing, and every length, count
+//! and depth has a bound ([`limits`]).
 //!
 //! Only the paths above are known; links, folders, duplicates, unlisted members, another order, sizes or digests that differ,
 //! numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence ([`Problem`]).
@@ -32,14 +26,15 @@
 
 mod check;
 mod error;
+pub mod limits;
 mod manifest;
 mod read;
 mod summary;
 mod write;
 
 pub use error::{BundleError, Problem};
+pub use limits::{MAX_BYTES, MAX_GOLDEN};
 pub use manifest::*;
-pub use read::{MAX_BYTES, MAX_GOLDEN};
 pub use write::Draft;
 
 /// A bundle in memory, every digest checked.

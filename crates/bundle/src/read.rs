@@ -1,4 +1,5 @@
 use super::error::{BundleError, Problem};
+use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_GOLDEN, limit};
 use super::{
     Bundle, FORMAT, Golden, GoldenAnswer, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png,
     sha256,
@@ -9,11 +10,6 @@ use std::io::Read;
 use std::path::Path;
 use tar::{EntryType, Header};
 
-/// Longest bundle, in bytes.
-pub const MAX_BYTES: u64 = 128 << 20;
-/// Most golden samples in a bundle.
-pub const MAX_GOLDEN: usize = 16;
-const MAX_DEPTH: usize = 32;
 const BLOCK: usize = 512;
 
 impl Bundle {
@@ -191,17 +187,6 @@ fn check_path(path: &str) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::Path { member: path.chars().take(100).collect() })
-}
-
-/// Longest content of a member.
-fn limit(path: &str) -> u64 {
-    match path {
-        MANIFEST => 256 << 10,
-        MODEL => 96 << 20,
-        REPORT => 16 << 20,
-        _ if path.ends_with(".json") => 64 << 10,
-        _ => 8 << 20,
-    }
 }
 
 /// Walks the blocks of a tar in memory. The `tar` crate decodes the header's fields; its own iterator would follow the extensions

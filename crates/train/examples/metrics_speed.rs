@@ -5,6 +5,7 @@
 //! The maps are 256x256: half of them noise, half noise with two brighter spots under a mask. Drawing them is not timed.
 
 use ckaad_train::metrics::{MEMORY_BYTES, Pixels};
+use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::{Duration, Instant};
@@ -20,9 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut adding = Duration::ZERO;
     for index in 0..maps {
         let mask = (index % 2 == 1).then(|| spots(&mut rng));
-        let map = map(&mut rng, mask.as_deref());
+        let map = map(&mut rng, mask.as_ref());
         let started = Instant::now();
-        pixels.add(&map, SIDE, mask.as_deref())?;
+        pixels.add(map.view(), mask.as_ref().map(|mask| mask.view()))?;
         adding += started.elapsed();
     }
     let runs = pixels.spilled();
@@ -38,19 +39,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn spots(rng: &mut ChaCha8Rng) -> Vec<bool> {
+fn spots(rng: &mut ChaCha8Rng) -> Array2<bool> {
     let centres: Vec<[f32; 2]> = (0..2).map(|_| [0; 2].map(|_| rng.random_range(30.0..226.0))).collect();
     let radius: f32 = rng.random_range(4.0..25.0);
-    let near = |p: usize| {
-        let (x, y) = ((p % SIDE) as f32, (p / SIDE) as f32);
-        centres.iter().any(|[cx, cy]| (x - cx).hypot(y - cy) < radius)
-    };
-    (0..SIDE * SIDE).map(near).collect()
+    Array2::from_shape_fn((SIDE, SIDE), |(y, x)| {
+        centres.iter().any(|[cx, cy]| (x as f32 - cx).hypot(y as f32 - cy) < radius)
+    })
 }
 
-fn map(rng: &mut ChaCha8Rng, mask: Option<&[bool]>) -> Vec<f32> {
-    let lift = |p: usize| if mask.is_some_and(|m| m[p]) { 0.3 } else { 0.0 };
-    (0..SIDE * SIDE).map(|p| rng.random::<f32>() * rng.random::<f32>() + lift(p)).collect()
+fn map(rng: &mut ChaCha8Rng, mask: Option<&Array2<bool>>) -> Array2<f32> {
+    let lift = |at| if mask.is_some_and(|m| m[at]) { 0.3 } else { 0.0 };
+    Array2::from_shape_fn((SIDE, SIDE), |at| rng.random::<f32>() * rng.random::<f32>() + lift(at))
 }
 
 /// Largest resident memory so far, as Linux counts it.

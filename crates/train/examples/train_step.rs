@@ -11,16 +11,18 @@ fn main() {
     use ckaad_train::methods::ckaad::{
         Batch, Cosine, DiscriminatorConfig, LossConfig, NetConfig, Parts, Rates, Size, Trainer,
     };
+    use ndarray::Array4;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     let steps: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(20);
     let scales = [Scale { channels: 40, stride: 8 }, Scale { channels: 112, stride: 16 }];
     let mut rng = StdRng::seed_from_u64(1);
     let mut batch = |count: usize| {
-        let shapes: Vec<[usize; 3]> = scales.iter().map(|s| [s.channels, 224 / s.stride, 224 / s.stride]).collect();
-        let mut map =
-            |s: &[usize; 3]| (0..count * s.iter().product::<usize>()).map(|_| rng.random_range(-1.7..1.7)).collect();
-        Batch { count, values: shapes.iter().map(&mut map).collect(), shapes }
+        let mut features = |s: &Scale| {
+            let shape = (count, s.channels, 224 / s.stride, 224 / s.stride);
+            Array4::from_shape_simple_fn(shape, || rng.random_range(-1.7..1.7))
+        };
+        Batch { scales: scales.iter().map(&mut features).collect() }
     };
     let (normal, anomalous) = (batch(16), batch(8));
     let net = NetConfig { size: Size::Small, ..Default::default() };

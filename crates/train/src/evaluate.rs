@@ -6,6 +6,7 @@ use super::progress::Progress;
 use ckaad_bundle::{Bundle, BundleError, Input};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
+use ndarray::Array2;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,7 @@ pub fn evaluate(
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
             let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, &bundle.manifest.input)).transpose()?;
-            let added = pixels.add(&verdict.map, verdict.map_width, mask.as_deref());
+            let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
             added.map_err(|source| EvaluateError::Pixels { image: sample.path.clone(), source })?;
         }
         let judged = judged(data, sample, &verdict);
@@ -213,7 +214,7 @@ fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
 }
 
 /// The mask as the network sees the image, `[H,W]`, nearest neighbour.
-pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Vec<bool>, EvaluateError> {
+pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Array2<bool>, EvaluateError> {
     let mask = datasets::load_mask(path)?;
     if mask.dimensions() != image.dimensions() {
         let (found, expected) = (mask.dimensions(), image.dimensions());
@@ -221,12 +222,12 @@ pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Res
     }
     let placement = imaging::resize(image, input).1;
     let (width, height) = mask.dimensions();
-    let at = |x: u32, y: u32| {
+    let at = |(y, x): (usize, usize)| {
         let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
         let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
         inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
     };
-    Ok((0..input.height).flat_map(|y| (0..input.width).map(move |x| (x, y))).map(|(x, y)| at(x, y)).collect())
+    Ok(Array2::from_shape_fn((input.height as usize, input.width as usize), at))
 }
 
 #[cfg(test)]

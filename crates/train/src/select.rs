@@ -5,7 +5,7 @@ use super::config::{Rule, ScoreConfig};
 use super::metrics;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ckaad_inspect;
-use ckaad_inspect::engine::AnomalyMap;
+use ndarray::Array2;
 use rayon::prelude::*;
 
 /// What a map is summed from.
@@ -22,7 +22,7 @@ pub enum Term {
 /// Maps of held-out images, smoothed, at input size: normal images first, then anomalous ones.
 pub struct HeldOut {
     /// The maps of each term that there is.
-    pub terms: Vec<(Term, Vec<Vec<f32>>)>,
+    pub terms: Vec<(Term, Vec<Array2<f32>>)>,
     pub normal: usize,
 }
 
@@ -84,9 +84,9 @@ impl MapWeights {
 /// Divisors of the number of pixels: the top-k rules between maximum and mean.
 const TOP_SHARES: [usize; 4] = [500, 100, 20, 4];
 
-/// Smooths the maps of one kind, `width` x `height`.
-pub fn smoothed(maps: &[AnomalyMap], width: usize, height: usize, sigma_px: f32) -> Vec<Vec<f32>> {
-    maps.par_iter().map(|m| ckaad_inspect::smooth(m, width, height, sigma_px)).collect()
+/// Smooths the maps of one kind, to `size` = (height, width).
+pub fn smoothed(maps: &[Array2<f32>], size: (usize, usize), sigma_px: f32) -> Vec<Array2<f32>> {
+    maps.par_iter().map(|m| ckaad_inspect::smooth(m.view(), size, sigma_px)).collect()
 }
 
 impl HeldOut {
@@ -94,7 +94,7 @@ impl HeldOut {
     /// error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
     pub fn choose(&self, config: &ScoreConfig) -> Choice {
         let images = self.terms[0].1.len();
-        let pixels = self.terms[0].1.first().map_or(1, Vec::len);
+        let pixels = self.terms[0].1.first().map_or(1, Array2::len);
         let labels: Vec<bool> = (0..images).map(|i| i >= self.normal).collect();
         let mut best: Option<Choice> = None;
         for weights in self.candidates(config) {
@@ -110,14 +110,12 @@ impl HeldOut {
     }
 
     /// The maps under `weights`.
-    pub fn combined(&self, weights: MapWeights) -> Vec<Vec<f32>> {
-        let used: Vec<(&Vec<Vec<f32>>, f32)> =
+    pub fn combined(&self, weights: MapWeights) -> Vec<Array2<f32>> {
+        let used: Vec<(&Vec<Array2<f32>>, f32)> =
             self.terms.iter().map(|(term, maps)| (maps, weights.of(*term))).filter(|(_, w)| *w != 0.0).collect();
         let image = |i: usize| {
-            let mut sum = vec![0f32; self.terms[0].1[i].len()];
-            for (maps, weight) in &used {
-                sum.iter_mut().zip(&maps[i]).for_each(|(s, v)| *s += v * weight);
-            }
+            let mut sum = Array2::zeros(self.terms[0].1[i].dim());
+            used.iter().for_each(|(maps, weight)| sum.scaled_add(*weight, &maps[i]));
             sum
         };
         (0..self.terms[0].1.len()).into_par_iter().map(image).collect()
@@ -154,9 +152,9 @@ impl HeldOut {
     }
 }
 
-fn mean(maps: &[Vec<f32>]) -> f32 {
+fn mean(maps: &[Array2<f32>]) -> f32 {
     let values = maps.iter().flatten().map(|&v| f64::from(v));
-    (values.sum::<f64>() / maps.iter().map(Vec::len).sum::<usize>().max(1) as f64) as f32
+    (values.sum::<f64>() / maps.iter().map(Array2::len).sum::<usize>().max(1) as f64) as f32
 }
 
 /// The top-k means that rules are made of, the default first.
@@ -179,8 +177,9 @@ struct Statistics {
 }
 
 impl Statistics {
-    fn of(maps: &[Vec<f32>], ks: &[u32]) -> Statistics {
-        let row = |map: &Vec<f32>| ks.iter().map(|&k| f64::from(ckaad_inspect::top_k_mean(map, k as usize))).collect();
+    fn of(maps: &[Array2<f32>], ks: &[u32]) -> Statistics {
+        let statistic = |map: &Array2<f32>, k: u32| f64::from(ckaad_inspect::top_k_mean(map.view(), k as usize));
+        let row = |map: &Array2<f32>| ks.iter().map(|&k| statistic(map, k)).collect();
         Statistics { ks: ks.to_vec(), rows: maps.par_iter().map(row).collect() }
     }
 
@@ -287,7 +286,7 @@ mod tests {
             if i >= 40 {
                 defect(i, &mut map);
             }
-            map
+            Array2::from_shape_vec((10, 10), map).unwrap()
         };
         HeldOut { terms: vec![(Term::Error, (0..50).map(map).collect())], normal: 40 }
     }

@@ -12,6 +12,7 @@ mod op;
 mod partition;
 mod patterns;
 
+use ndarray::Array2;
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::pb::ModelProto;
@@ -158,14 +159,6 @@ pub struct Engine {
     plan: Plan,
 }
 
-/// The network's answer: `values[y * width + x]`, the larger the more anomalous.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AnomalyMap {
-    pub width: usize,
-    pub height: usize,
-    pub values: Vec<f32>,
-}
-
 impl Engine {
     /// # Errors
     /// As [`Plan::load`]; also [`EngineError::Contract`] when there is not exactly one output of one channel.
@@ -196,17 +189,17 @@ impl Engine {
         (width, height)
     }
 
-    /// `image` is `[H,W,3]`.
+    /// The anomaly map `[h,w]` of `image`, which is `[H,W,3]`; the larger a value, the more anomalous.
     ///
     /// # Errors
     /// As [`Plan::run`]; [`EngineError::Run`] also when the map holds a value that is not finite.
-    pub fn run(&self, image: &[u8]) -> Result<AnomalyMap, EngineError> {
+    pub fn run(&self, image: &[u8]) -> Result<Array2<f32>, EngineError> {
         let [_, height, width] = self.plan.outputs()[0];
         let values = self.plan.run(image)?.swap_remove(0);
         if values.iter().any(|v| !v.is_finite()) {
             return Err(EngineError::Run("the anomaly map holds a value that is not finite".into()));
         }
-        Ok(AnomalyMap { width, height, values })
+        Array2::from_shape_vec((height, width), values).map_err(|e| EngineError::Run(e.to_string()))
     }
 }
 

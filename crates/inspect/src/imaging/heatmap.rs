@@ -1,5 +1,6 @@
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
+use ndarray::ArrayView2;
 
 /// The Turbo colour map (Mikhailov, Google AI blog 2019) by its published polynomial: 0 is dark blue, 1 dark red.
 pub fn turbo(value: f32) -> [u8; 3] {
@@ -16,17 +17,15 @@ pub fn turbo(value: f32) -> [u8; 3] {
     ]
 }
 
-/// Lays `map` (`[map_height,map_width]`, stretched over the picture, bilinear) over `image`. `low` and `high` are the map's values
+/// Lays `map` (`[h,w]`, stretched over the picture, bilinear) over `image`. `low` and `high` are the map's values
 /// that become transparent and fully red: below `low` the picture shows as it is.
-pub fn overlay(image: &RgbImage, map: &[f32], map_width: usize, low: f32, high: f32) -> RgbImage {
-    let map_height = map.len() / map_width.max(1);
+pub fn overlay(image: &RgbImage, map: ArrayView2<f32>, low: f32, high: f32) -> RgbImage {
+    let (map_height, map_width) = map.dim();
     let (w, h) = image.dimensions();
     let span = (high - low).max(f32::EPSILON);
     RgbImage::from_fn(w, h, |x, y| {
         let value = bilinear(
             map,
-            map_width,
-            map_height,
             (x as f32 + 0.5) * map_width as f32 / w as f32 - 0.5,
             (y as f32 + 0.5) * map_height as f32 / h as f32 - 0.5,
         );
@@ -39,13 +38,14 @@ pub fn overlay(image: &RgbImage, map: &[f32], map_width: usize, low: f32, high: 
 }
 
 /// Reads `map` at a fractional position, the border repeated.
-fn bilinear(map: &[f32], width: usize, height: usize, x: f32, y: f32) -> f32 {
+fn bilinear(map: ArrayView2<f32>, x: f32, y: f32) -> f32 {
+    let (height, width) = map.dim();
     let x = x.clamp(0.0, (width - 1) as f32);
     let y = y.clamp(0.0, (height - 1) as f32);
     let (x0, y0) = (x as usize, y as usize);
     let (x1, y1) = ((x0 + 1).min(width - 1), (y0 + 1).min(height - 1));
     let (fx, fy) = (x - x0 as f32, y - y0 as f32);
-    let at = |x: usize, y: usize| map[y * width + x];
+    let at = |x: usize, y: usize| map[[y, x]];
     (at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx) * (1.0 - fy) + (at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx) * fy
 }
 

@@ -1,6 +1,7 @@
 use super::{InspectError, Inspector, Verdict};
 use crate::imaging;
 use ckaad_bundle::{Bundle, GoldenAnswer};
+use ndarray::{Axis, Slice};
 use std::path::Path;
 
 /// Cells along each side of the map's checksum grid.
@@ -23,16 +24,17 @@ pub struct GoldenResult {
 
 /// What is stored of a verdict: its score and the means of the smoothed map over a grid.
 pub fn golden_answer(verdict: &Verdict) -> GoldenAnswer {
-    let (width, height) = (verdict.map_width, verdict.map_height);
+    let (height, width) = verdict.map.dim();
     let mut grid = Vec::with_capacity(GRID * GRID);
     for row in 0..GRID {
         for column in 0..GRID {
             let ys = row * height / GRID..(row + 1) * height / GRID;
             let xs = column * width / GRID..(column + 1) * width / GRID;
-            let count = (ys.len() * xs.len()).max(1) as f64;
-            let sum: f64 =
-                ys.map(|y| verdict.map[y * width..][xs.clone()].iter().map(|&v| f64::from(v)).sum::<f64>()).sum();
-            grid.push((sum / count) as f32);
+            let cell = verdict.map.slice_axis(Axis(0), Slice::from(ys));
+            let cell = cell.slice_axis(Axis(1), Slice::from(xs));
+            // Row by row: the same order of sums everywhere.
+            let sum: f64 = cell.rows().into_iter().map(|row| row.iter().map(|&v| f64::from(v)).sum::<f64>()).sum();
+            grid.push((sum / cell.len().max(1) as f64) as f32);
         }
     }
     GoldenAnswer { score: verdict.score, grid }

@@ -114,25 +114,16 @@ impl Inspector {
         })?;
         let ran = Instant::now();
         let (width, height) = (self.manifest.input.width as usize, self.manifest.input.height as usize);
-        let smoothed = smooth(&map, width, height, self.manifest.score.sigma_px);
-        let score = image_score(&smoothed, &self.manifest.score);
+        let smoothed = smooth(map.view(), (height, width), self.manifest.score.sigma_px);
+        let score = image_score(smoothed.view(), &self.manifest.score);
         let pixel_threshold = self.manifest.calibration.pixel_threshold;
         let regions = if score >= self.threshold {
-            regions::find(&smoothed, width, pixel_threshold, &placement, image.dimensions())
+            regions::find(smoothed.view(), pixel_threshold, &placement, image.dimensions())
         } else {
             vec![]
         };
         let times = StageTimes { fit: fitted - started, engine: ran - fitted, score: ran.elapsed() };
-        Ok(Verdict {
-            score,
-            threshold: self.threshold,
-            map: smoothed,
-            map_width: width,
-            map_height: height,
-            pixel_threshold,
-            regions,
-            times,
-        })
+        Ok(Verdict { score, threshold: self.threshold, map: smoothed, pixel_threshold, regions, times })
     }
 }
 
@@ -144,7 +135,7 @@ pub fn heatmap(image: &RgbImage, verdict: &Verdict, input: &Input) -> RgbImage {
     let fitted = RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
     let low = verdict.pixel_threshold * 0.5;
     let high = verdict.pixel_threshold * 2.0;
-    let mut picture = imaging::overlay(&fitted, &verdict.map, verdict.map_width, low, high);
+    let mut picture = imaging::overlay(&fitted, verdict.map.view(), low, high);
     for region in &verdict.regions {
         let left = (region.x as f32 - placement.origin.0) / placement.scale.0;
         let top = (region.y as f32 - placement.origin.1) / placement.scale.1;

@@ -2,18 +2,19 @@ use super::verdict::Region;
 use crate::imaging::Placement;
 use image::{GrayImage, Luma};
 use imageproc::region_labelling::{Connectivity, connected_components};
+use ndarray::ArrayView2;
 
 /// More than these are not told apart by a person, and would only lengthen the event.
 pub const MAX_REGIONS: usize = 16;
 
 /// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing reaches the
 /// threshold (a score over many pixels can), the map's largest pixel stands for the region.
-pub fn find(map: &[f32], width: usize, threshold: f32, placement: &Placement, frame: (u32, u32)) -> Vec<Region> {
-    let height = map.len() / width;
+pub fn find(map: ArrayView2<f32>, threshold: f32, placement: &Placement, frame: (u32, u32)) -> Vec<Region> {
+    let (height, width) = map.dim();
     let largest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let threshold = threshold.min(largest);
     let binary = GrayImage::from_fn(width as u32, height as u32, |x, y| {
-        Luma([if map[y as usize * width + x as usize] >= threshold { 255 } else { 0 }])
+        Luma([if map[[y as usize, x as usize]] >= threshold { 255 } else { 0 }])
     });
     let labels = connected_components(&binary, Connectivity::Eight, Luma([0]));
     let mut found: Vec<Cells> = vec![];
@@ -25,7 +26,7 @@ pub fn find(map: &[f32], width: usize, threshold: f32, placement: &Placement, fr
         if found.len() <= index {
             found.resize(index + 1, Cells::EMPTY);
         }
-        found[index].add(x, y, map[y as usize * width + x as usize]);
+        found[index].add(x, y, map[[y as usize, x as usize]]);
     }
     let mut regions: Vec<Region> = found.iter().map(|cells| cells.region(placement, frame)).collect();
     regions.sort_by(|a, b| b.peak.total_cmp(&a.peak));
@@ -77,15 +78,16 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::Array2;
 
     #[test]
     fn two_areas_become_two_boxes_in_frame_pixels() {
-        let mut map = vec![0.0; 8 * 4];
-        map[8 + 1] = 2.0;
-        map[16 + 2] = 1.0; // touches the first at a corner
-        map[6] = 5.0;
+        let mut map = Array2::zeros((4, 8));
+        map[[1, 1]] = 2.0;
+        map[[2, 2]] = 1.0; // touches the first at a corner
+        map[[0, 6]] = 5.0;
         let placement = Placement { scale: (10.0, 20.0), origin: (0.0, 0.0) };
-        let regions = find(&map, 8, 0.5, &placement, (80, 80));
+        let regions = find(map.view(), 0.5, &placement, (80, 80));
         assert_eq!(regions.len(), 2);
         assert_eq!((regions[0].x, regions[0].y, regions[0].width, regions[0].height), (60, 0, 10, 20));
         assert_eq!((regions[1].x, regions[1].y, regions[1].width, regions[1].height), (10, 20, 20, 40));
@@ -94,10 +96,10 @@ mod tests {
 
     #[test]
     fn a_map_below_the_threshold_still_points_at_its_peak() {
-        let mut map = vec![0.1; 16];
-        map[5] = 0.2;
+        let mut map = Array2::from_elem((4, 4), 0.1);
+        map[[1, 1]] = 0.2;
         let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
-        let regions = find(&map, 4, 9.0, &placement, (4, 4));
+        let regions = find(map.view(), 9.0, &placement, (4, 4));
         assert_eq!((regions.len(), regions[0].x, regions[0].y), (1, 1, 1));
     }
 }

@@ -1,24 +1,24 @@
-use crate::engine::AnomalyMap;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
+use ndarray::{Array2, ArrayView2};
 
-/// Brings the map to `width` x `height` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off at
+/// Brings the map to `[height,width]` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off at
 /// four sigma, the border repeated. Sums run in a fixed order without fused operations, so that every CPU gives the same bits.
 ///
 /// Both are linear along each axis, so each axis takes them in one: a position of the result is a weighted sum of the few positions of the
 /// small map that its Gaussian reaches.
-pub fn smooth(map: &AnomalyMap, width: usize, height: usize, sigma: f32) -> Vec<f32> {
+pub fn smooth(map: ArrayView2<f32>, (height, width): (usize, usize), sigma: f32) -> Array2<f32> {
     let kernel = gaussian(sigma);
-    let (columns, rows) = (reach(map.width, width, &kernel), reach(map.height, height, &kernel));
-    let mut wide = vec![0f32; width * map.height];
-    for (source, target) in map.values.chunks_exact(map.width).zip(wide.chunks_exact_mut(width)) {
+    let (rows, columns) = (reach(map.nrows(), height, &kernel), reach(map.ncols(), width, &kernel));
+    let mut wide = Array2::<f32>::zeros((map.nrows(), width));
+    for (source, mut target) in map.rows().into_iter().zip(wide.rows_mut()) {
         for (value, from) in target.iter_mut().zip(&columns) {
-            *value = from.weights.iter().zip(&source[from.first..]).map(|(w, s)| w * s).sum();
+            *value = from.weights.iter().zip(source.iter().skip(from.first)).map(|(w, s)| w * s).sum();
         }
     }
-    let mut out = vec![0f32; width * height];
-    for (target, from) in out.chunks_exact_mut(width).zip(&rows) {
-        for (weight, source) in from.weights.iter().zip(wide[from.first * width..].chunks_exact(width)) {
-            add_scaled(target, source, *weight);
+    let mut out = Array2::<f32>::zeros((height, width));
+    for (mut target, from) in out.rows_mut().into_iter().zip(&rows) {
+        for (weight, source) in from.weights.iter().zip(wide.rows().into_iter().skip(from.first)) {
+            target.scaled_add(*weight, &source);
         }
     }
     out
@@ -49,14 +49,14 @@ fn reach(from: usize, to: usize, kernel: &[f32]) -> Vec<Reach> {
 }
 
 /// The image score of a smoothed map under `rule`.
-pub fn image_score(values: &[f32], rule: &ScoreRule) -> f32 {
+pub fn image_score(map: ArrayView2<f32>, rule: &ScoreRule) -> f32 {
     if rule.terms.is_empty() {
-        return top_k_mean(values, rule.top_k as usize);
+        return top_k_mean(map, rule.top_k as usize);
     }
     let mut terms: Vec<&ScoreTerm> = rule.terms.iter().collect();
     terms.sort_by_key(|t| std::cmp::Reverse(t.top_k));
     // The largest few are among the largest many.
-    let mut values = values.to_vec();
+    let mut values: Vec<f32> = map.iter().copied().collect();
     let term = |t: &ScoreTerm| {
         keep_largest(&mut values, t.top_k as usize);
         f64::from(t.weight) * mean(&values)
@@ -64,9 +64,9 @@ pub fn image_score(values: &[f32], rule: &ScoreRule) -> f32 {
     terms.into_iter().map(term).sum::<f64>() as f32
 }
 
-/// Mean of the `k` largest values; all of them when there are fewer.
-pub fn top_k_mean(values: &[f32], k: usize) -> f32 {
-    let mut values = values.to_vec();
+/// Mean of the `k` largest values of a map; all of them when there are fewer.
+pub fn top_k_mean(map: ArrayView2<f32>, k: usize) -> f32 {
+    let mut values: Vec<f32> = map.iter().copied().collect();
     keep_largest(&mut values, k);
     mean(&values) as f32
 }
@@ -81,12 +81,6 @@ fn keep_largest(values: &mut Vec<f32>, k: usize) {
 
 fn mean(values: &[f32]) -> f64 {
     values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
-}
-
-fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
-    for (t, s) in target.iter_mut().zip(source) {
-        *t += s * weight;
-    }
 }
 
 /// Weights of a Gaussian from -4 to 4 sigma; of none where sigma is 0.
@@ -114,29 +108,31 @@ fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::arr2;
 
     #[test]
     fn a_constant_map_stays_constant() {
-        let map = AnomalyMap { width: 3, height: 2, values: vec![0.5; 6] };
-        assert!(smooth(&map, 24, 16, 4.0).iter().all(|v| (v - 0.5).abs() < 1e-6));
+        let map = Array2::from_elem((2, 3), 0.5);
+        let out = smooth(map.view(), (16, 24), 4.0);
+        assert_eq!(out.dim(), (16, 24));
+        assert!(out.iter().all(|v| (v - 0.5).abs() < 1e-6));
     }
 
     #[test]
     fn smoothing_spreads_a_peak_as_the_gaussian_does() {
-        let mut values = vec![0.0; 41 * 41];
-        values[20 * 41 + 20] = 1.0;
-        let out = smooth(&AnomalyMap { width: 41, height: 41, values }, 41, 41, 2.0);
+        let mut map = Array2::zeros((41, 41));
+        map[[20, 20]] = 1.0;
+        let out = smooth(map.view(), (41, 41), 2.0);
         let peak = 1.0 / (2.0 * std::f32::consts::PI * 4.0);
-        assert!((out[20 * 41 + 20] - peak).abs() < 1e-3, "{}", out[20 * 41 + 20]);
-        assert!((out[20 * 41 + 24] / out[20 * 41 + 20] - (-2.0f32).exp()).abs() < 1e-3);
+        assert!((out[[20, 20]] - peak).abs() < 1e-3, "{}", out[[20, 20]]);
+        assert!((out[[20, 24]] / out[[20, 20]] - (-2.0f32).exp()).abs() < 1e-3);
     }
 
     #[test]
     fn a_small_map_smooths_as_if_it_had_been_enlarged_first() {
-        let values: Vec<f32> = (0..7 * 5).map(|i| ((i * 37) % 11) as f32).collect();
-        let map = AnomalyMap { width: 7, height: 5, values };
-        let large = AnomalyMap { width: 56, height: 40, values: smooth(&map, 56, 40, 0.0) };
-        let (at_once, after) = (smooth(&map, 56, 40, 4.0), smooth(&large, 56, 40, 4.0));
+        let map = Array2::from_shape_fn((5, 7), |(y, x)| (((7 * y + x) * 37) % 11) as f32);
+        let large = smooth(map.view(), (40, 56), 0.0);
+        let (at_once, after) = (smooth(map.view(), (40, 56), 4.0), smooth(large.view(), (40, 56), 4.0));
         assert!(at_once.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 
@@ -144,14 +140,14 @@ mod tests {
     fn a_combined_score_is_the_weighted_sum_of_its_terms() {
         let terms = vec![ScoreTerm { top_k: 1, weight: 2.0 }, ScoreTerm { top_k: 5, weight: -1.0 }];
         let rule = ScoreRule { sigma_px: 0.0, top_k: 1, terms };
-        assert_eq!(image_score(&[1.0, 5.0, 3.0, 4.0, 2.0], &rule), 2.0 * 5.0 - 3.0);
+        assert_eq!(image_score(arr2(&[[1.0, 5.0, 3.0, 4.0, 2.0]]).view(), &rule), 2.0 * 5.0 - 3.0);
     }
 
     #[test]
     fn top_k_is_the_mean_of_the_largest() {
-        let values = [1.0, 5.0, 3.0, 4.0, 2.0];
-        assert_eq!(top_k_mean(&values, 1), 5.0);
-        assert_eq!(top_k_mean(&values, 2), 4.5);
-        assert_eq!(top_k_mean(&values, 99), 3.0);
+        let map = arr2(&[[1.0, 5.0, 3.0], [4.0, 2.0, 3.0]]);
+        assert_eq!(top_k_mean(map.view(), 1), 5.0);
+        assert_eq!(top_k_mean(map.view(), 2), 4.5);
+        assert_eq!(top_k_mean(map.view(), 99), 3.0);
     }
 }

@@ -1,3 +1,4 @@
+use ndarray::Array2;
 use std::time::Duration;
 
 /// What is known of one image after inspection.
@@ -7,10 +8,8 @@ pub struct Verdict {
     pub score: f32,
     /// The threshold that it was held against.
     pub threshold: f32,
-    /// Smoothed anomaly map at the network's input size, `[map_height,map_width]`, row by row.
-    pub map: Vec<f32>,
-    pub map_width: usize,
-    pub map_height: usize,
+    /// Smoothed anomaly map at the network's input size, `[H,W]`.
+    pub map: Array2<f32>,
     /// Value of the map from which a pixel belongs to a region.
     pub pixel_threshold: f32,
     /// Largest peak first; empty when the image is normal.

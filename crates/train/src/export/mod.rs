@@ -31,6 +31,7 @@ use ckaad_inspect::imaging::{self, DecodeError};
 use ckaad_inspect::{CalibrationError, InspectError, InspectOptions, Inspector};
 use graph::{Bank, Graph};
 use int8::Dialect;
+use ndarray::Array2;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -354,9 +355,9 @@ fn provisional(config: &TrainConfig, info: &RunInfo, graph: &Graph, model: Vec<u
 }
 
 /// `normal` are the maps of held-out normal images.
-fn calibrate(normal: &[Vec<f32>], rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
-    let scores: Vec<f32> = normal.iter().map(|m| ckaad_inspect::image_score(m, rule)).collect();
-    let peaks: Vec<f32> = normal.iter().map(|m| ckaad_inspect::top_k_mean(m, 1)).collect();
+fn calibrate(normal: &[Array2<f32>], rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
+    let scores: Vec<f32> = normal.iter().map(|m| ckaad_inspect::image_score(m.view(), rule)).collect();
+    let peaks: Vec<f32> = normal.iter().map(|m| ckaad_inspect::top_k_mean(m.view(), 1)).collect();
     ckaad_inspect::calibrate(&scores, &peaks, budget)
 }
 

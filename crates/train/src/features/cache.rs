@@ -3,6 +3,7 @@ use super::super::datasets::Sample;
 use super::super::progress::Progress;
 use super::{Extractor, FeatureError};
 use half::f16;
+use ndarray::{Array4, Axis};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -62,20 +63,23 @@ impl FeatureCache {
         &self.shapes
     }
 
-    /// Features of the `(image, variant)` pairs, one vector `[N,C,h,w]` a scale.
-    pub fn read(&self, picks: &[(usize, usize)]) -> Result<Vec<Vec<f32>>, FeatureError> {
+    /// Features of the `(image, variant)` pairs, one `[N,C,h,w]` a scale.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, picks: &[(usize, usize)]) -> Result<Vec<Array4<f32>>, FeatureError> {
         let record = record(&self.shapes);
-        let mut scales: Vec<Vec<f32>> =
-            self.shapes.iter().map(|s| Vec::with_capacity(picks.len() * s.iter().product::<usize>())).collect();
+        let mut scales: Vec<Array4<f32>> =
+            self.shapes.iter().map(|&[c, h, w]| Array4::zeros((picks.len(), c, h, w))).collect();
         let mut bytes = vec![0u8; record * 2];
-        for (image, variant) in picks {
+        for (row, (image, variant)) in picks.iter().enumerate() {
             let at = ((image * self.variants + variant) * record * 2) as u64;
             self.file
                 .read_exact_at(&mut bytes, at)
                 .map_err(|source| FeatureError::Cache { path: self.path.clone(), source })?;
             let mut values = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
-            for (scale, shape) in scales.iter_mut().zip(&self.shapes) {
-                scale.extend(values.by_ref().take(shape.iter().product()));
+            for scale in &mut scales {
+                scale.index_axis_mut(Axis(0), row).iter_mut().zip(&mut values).for_each(|(cell, value)| *cell = value);
             }
         }
         Ok(scales)

@@ -15,6 +15,7 @@ use ckaad_bundle::Input;
 use ckaad_inspect;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_inspect::imaging::{self, DecodeError};
+use ndarray::{Array3, ArrayView2};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -85,20 +86,30 @@ impl Extractor {
         self.scales.iter().position(|s| s.stride == stride).unwrap_or(0)
     }
 
-    /// Features of each of `jobs`, one vector `[C,h,w]` a scale.
-    pub fn compute(&self, jobs: &[(&Path, View)]) -> Result<Vec<Vec<Vec<f32>>>, FeatureError> {
+    /// Features of each of `jobs`, one `[C,h,w]` a scale.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn compute(&self, jobs: &[(&Path, View)]) -> Result<Vec<Vec<Array3<f32>>>, FeatureError> {
         jobs.par_iter().map(|(path, view)| self.through(&self.plan, path, *view)).collect()
     }
 
-    /// What `plan` gives for each of `samples`.
-    pub fn compute_with(&self, plan: &Plan, samples: &[Sample]) -> Result<Vec<Vec<Vec<f32>>>, FeatureError> {
+    /// What `plan` gives for each of `samples`, one `[C,h,w]` an output.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn compute_with(&self, plan: &Plan, samples: &[Sample]) -> Result<Vec<Vec<Array3<f32>>>, FeatureError> {
         samples.par_iter().map(|s| self.through(plan, &s.path, View::default())).collect()
     }
 
     /// What `plan` gives for one image.
-    fn through(&self, plan: &Plan, path: &Path, view: View) -> Result<Vec<Vec<f32>>, FeatureError> {
+    fn through(&self, plan: &Plan, path: &Path, view: View) -> Result<Vec<Array3<f32>>, FeatureError> {
         let image = view.apply(imaging::load(path)?);
-        Ok(plan.run(&imaging::resize(&image, &self.input).0)?)
+        let outputs = plan.run(&imaging::resize(&image, &self.input).0)?;
+        let shaped = |(values, &shape)| {
+            Array3::from_shape_vec(shape, values).expect("a plan gives as many values as the shapes of its outputs say")
+        };
+        Ok(outputs.into_iter().zip(plan.outputs()).map(shaped).collect())
     }
 
     /// Channel statistics of every stream over `samples`.
@@ -109,14 +120,11 @@ impl Extractor {
             .par_iter()
             .map(|sample| {
                 let features = self.through(&plan, &sample.path, View::default())?;
-                let sums = features.iter().zip(shapes).map(|(values, [_, h, w])| {
-                    let channel = |c: &[f32]| {
-                        let sum = c.iter().map(|&v| f64::from(v)).sum::<f64>();
-                        [sum, c.iter().map(|&v| f64::from(v).powi(2)).sum()]
-                    };
-                    values.chunks_exact(h * w).map(channel).collect()
-                });
-                Ok(sums.collect())
+                let moments = |c: ArrayView2<f32>| {
+                    let sum = c.iter().map(|&v| f64::from(v)).sum::<f64>();
+                    [sum, c.iter().map(|&v| f64::from(v).powi(2)).sum()]
+                };
+                Ok(features.iter().map(|map| map.outer_iter().map(moments).collect()).collect())
             })
             .collect::<Result<_, FeatureError>>()?;
         let scale = |i: usize| {

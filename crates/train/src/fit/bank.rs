@@ -33,7 +33,7 @@ pub fn fill(
     let bar = progress.bar("patches", samples.len());
     for chunk in samples.chunks(32) {
         for maps in extractor.compute_with(&plan, chunk)? {
-            candidates.add(&maps[0]);
+            candidates.add(maps[0].view());
         }
         bar.advance(chunk.len());
     }

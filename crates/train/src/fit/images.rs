@@ -7,6 +7,7 @@ use crate::features::{Extractor, FeatureCache, FeatureError};
 use crate::methods::ckaad::Batch;
 use crate::progress::Progress;
 use crate::run::{self, Run, RunInfo};
+use ndarray::{Array4, ArrayView3, Axis};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::path::Path;
@@ -159,11 +160,11 @@ impl<'a> Images<'a> {
         config: &TrainConfig,
         epoch: Option<usize>,
     ) -> Result<Batch, FeatureError> {
-        let values = match &self.cache {
+        let scales = match &self.cache {
             Some(cache) => cache.read(picks)?,
             None => self.compute(picks, config, epoch)?,
         };
-        Ok(Batch { count: picks.len(), shapes: self.extractor.shapes(), values })
+        Ok(Batch { scales })
     }
 
     fn compute(
@@ -171,15 +172,18 @@ impl<'a> Images<'a> {
         picks: &[(usize, usize)],
         config: &TrainConfig,
         epoch: Option<usize>,
-    ) -> Result<Vec<Vec<f32>>, FeatureError> {
+    ) -> Result<Vec<Array4<f32>>, FeatureError> {
         let job = |&(i, v): &(usize, usize)| {
             let augment = epoch.map(|epoch| (config.augment, mix(config.seed, i as u64, epoch as u64)));
             (self.samples[i].path.as_path(), View { augment, ..(self.view)(i, v) })
         };
         let jobs: Vec<(&Path, View)> = picks.iter().map(job).collect();
         let images = self.extractor.compute(&jobs)?;
-        let scales = self.extractor.scales.len();
-        Ok((0..scales).map(|s| images.iter().flat_map(|image| image[s].iter().copied()).collect()).collect())
+        let stacked = |scale: usize| {
+            let views: Vec<ArrayView3<f32>> = images.iter().map(|image| image[scale].view()).collect();
+            ndarray::stack(Axis(0), &views).expect("all images have the extractor's shapes")
+        };
+        Ok((0..self.extractor.scales.len()).map(stacked).collect())
     }
 
     /// Every image once, in batches.

@@ -3,10 +3,10 @@
 use super::images::{Images, SplitImages};
 use crate::config::TrainConfig;
 use crate::features::FeatureError;
-use crate::methods::ckaad::{Kind, Trainer};
+use crate::methods::ckaad::{Kind, TermMaps, Trainer};
 use crate::run::Validation;
 use crate::select::{self, HeldOut, Term};
-use ckaad_inspect::engine::AnomalyMap;
+use ndarray::Array2;
 
 /// A line of the log.
 pub fn line(v: &Validation) -> String {
@@ -38,37 +38,29 @@ pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -
 /// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
 /// the negative mean of the normal maps.
 pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
-    let (mut errors, mut energies) = maps(&parts.validation_normal, trainer, config)?;
-    let normal = errors.len();
+    let mut all = maps(&parts.validation_normal, trainer, config)?;
+    let normal = all.errors.len();
     if parts.validation_anomalous.is_empty() {
-        let mean = |m: &AnomalyMap| m.values.iter().sum::<f32>() / m.values.len() as f32;
-        return Ok(-f64::from(errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
+        let mean = |m: &Array2<f32>| m.iter().sum::<f32>() / m.len() as f32;
+        return Ok(-f64::from(all.errors.iter().map(mean).sum::<f32>() / normal.max(1) as f32));
     }
-    let (more_errors, more_energies) = maps(&parts.validation_anomalous, trainer, config)?;
-    errors.extend(more_errors);
-    energies.extend(more_energies);
-    let (width, height) = (config.input.width as usize, config.input.height as usize);
-    let smoothed = |maps: &[AnomalyMap]| select::smoothed(maps, width, height, config.score.sigma_px);
-    let mut terms = vec![(Term::Error, smoothed(&errors))];
-    if !energies.is_empty() {
-        terms.push((Term::Energy, smoothed(&energies)));
+    all.extend(maps(&parts.validation_anomalous, trainer, config)?);
+    let size = (config.input.height as usize, config.input.width as usize);
+    let smoothed = |maps: &[Array2<f32>]| select::smoothed(maps, size, config.score.sigma_px);
+    let mut terms = vec![(Term::Error, smoothed(&all.errors))];
+    if !all.energies.is_empty() {
+        terms.push((Term::Energy, smoothed(&all.energies)));
     }
     // The bank's distances are the same in every epoch and are left out of the comparison.
     let held_out = HeldOut { terms, normal };
     Ok(held_out.choose(&config.score).auroc.unwrap_or(0.0))
 }
 
-/// Error and energy maps of every image; no energies without a patch discriminator.
-fn maps(
-    images: &Images,
-    trainer: &Trainer,
-    config: &TrainConfig,
-) -> Result<(Vec<AnomalyMap>, Vec<AnomalyMap>), FeatureError> {
-    let (mut errors, mut energies) = (vec![], vec![]);
+/// The maps of every image.
+fn maps(images: &Images, trainer: &Trainer, config: &TrainConfig) -> Result<TermMaps, FeatureError> {
+    let mut maps = TermMaps::default();
     for batch in images.all(config) {
-        let (error, energy) = trainer.maps(&batch?);
-        errors.extend(error);
-        energies.extend(energy.into_iter().flatten());
+        maps.extend(trainer.maps(&batch?));
     }
-    Ok((errors, energies))
+    Ok(maps)
 }

@@ -2,6 +2,7 @@
 //! averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it is one 1x1 convolution.
 
 use crate::export::graph::{Bank, Graph, Id, Joint};
+use ndarray::ArrayView3;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
@@ -57,12 +58,13 @@ impl Candidates {
     }
 
     /// Takes a random share of the patches of `map`, `[channels,h,w]`.
-    pub fn add(&mut self, map: &[f32]) {
+    pub fn add(&mut self, map: ArrayView3<f32>) {
+        let (_, _, width) = map.dim();
         let cells = map.len() / self.channels;
         let mut order: Vec<usize> = (0..cells).collect();
         let (chosen, _) = order.partial_shuffle(&mut self.rng, self.per_image.min(cells));
         for &mut cell in chosen {
-            self.vectors.extend((0..self.channels).map(|c| map[c * cells + cell]));
+            self.vectors.extend((0..self.channels).map(|c| map[[c, cell / width, cell % width]]));
         }
     }
 
@@ -117,17 +119,16 @@ pub fn load(path: &Path) -> Result<Bank, BankError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::Array3;
 
     #[test]
     fn the_coreset_covers_far_clusters_first() {
         // 1,000 cells around 0 and one each at 10 and at -10, two channels.
-        let mut map = vec![0.0f32; 2 * 1002];
-        for (i, v) in map[..1000].iter_mut().enumerate() {
-            *v = i as f32 * 1e-4;
-        }
-        (map[1000], map[1001]) = (10.0, -10.0);
+        let mut map = Array3::zeros((2, 1, 1002));
+        (0..1000).for_each(|i| map[[0, 0, i]] = i as f32 * 1e-4);
+        (map[[0, 0, 1000]], map[[0, 0, 1001]]) = (10.0, -10.0);
         let mut candidates = Candidates::new(2, 1, 1);
-        candidates.add(&map);
+        candidates.add(map.view());
         let bank = candidates.coreset(3);
         let mut firsts: Vec<i32> = bank.vectors.chunks(2).map(|v| v[0].round() as i32).collect();
         firsts.sort();

@@ -8,6 +8,7 @@ use super::curve::{Above, Area, Curve};
 use super::grid::{Grid, GridMetrics};
 use super::runs::{Runs, Sorted};
 use imageproc::region_labelling::{Connectivity, connected_components};
+use ndarray::ArrayView2;
 use serde::Serialize;
 
 /// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on disk.
@@ -19,8 +20,8 @@ pub enum PixelError {
     Spill(#[from] std::io::Error),
     #[error("an anomaly map holds {0}; only finite values can be ranked")]
     NotFinite(f32),
-    #[error("an anomaly map has {map} pixels in rows of {width}, its mask {mask}")]
-    Shape { map: usize, width: usize, mask: usize },
+    #[error("an anomaly map has {}x{} pixels, its mask {}x{}", map.1, map.0, mask.1, mask.0)]
+    Shape { map: (usize, usize), mask: (usize, usize) },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -79,14 +80,13 @@ impl Pixels {
         self.normal.spilled() + self.anomalous.spilled()
     }
 
-    /// Adds one image: its smoothed map, and its mask (`None`: all normal), both `[height,width]`.
+    /// Adds one image: its smoothed map, and its mask (`None`: all normal), both `[H,W]`.
     ///
     /// # Errors
     /// When the two do not fit each other, the map is not finite, or the disk is full. The set is of no use then.
-    pub fn add(&mut self, map: &[f32], width: usize, mask: Option<&[bool]>) -> Result<(), PixelError> {
-        let mask_pixels = mask.map_or(map.len(), <[bool]>::len);
-        if mask_pixels != map.len() || width == 0 || !map.len().is_multiple_of(width) {
-            return Err(PixelError::Shape { map: map.len(), width, mask: mask_pixels });
+    pub fn add(&mut self, map: ArrayView2<f32>, mask: Option<ArrayView2<bool>>) -> Result<(), PixelError> {
+        if let Some(mask) = mask.filter(|mask| mask.dim() != map.dim()) {
+            return Err(PixelError::Shape { map: map.dim(), mask: mask.dim() });
         }
         if let Some(bad) = map.iter().find(|v| !v.is_finite()) {
             return Err(PixelError::NotFinite(*bad));
@@ -95,8 +95,8 @@ impl Pixels {
         self.low = map.iter().copied().fold(self.low, f32::min);
         self.high = map.iter().copied().fold(self.high, f32::max);
         let Some(mask) = mask else { return self.add_normal(map.iter().copied()) };
-        self.add_normal(map.iter().zip(mask).filter(|(_, m)| !**m).map(|(v, _)| *v))?;
-        self.add_anomalous(map, &regions(mask, width))
+        self.add_normal(map.iter().zip(&mask).filter(|(_, m)| !**m).map(|(v, _)| *v))?;
+        self.add_anomalous(map, &regions(mask))
     }
 
     fn add_normal(&mut self, scores: impl Iterator<Item = f32>) -> Result<(), PixelError> {
@@ -107,7 +107,7 @@ impl Pixels {
         Ok(())
     }
 
-    fn add_anomalous(&mut self, map: &[f32], regions: &[u32]) -> Result<(), PixelError> {
+    fn add_anomalous(&mut self, map: ArrayView2<f32>, regions: &[u32]) -> Result<(), PixelError> {
         let mut sizes = vec![0u32; regions.iter().max().map_or(0, |&last| last as usize + 1)];
         regions.iter().for_each(|&region| sizes[region as usize] += 1);
         for (&score, &region) in map.iter().zip(regions).filter(|(_, region)| **region > 0) {
@@ -187,9 +187,9 @@ fn score_of(key: u32) -> f32 {
 }
 
 /// The number of each pixel's 8-connected region, from 1; 0 is normal.
-fn regions(mask: &[bool], width: usize) -> Vec<u32> {
+fn regions(mask: ArrayView2<bool>) -> Vec<u32> {
     let pixels = mask.iter().map(|&anomalous| u8::from(anomalous) * 255).collect();
-    let (width, height) = (width as u32, (mask.len() / width) as u32);
-    let binary = image::GrayImage::from_raw(width, height, pixels).unwrap_or_default();
+    let (height, width) = mask.dim();
+    let binary = image::GrayImage::from_raw(width as u32, height as u32, pixels).unwrap_or_default();
     connected_components(&binary, Connectivity::Eight, image::Luma([0])).into_raw()
 }

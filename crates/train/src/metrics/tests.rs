@@ -1,8 +1,14 @@
 use super::*;
+use ndarray::{Array2, ArrayView2};
 use rand::{Rng, SeedableRng};
 
 const SCORES: [f32; 6] = [0.1, 0.4, 0.35, 0.8, 0.8, 0.2];
 const LABELS: [bool; 6] = [false, false, true, true, false, true];
+
+/// `values` as rows of `width`.
+fn rows<T>(values: &[T], width: usize) -> ArrayView2<'_, T> {
+    ArrayView2::from_shape((values.len() / width, width), values).unwrap()
+}
 
 #[test]
 fn image_metrics_equal_scikit_learns() {
@@ -21,7 +27,7 @@ fn a_missing_class_has_no_curve() {
     assert_eq!(auroc_interval(&[1.0, 2.0], &[false, false]), None);
     assert!(operating_points(&[1.0, 2.0], &[true, true]).is_empty());
     let mut pixels = Pixels::default();
-    pixels.add(&[0.1, 0.2], 2, Some(&[false, false])).unwrap();
+    pixels.add(rows(&[0.1, 0.2], 2), Some(rows(&[false, false], 2))).unwrap();
     let found = pixels.metrics().unwrap();
     assert_eq!((found.auroc, found.f1_max, found.aupro_30, found.ader), (None, None, None, None));
 }
@@ -32,7 +38,7 @@ fn aupro_weighs_regions_not_pixels() {
     // Two regions, of 1 and of 4 pixels; the small one is found first, the large one only after half of the normal pixels.
     let mask = [true, false, false, false, false, true, true, true, true, false];
     let map = [0.9, 0.8, 0.7, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.1];
-    pixels.add(&map, 10, Some(&mask)).unwrap();
+    pixels.add(rows(&map, 10), Some(rows(&mask, 10))).unwrap();
     let found = pixels.metrics().unwrap();
     // Negatives: 0.8, 0.7 above the large region, three at 0.1 below: the overlap is 0.5 up to FPR 0.4.
     assert!((found.aupro_30.unwrap() - 0.5).abs() < 1e-12);
@@ -44,7 +50,7 @@ fn aupro_weighs_regions_not_pixels() {
 #[test]
 fn regions_that_touch_at_a_corner_are_one() {
     let mut pixels = Pixels::default();
-    pixels.add(&[0.0, 1.0, 1.0, 0.0], 2, Some(&[false, true, true, false])).unwrap();
+    pixels.add(rows(&[0.0, 1.0, 1.0, 0.0], 2), Some(rows(&[false, true, true, false], 2))).unwrap();
     assert_eq!(pixels.metrics().unwrap().regions, 1);
 }
 
@@ -53,7 +59,7 @@ fn a_set_that_outgrows_memory_gives_the_same_numbers() {
     let maps = random_maps(12, 40, 30);
     let evaluate = |mut pixels: Pixels| {
         for (map, mask) in &maps {
-            pixels.add(map, 40, mask.as_deref()).unwrap();
+            pixels.add(map.view(), mask.as_ref().map(|mask| mask.view())).unwrap();
         }
         (pixels.spilled(), pixels.metrics().unwrap())
     };
@@ -65,14 +71,14 @@ fn a_set_that_outgrows_memory_gives_the_same_numbers() {
 }
 
 /// Scores of both signs with ties, higher in the masks; every third image is normal.
-fn random_maps(images: usize, width: usize, height: usize) -> Vec<(Vec<f32>, Option<Vec<bool>>)> {
+fn random_maps(images: usize, width: usize, height: usize) -> Vec<(Array2<f32>, Option<Array2<bool>>)> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
     let mut image = |i: usize| {
         let normal = i.is_multiple_of(3);
-        let defective = |p: usize| (p % width / 7 + p / width / 5).is_multiple_of(4);
-        let mask: Vec<bool> = (0..width * height).map(|p| !normal && defective(p)).collect();
+        let defective = |x: usize, y: usize| (x / 7 + y / 5).is_multiple_of(4);
+        let mask = Array2::from_shape_fn((height, width), |(y, x)| !normal && defective(x, y));
         let score = |m: &bool| (rng.random_range(-60..60) as f32 + if *m { 25.0 } else { 0.0 }) / 64.0;
-        let map = mask.iter().map(score).collect();
+        let map = mask.map(score);
         (map, (!normal).then_some(mask))
     };
     (0..images).map(&mut image).collect()
@@ -80,17 +86,17 @@ fn random_maps(images: usize, width: usize, height: usize) -> Vec<(Vec<f32>, Opt
 
 #[test]
 fn unusable_maps_are_refused() {
-    let add =
-        |map: &[f32], width, mask: Option<&[bool]>| Pixels::default().add(map, width, mask).unwrap_err().to_string();
-    assert!(add(&[0.0, f32::NAN], 2, None).contains("holds NaN"));
-    assert!(add(&[0.0, 1.0], 2, Some(&[true])).contains("2 pixels in rows of 2, its mask 1"));
-    assert!(add(&[0.0, 1.0, 2.0], 2, None).contains("3 pixels in rows of 2"));
+    let add = |map: &[f32], mask| Pixels::default().add(rows(map, map.len()), mask).unwrap_err().to_string();
+    assert_eq!(add(&[0.0, f32::NAN], None), "an anomaly map holds NaN; only finite values can be ranked");
+    assert_eq!(add(&[0.0, 1.0], Some(rows(&[true], 1))), "an anomaly map has 2x1 pixels, its mask 1x1");
+    // As many pixels, but in other rows.
+    assert_eq!(add(&[0.0, 1.0], Some(rows(&[true, true], 1))), "an anomaly map has 2x1 pixels, its mask 1x2");
 }
 
 #[test]
 fn a_flat_map_is_no_better_than_chance() {
     let mut pixels = Pixels::default();
-    pixels.add(&[0.5; 4], 2, Some(&[true, false, false, false])).unwrap();
+    pixels.add(rows(&[0.5; 4], 2), Some(rows(&[true, false, false, false], 2))).unwrap();
     let found = pixels.metrics().unwrap();
     assert_eq!(found.auroc, Some(0.5));
     assert_eq!(found.aupro_30, Some(0.15));
@@ -102,7 +108,7 @@ fn a_flat_map_is_no_better_than_chance() {
 fn both_zeros_are_one_score() {
     assert_eq!(auroc(&[0.0, -0.0], &[true, false]), Some(0.5));
     let mut pixels = Pixels::default();
-    pixels.add(&[0.0, -0.0], 2, Some(&[true, false])).unwrap();
+    pixels.add(rows(&[0.0, -0.0], 2), Some(rows(&[true, false], 2))).unwrap();
     assert_eq!(pixels.metrics().unwrap().auroc, Some(0.5));
 }
 

@@ -11,6 +11,7 @@ use ckaad_bundle::{Input, ScoreRule};
 use ckaad_inspect;
 use ckaad_inspect::engine::Engine;
 use ckaad_inspect::imaging;
+use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -27,17 +28,17 @@ pub struct Jury<'a> {
 
 impl Jury<'_> {
     /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at a time.
-    pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Vec<f32>>, QuantiseError> {
+    pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
     }
 
-    pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Vec<f32>>, QuantiseError> {
+    pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         let engine = Engine::load(model, 1)?;
-        let (width, height) = (self.input.width as usize, self.input.height as usize);
+        let size = (self.input.height as usize, self.input.width as usize);
         let bar = self.progress.bar(what, samples.len());
         let map = |sample: &&Sample| {
             let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &self.input);
-            let map = ckaad_inspect::smooth(&engine.run(&pixels)?, width, height, self.score.sigma_px);
+            let map = ckaad_inspect::smooth(engine.run(&pixels)?.view(), size, self.score.sigma_px);
             bar.advance(1);
             Ok(map)
         };
@@ -45,7 +46,7 @@ impl Jury<'_> {
     }
 
     /// The best score rule for finished maps, and its AUROC.
-    pub fn choose(&self, maps: Vec<Vec<f32>>) -> Choice {
+    pub fn choose(&self, maps: Vec<Array2<f32>>) -> Choice {
         // The mixture is made: one term, taken whole.
         let score = ScoreConfig { error: Some(1.0), energy: None, distance: None, ..*self.score };
         HeldOut { terms: vec![(Term::Error, maps)], normal: self.normal }.choose(&score)
@@ -105,18 +106,18 @@ pub struct Reference {
     pub quality: Quality,
     rule: ScoreRule,
     /// Of every sample: whether its pixels count, and which of them should be high (`None`: none).
-    masks: Vec<Option<Option<Vec<bool>>>>,
+    masks: Vec<Option<Option<Array2<bool>>>>,
 }
 
 impl Reference {
-    pub fn of(jury: &Jury, maps: &[Vec<f32>]) -> Result<Reference, QuantiseError> {
+    pub fn of(jury: &Jury, maps: &[Array2<f32>]) -> Result<Reference, QuantiseError> {
         let anomalous = &jury.samples[jury.normal..];
         let regions = match () {
             () if anomalous.iter().any(|s| s.mask.is_some()) => Regions::Masks,
             () if !anomalous.is_empty() => Regions::Anomalous,
             () => Regions::Normal,
         };
-        let mask = |(i, sample): (usize, &Sample)| -> Result<Option<Option<Vec<bool>>>, QuantiseError> {
+        let mask = |(i, sample): (usize, &Sample)| -> Result<Option<Option<Array2<bool>>>, QuantiseError> {
             Ok(match (regions, &sample.mask) {
                 (Regions::Masks, Some(path)) => {
                     Some(Some(evaluate::mask_at_input(path, &imaging::load(&sample.path)?, &jury.input)?))
@@ -136,29 +137,29 @@ impl Reference {
     }
 
     /// `maps` are of the jury's samples.
-    pub fn judge(&self, jury: &Jury, maps: &[Vec<f32>]) -> Result<Quality, QuantiseError> {
+    pub fn judge(&self, jury: &Jury, maps: &[Array2<f32>]) -> Result<Quality, QuantiseError> {
         let mut pixels = Pixels::default();
         for (map, mask) in maps.iter().zip(&self.masks) {
             if let Some(mask) = mask {
-                pixels.add(map, jury.input.width as usize, mask.as_deref())?;
+                pixels.add(map.view(), mask.as_ref().map(|mask| mask.view()))?;
             }
         }
-        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m, &self.rule)).collect();
+        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m.view(), &self.rule)).collect();
         let labels: Vec<bool> = (0..maps.len()).map(|i| i >= jury.normal).collect();
         Ok(Quality { image_auroc: metrics::auroc(&scores, &labels), aupro: pixels.metrics()?.aupro_30 })
     }
 }
 
-fn highest(map: &[f32]) -> Vec<bool> {
+fn highest(map: &Array2<f32>) -> Array2<bool> {
     let count = (map.len() / TOP_SHARE).max(1);
-    let mut values = map.to_vec();
+    let mut values: Vec<f32> = map.iter().copied().collect();
     let at = values.len() - count;
     let least = *values.select_nth_unstable_by(at, f32::total_cmp).1;
-    map.iter().map(|&v| v >= least).collect()
+    map.map(|&v| v >= least)
 }
 
 /// How far `maps` are from `reference`: the mean absolute difference in units of the reference's standard deviation.
-pub fn movement(maps: &[Vec<f32>], reference: &[&Vec<f32>]) -> f64 {
+pub fn movement(maps: &[Array2<f32>], reference: &[&Array2<f32>]) -> f64 {
     let values = || reference.iter().flat_map(|m| m.iter()).map(|&v| f64::from(v));
     let count = values().count().max(1) as f64;
     let mean = values().sum::<f64>() / count;
@@ -170,19 +171,20 @@ pub fn movement(maps: &[Vec<f32>], reference: &[&Vec<f32>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::arr2;
 
     #[test]
     fn movement_is_in_units_of_the_reference_maps_spread() {
-        let reference = vec![vec![0.0, 2.0], vec![0.0, 2.0]];
-        let moved = vec![vec![0.5, 2.0], vec![0.0, 1.5]];
-        let against: Vec<&Vec<f32>> = reference.iter().collect();
+        let reference = [arr2(&[[0.0, 2.0]]), arr2(&[[0.0, 2.0]])];
+        let moved = [arr2(&[[0.5, 2.0]]), arr2(&[[0.0, 1.5]])];
+        let against: Vec<&Array2<f32>> = reference.iter().collect();
         assert_eq!(movement(&moved, &against), 0.25);
         assert_eq!(movement(&reference, &against), 0.0);
     }
 
     #[test]
     fn a_hundredth_of_the_pixels_stands_for_a_mask() {
-        let map: Vec<f32> = (0..400).map(|i| ((i * 37) % 400) as f32).collect();
+        let map = Array2::from_shape_fn((20, 20), |(y, x)| (((20 * y + x) * 37) % 400) as f32);
         let mask = highest(&map);
         assert!(map.iter().zip(&mask).all(|(&v, &m)| m == (v >= 396.0)));
     }

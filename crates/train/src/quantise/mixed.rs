@@ -9,6 +9,7 @@ use super::{QuantiseError, Ranges};
 use crate::export::graph::{Graph, Id};
 use crate::export::int8::{self, Dialect};
 use crate::export::onnx;
+use ndarray::Array2;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -83,7 +84,7 @@ impl fmt::Display for Report {
 pub struct Mixed {
     pub model: Vec<u8>,
     /// Smoothed maps of the jury's samples.
-    pub maps: Vec<Vec<f32>>,
+    pub maps: Vec<Array2<f32>>,
     pub report: Report,
 }
 
@@ -109,7 +110,7 @@ impl Subject<'_> {
     }
 
     /// Leaves layers in float until the loss is small enough. `maps` are those of [`Subject::model`] with what was [`Subject::asked`].
-    pub fn search(&self, jury: &Jury, maps: Vec<Vec<f32>>) -> Result<Mixed, QuantiseError> {
+    pub fn search(&self, jury: &Jury, maps: Vec<Array2<f32>>) -> Result<Mixed, QuantiseError> {
         let f32_maps = jury.maps(&onnx::emit_f32(self.graph, None), "judging f32")?;
         let reference = Reference::of(jury, &f32_maps)?;
         let mut best = self.judged(jury, &reference, self.asked(), maps)?;
@@ -153,7 +154,7 @@ impl Subject<'_> {
         jury: &Jury,
         reference: &Reference,
         float: BTreeSet<Id>,
-        maps: Vec<Vec<f32>>,
+        maps: Vec<Array2<f32>>,
     ) -> Result<Candidate, QuantiseError> {
         let quality = reference.judge(jury, &maps)?;
         Ok(Candidate { float, quality, loss: quality.loss(&reference.quality), maps })
@@ -183,12 +184,12 @@ impl Subject<'_> {
         &self,
         jury: &Jury,
         blocks: &[(String, Vec<Id>)],
-        f32_maps: &[Vec<f32>],
+        f32_maps: &[Array2<f32>],
     ) -> Result<Vec<Sensitivity>, QuantiseError> {
         let all: BTreeSet<Id> = layers(self.graph).into_iter().collect();
         let probes: Vec<usize> = spread(0, jury.normal).chain(spread(jury.normal, jury.samples.len())).collect();
         let samples: Vec<_> = probes.iter().map(|&i| &jury.samples[i]).collect();
-        let expected: Vec<&Vec<f32>> = probes.iter().map(|&i| &f32_maps[i]).collect();
+        let expected: Vec<&Array2<f32>> = probes.iter().map(|&i| &f32_maps[i]).collect();
         let mut sensitivities = vec![];
         for (name, ids) in blocks {
             let float = all.iter().copied().filter(|id| !ids.contains(id)).collect();
@@ -230,7 +231,7 @@ struct Candidate {
     quality: Quality,
     /// Of image AUROC and AUPRO.
     loss: (f64, f64),
-    maps: Vec<Vec<f32>>,
+    maps: Vec<Array2<f32>>,
 }
 
 impl Candidate {

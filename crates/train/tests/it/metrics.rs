@@ -6,6 +6,7 @@ use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
 use ckaad_train::datasets::{DataSet, Source};
 use ckaad_train::evaluate::{EvaluateError, Evaluation, evaluate as judge};
 use ckaad_train::metrics::{ImageMetrics, PixelMetrics, Pixels, by_part};
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::path::Path;
 
@@ -101,8 +102,10 @@ fn the_confidence_interval_is_that_of_another_bootstrap() {
 fn evaluate(case: &PixelCase, memory_bytes: usize) -> PixelMetrics {
     let mut pixels = Pixels::within(memory_bytes);
     for (map, mask) in case.maps.iter().zip(&case.masks) {
-        let mask: Vec<bool> = mask.bytes().map(|b| b == b'#').collect();
-        pixels.add(map, case.width, Some(&mask)).unwrap();
+        let shape = (map.len() / case.width, case.width);
+        let map = ArrayView2::from_shape(shape, map).unwrap();
+        let mask = Array2::from_shape_vec(shape, mask.bytes().map(|b| b == b'#').collect()).unwrap();
+        pixels.add(map, Some(mask.view())).unwrap();
     }
     assert_eq!(pixels.spilled() > 0, memory_bytes < 10_000);
     pixels.metrics().unwrap()

@@ -6,6 +6,7 @@ use ckaad_inspect::{StageTimes, Verdict};
 use ckaad_train::evaluate::{Counts, DefectRow, Evaluation, Judged, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
+use ndarray::{Array2, arr2};
 use std::process::{Command, Output};
 
 const HOSTILE: &str = "<script>alert('x' & \"y\")</script>";
@@ -44,7 +45,8 @@ fn evaluation(masks: bool) -> Evaluation {
     let image = ImageMetrics::of(&scores, &labels);
     let row = |defect: &str| DefectRow { defect: defect.to_owned(), images: 20, hits: 7, auroc: Some(0.8125) };
     let mut pixels = Pixels::default();
-    pixels.add(&[0.1, 0.2, 0.9, 0.3, 0.05, 0.4], 3, Some(&[false, false, true, false, false, true])).unwrap();
+    let map = arr2(&[[0.1, 0.2, 0.9], [0.3, 0.05, 0.4]]);
+    pixels.add(map.view(), Some(map.map(|&v| v >= 0.4).view())).unwrap();
     Evaluation {
         model: "synthetic".into(),
         version: "1.2.3".into(),
@@ -73,9 +75,7 @@ fn page(bundle: &Bundle, e: &Evaluation) -> String {
         let verdict = Verdict {
             score: judged.score,
             threshold: e.threshold,
-            map: (0..width * height).map(|p| (p % width) as f32 / width as f32).collect(),
-            map_width: width as usize,
-            map_height: height as usize,
+            map: Array2::from_shape_fn((height as usize, width as usize), |(_, x)| x as f32 / width as f32),
             pixel_threshold: 0.6,
             regions: vec![],
             times: StageTimes::default(),

@@ -14,4 +14,4 @@ pub use discriminator::{DiscriminatorConfig, Kind, PatchDiscriminator};
 pub use export::Fold;
 pub use loss::{Cosine, LossConfig};
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
-pub use step::{Batch, Losses, Parts, Rates, StepError, Trainer};
+pub use step::{Batch, Losses, Parts, Rates, StepError, TermMaps, Trainer};

@@ -12,7 +12,7 @@ use burn::prelude::*;
 use burn::tensor::Distribution;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
-use ckaad_inspect::engine::AnomalyMap;
+use ndarray::{Array2, Array4};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ impl Trainer {
     /// `normal[i]` and `anomalous[i]` hold `[N,C_i,h_i,w_i]` values of scale i.
     pub fn step(mut self, normal: &Batch, anomalous: Option<&Batch>, rates: Rates) -> (Trainer, Losses) {
         let device = self.device.clone();
-        let count = normal.count;
+        let count = normal.len();
         let normal = normal.tensors(&device);
         let anomalous = anomalous.map(|a| a.tensors(&device));
         let all: Vec<Tensor<4>> = match &anomalous {
@@ -193,14 +193,14 @@ impl Trainer {
 
     /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies where there is a
     /// patch discriminator.
-    pub fn maps(&self, batch: &Batch) -> (Vec<AnomalyMap>, Option<Vec<AnomalyMap>>) {
+    pub fn maps(&self, batch: &Batch) -> TermMaps {
         let device = self.device.clone().inner();
         let features = batch.tensors(&device);
         let (auto_encoder, patch) = self.networks();
         let outputs = auto_encoder.forward(&features);
         let [_, _, height, width] = features[0].dims();
-        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width));
-        (errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies)
+        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width)).unwrap_or_default();
+        TermMaps { errors: errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies }
     }
 
     /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones. `gradients` says
@@ -258,24 +258,44 @@ impl Trainer {
     }
 }
 
-/// Features of some images, one `[count,C,h,w]` a scale.
+/// Anomaly maps of some images, `[h,w]` each, at the finest scale.
+#[derive(Default)]
+pub struct TermMaps {
+    pub errors: Vec<Array2<f32>>,
+    /// Empty without a patch discriminator.
+    pub energies: Vec<Array2<f32>>,
+}
+
+impl TermMaps {
+    /// Puts the maps of further images behind these.
+    pub fn extend(&mut self, more: TermMaps) {
+        self.errors.extend(more.errors);
+        self.energies.extend(more.energies);
+    }
+}
+
+/// Features of some images, one `[N,C,h,w]` a scale, the finest first.
 pub struct Batch {
-    pub count: usize,
-    pub shapes: Vec<[usize; 3]>,
-    pub values: Vec<Vec<f32>>,
+    pub scales: Vec<Array4<f32>>,
 }
 
 impl Batch {
+    /// The number of images.
+    fn len(&self) -> usize {
+        self.scales.first().map_or(0, |features| features.dim().0)
+    }
+
     fn tensors(&self, device: &Device) -> Vec<Tensor<4>> {
-        let tensor = |(values, [c, h, w]): (&Vec<f32>, &[usize; 3])| {
-            Tensor::from_data(TensorData::new(values.clone(), [self.count, *c, *h, *w]), device)
+        let tensor = |features: &Array4<f32>| {
+            let (n, c, h, w) = features.dim();
+            Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
         };
-        self.values.iter().zip(&self.shapes).map(tensor).collect()
+        self.scales.iter().map(tensor).collect()
     }
 }
 
 /// `Σ_scales (1 - cos)` along the channels at every position, at the finest scale's resolution.
-fn errors(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Vec<AnomalyMap> {
+fn errors(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Vec<Array2<f32>> {
     let [_, _, height, width] = features[0].dims();
     let errors = features.iter().zip(outputs).map(|(f, g)| {
         let dot = (f.clone() * g.clone()).sum_dim(1);
@@ -286,14 +306,15 @@ fn errors(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Vec<AnomalyMap> {
 }
 
 /// Maps `[N,1,h_i,w_i]`, brought to one size and summed.
-fn sum_maps(maps: Vec<Tensor<4>>, height: usize, width: usize) -> Vec<AnomalyMap> {
+fn sum_maps(maps: Vec<Tensor<4>>, height: usize, width: usize) -> Vec<Array2<f32>> {
     let resized = maps.into_iter().map(|map| {
         let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
         interpolate(map, options.with_output_size([height, width]))
     });
     let sum = resized.reduce(|a, b| a + b).expect("a backbone has at least one scale");
     let values: Vec<f32> = sum.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just before");
-    values.chunks_exact(height * width).map(|v| AnomalyMap { width, height, values: v.to_vec() }).collect()
+    let map = |v: &[f32]| Array2::from_shape_vec((height, width), v.to_vec()).expect("one chunk a map");
+    values.chunks_exact(height * width).map(map).collect()
 }
 
 #[cfg(test)]

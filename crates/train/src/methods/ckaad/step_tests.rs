@@ -86,12 +86,11 @@ impl ModuleVisitor for Collect {
 }
 
 fn batch(name: &str, count: usize, offset: f64, scale: f64) -> Batch {
-    let shapes: Vec<[usize; 3]> = SCALES.iter().zip(SIDES).map(|(s, side)| [s.channels, side, side]).collect();
-    let values = shapes
-        .iter()
-        .enumerate()
-        .map(|(i, s)| fill(&format!("{name}.{i}"), count * s.iter().product::<usize>(), offset, scale));
-    Batch { count, values: values.collect(), shapes }
+    let features = |(i, (s, side)): (usize, (&Scale, usize))| {
+        let values = fill(&format!("{name}.{i}"), count * s.channels * side * side, offset, scale);
+        Array4::from_shape_vec((count, s.channels, side, side), values).unwrap()
+    };
+    Batch { scales: SCALES.iter().zip(SIDES).enumerate().map(features).collect() }
 }
 
 fn same(what: &str, found: f32, expected: f32) {
