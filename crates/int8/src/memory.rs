@@ -1,7 +1,6 @@
 //! Where each tensor of a region lies while it runs: one block of memory, used again as soon as a tensor's last reader is done.
 
-use super::kernels::BLOCK;
-use super::region::{Id, Op, Region, Shape};
+use super::region::{BLOCK, Id, Op, Region, Shape};
 
 /// A tensor in memory, channels last, with a border of zero points around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

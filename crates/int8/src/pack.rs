@@ -1,12 +1,23 @@
 //! Weights as the kernels want them, made once at load.
 
-use super::kernels::BLOCK;
-use super::region::{Activation, FloatConv};
+use super::region::{Activation, BLOCK, FloatConv, Weights};
 
 /// 64 bytes on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Line(pub [u8; 64]);
+
+/// How output pixels, counted row by row, lie in the two tensors. All distances are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pixels {
+    /// Output pixels in a row.
+    pub width: usize,
+    /// Between the inputs of two output pixels below each other, and beside each other.
+    pub in_row: usize,
+    pub in_column: usize,
+    pub out_row: usize,
+    pub out_column: usize,
+}
 
 /// A run of input bytes that are neighbours in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,30 +165,7 @@ impl Wide {
     }
 }
 
-/// A quantised convolution as the ONNX file says it, activations already as u8.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Weights {
-    /// `[out, in / groups, height, width]`.
-    pub values: Vec<i8>,
-    pub dims: [usize; 4],
-    pub bias: Vec<i32>,
-    /// `x_scale * w_scale / y_scale` of each output channel.
-    pub multipliers: Vec<f32>,
-    pub x_zero: u8,
-    pub y_zero: u8,
-}
-
 impl Weights {
-    /// Whether every sum can be requantised without overflow of the conversion to i32: what the kernels rely on.
-    pub fn bounded(&self) -> bool {
-        let row = self.values.len() / self.dims[0].max(1);
-        let largest = |channel: &[i8]| channel.iter().map(|w| u64::from(w.unsigned_abs()) * 255).sum::<u64>();
-        self.values.chunks_exact(row.max(1)).zip(&self.bias).zip(&self.multipliers).all(|((channel, bias), scale)| {
-            let sum = 2 * largest(channel) + u64::from(bias.unsigned_abs());
-            sum < 1 << 31 && scale.is_finite() && (sum as f32 * scale).abs() < (1 << 30) as f32
-        })
-    }
-
     fn requant(&self) -> Requant {
         let row = self.values.len() / self.dims[0];
         let mut bias: Vec<i32> = self

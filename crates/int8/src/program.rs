@@ -5,10 +5,10 @@
 //! step, and goes on to the next step when all units of this one are done, whoever did them. Nothing is allocated while it runs.
 
 use super::cut::Work;
-use super::kernels::{BLOCK, Isa, Pixels};
+use super::kernels::Isa;
 use super::memory::{Buffer, Memory, layout};
-use super::pack::{DenseF32, DepthwiseF32};
-use super::region::{Activation, Conv, FloatConv, Op, Region, Window};
+use super::pack::{DenseF32, DepthwiseF32, Pixels};
+use super::region::{Activation, BLOCK, Conv, FloatConv, Op, Region, Window};
 use super::rows::between;
 use super::steps::Kind;
 

@@ -1,8 +1,8 @@
 //! A quantised part of a graph, and the float operators between and behind, in the few operators that there are kernels for. All bytes
 //! are u8 here: an i8 tensor is the u8 tensor 128 higher.
 
-use super::kernels::{AddRow, CosineRow};
-use super::pack::Weights;
+/// Output channels that are computed together.
+pub const BLOCK: usize = 16;
 
 /// Index of a node; every node has one result.
 pub type Id = usize;
@@ -83,6 +83,79 @@ pub struct Conv {
     pub window: Window,
     /// One group a channel; otherwise one group.
     pub depthwise: bool,
+}
+
+/// A quantised convolution as the ONNX file says it, activations already as u8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// `[out, in / groups, height, width]`.
+    pub values: Vec<i8>,
+    pub dims: [usize; 4],
+    pub bias: Vec<i32>,
+    /// `x_scale * w_scale / y_scale` of each output channel.
+    pub multipliers: Vec<f32>,
+    pub x_zero: u8,
+    pub y_zero: u8,
+}
+
+impl Weights {
+    /// Whether every sum can be requantised without overflow of the conversion to i32: what the kernels rely on.
+    pub fn bounded(&self) -> bool {
+        let row = self.values.len() / self.dims[0].max(1);
+        let largest = |channel: &[i8]| channel.iter().map(|w| u64::from(w.unsigned_abs()) * 255).sum::<u64>();
+        self.values.chunks_exact(row.max(1)).zip(&self.bias).zip(&self.multipliers).all(|((channel, bias), scale)| {
+            let sum = 2 * largest(channel) + u64::from(bias.unsigned_abs());
+            sum < 1 << 31 && scale.is_finite() && (sum as f32 * scale).abs() < (1 << 30) as f32
+        })
+    }
+}
+
+/// Sum of two quantised tensors: `round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's, both products fused
+/// with their additions: so ONNX Runtime computes it, and now and then the last bit decides over a byte.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AddRow {
+    pub scale_a: f32,
+    pub scale_b: f32,
+    /// `zero - (zero_a * scale_a + zero_b * scale_b)`.
+    pub offset: f32,
+    /// Smallest and largest byte: the activation.
+    pub low: u8,
+    pub high: u8,
+}
+
+/// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is `scale_a[c] * byte + offset_a[c]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CosineRow {
+    /// One value for each byte of a pixel, 0 behind the last channel; before [`CosineRow::for_channels`] one a channel or one for all.
+    pub scale_a: Vec<f32>,
+    pub offset_a: Vec<f32>,
+    pub scale_b: Vec<f32>,
+    pub offset_b: Vec<f32>,
+    pub epsilon: f32,
+}
+
+impl CosineRow {
+    /// Bytes of a pixel, a multiple of 16.
+    pub fn lanes(&self) -> usize {
+        self.scale_a.len()
+    }
+
+    /// The same with a value for every byte of a pixel with so many channels; none when it is for another number of channels.
+    pub fn for_channels(&self, channels: usize) -> Option<CosineRow> {
+        let fill = |values: &[f32]| {
+            let mut all = if let &[one] = values { vec![one; channels] } else { values.to_vec() };
+            let fits = all.len() == channels;
+            all.resize(channels.next_multiple_of(BLOCK), 0.0);
+            fits.then_some(all)
+        };
+        Some(CosineRow {
+            scale_a: fill(&self.scale_a)?,
+            offset_a: fill(&self.offset_a)?,
+            scale_b: fill(&self.scale_b)?,
+            offset_b: fill(&self.offset_b)?,
+            epsilon: self.epsilon,
+        })
+    }
 }
 
 /// A convolution of floats over all channels.

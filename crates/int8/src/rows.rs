@@ -1,8 +1,8 @@
 //! The parts of steps that no instruction set is needed for: reading and writing tensors from outside, windows, positions, norms.
 
-use super::kernels::{self, BLOCK, Isa};
+use super::kernels::{self, Isa};
 use super::memory::Buffer;
-use super::region::{Input, InstanceNorm, Shape, Window};
+use super::region::{BLOCK, Input, InstanceNorm, Shape, Window};
 use std::ops::Range;
 
 /// One row of an input, its channels last.

@@ -1,10 +1,10 @@
 //! What each step of a program does to one unit: a row of its result, some pixels of some blocks of channels, or one block of channels.
 
 use super::cut::Cut;
-use super::kernels::{self, AddRow, CosineRow, Isa, Pixels};
+use super::kernels::{self, Isa};
 use super::memory::Buffer;
-use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
-use super::region::{Input, InstanceNorm, Shape, Window};
+use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
+use super::region::{AddRow, CosineRow, Input, InstanceNorm, Shape, Window};
 use super::rows::{Between, instance_norm, max_pool, read_input, spread};
 use std::sync::atomic::{AtomicPtr, Ordering};
 

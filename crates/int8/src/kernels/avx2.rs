@@ -1,7 +1,8 @@
 //! AVX2: bytes widened to i16, `vpmaddwd` adds the products of two neighbours exactly.
 
-use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
+use super::{Tiles, compiled_for, elementwise_kernels};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant};
+use crate::region::BLOCK;
 use std::arch::x86_64::*;
 use std::ops::Range;
 

@@ -1,7 +1,8 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
 
-use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant, WIDE, Wide};
+use super::{Tiles, compiled_for, elementwise_kernels};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant, WIDE, Wide};
+use crate::region::BLOCK;
 use std::arch::x86_64::*;
 use std::ops::Range;
 

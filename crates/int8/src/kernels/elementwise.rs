@@ -1,55 +1,9 @@
 //! Kernels that a compiler vectorises by itself: the text is compiled once for every instruction set. Sums of floats run in 16 lanes of
 //! a fixed order, and products are fused with additions only where the text says so: every CPU gives the same bits.
 
-/// Sum of two quantised tensors: `round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's, both products fused
-/// with their additions: so ONNX Runtime computes it, and now and then the last bit decides over a byte.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AddRow {
-    pub scale_a: f32,
-    pub scale_b: f32,
-    /// `zero - (zero_a * scale_a + zero_b * scale_b)`.
-    pub offset: f32,
-    /// Smallest and largest byte: the activation.
-    pub low: u8,
-    pub high: u8,
-}
-
-/// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is `scale_a[c] * byte + offset_a[c]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CosineRow {
-    /// One value for each byte of a pixel, 0 behind the last channel; before [`CosineRow::for_channels`] one a channel or one for all.
-    pub scale_a: Vec<f32>,
-    pub offset_a: Vec<f32>,
-    pub scale_b: Vec<f32>,
-    pub offset_b: Vec<f32>,
-    pub epsilon: f32,
-}
+use crate::region::{AddRow, CosineRow};
 
 const LANES: usize = 16;
-
-impl CosineRow {
-    /// Bytes of a pixel, a multiple of 16.
-    fn lanes(&self) -> usize {
-        self.scale_a.len()
-    }
-
-    /// The same with a value for every byte of a pixel with so many channels; none when it is for another number of channels.
-    pub fn for_channels(&self, channels: usize) -> Option<CosineRow> {
-        let fill = |values: &[f32]| {
-            let mut all = if let &[one] = values { vec![one; channels] } else { values.to_vec() };
-            let fits = all.len() == channels;
-            all.resize(channels.next_multiple_of(LANES), 0.0);
-            fits.then_some(all)
-        };
-        Some(CosineRow {
-            scale_a: fill(&self.scale_a)?,
-            offset_a: fill(&self.offset_a)?,
-            scale_b: fill(&self.scale_b)?,
-            offset_b: fill(&self.offset_b)?,
-            epsilon: self.epsilon,
-        })
-    }
-}
 
 #[inline(always)]
 pub fn add_row(how: &AddRow, a: &[u8], b: &[u8], out: &mut [u8]) {

@@ -21,13 +21,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-pub use elementwise::{AddRow, CosineRow};
-
-use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
+use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
 use std::ops::Range;
-
-/// Output channels that are computed together.
-pub const BLOCK: usize = 16;
 
 /// Blocks of a dense convolution that one call takes at most.
 pub const MAX_BLOCKS: usize = 4;
@@ -130,18 +125,6 @@ pub fn peak(isa: Isa, seconds: f64) -> Option<f64> {
     Some(macs as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// How output pixels, counted row by row, lie in the two tensors. All distances are in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Pixels {
-    /// Output pixels in a row.
-    pub width: usize,
-    /// Between the inputs of two output pixels below each other, and beside each other.
-    pub in_row: usize,
-    pub in_column: usize,
-    pub out_row: usize,
-    pub out_column: usize,
-}
-
 /// Computes `blocks` (at most [`MAX_BLOCKS`]) of the output at `pixels`.
 ///
 /// # Safety
@@ -216,9 +199,9 @@ pub unsafe fn depthwise_f32(
 macro_rules! elementwise_kernels {
     ($with:ident $($feature:literal)?) => {
         $with! { $($feature)?
-            add_row(how: &crate::kernels::AddRow, a: &[u8], b: &[u8], out: &mut [u8]);
-            cosine_row(how: &crate::kernels::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]);
-            cosine_row_f32(how: &crate::kernels::CosineRow, a: &[f32], b: &[f32], out: &mut [f32]);
+            add_row(how: &crate::region::AddRow, a: &[u8], b: &[u8], out: &mut [u8]);
+            cosine_row(how: &crate::region::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]);
+            cosine_row_f32(how: &crate::region::CosineRow, a: &[f32], b: &[f32], out: &mut [f32]);
             max_row_f32(x: &[f32], out: &mut [f32]);
             add_row_f32(slope: f32, ceiling: f32, a: &[f32], b: &[f32], out: &mut [f32]);
             max_row(x: &[u8], out: &mut [u8]);

@@ -1,7 +1,8 @@
 //! NEON, with and without the dot-product instructions of ARMv8.2.
 
-use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
+use super::{Tiles, compiled_for, elementwise_kernels};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant};
+use crate::region::BLOCK;
 use std::arch::aarch64::*;
 use std::ops::Range;
 

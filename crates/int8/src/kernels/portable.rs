@@ -1,7 +1,8 @@
 //! The definition, in plain Rust.
 
-use super::{BLOCK, Pixels, Tiles, compiled_for, elementwise_kernels, requantise};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
+use super::{Tiles, compiled_for, elementwise_kernels, requantise};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
+use crate::region::BLOCK;
 use std::ops::Range;
 
 elementwise_kernels!(compiled_for);

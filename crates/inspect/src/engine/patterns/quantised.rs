@@ -2,9 +2,8 @@
 
 use super::{Graph, Match, Reads, depthwise, input, window};
 use crate::engine::constants::{int, ints, text};
-use ckaad_int8::kernels::AddRow;
-use ckaad_int8::pack::Weights;
-use ckaad_int8::region::{Conv, Op};
+
+use ckaad_int8::region::{AddRow, Conv, Op, Weights};
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
 impl Graph<'_> {

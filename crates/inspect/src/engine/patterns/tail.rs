@@ -2,8 +2,8 @@
 
 use super::{Graph, Match, Reads};
 use crate::engine::constants::{int, ints};
-use ckaad_int8::kernels::CosineRow;
-use ckaad_int8::region::Op;
+
+use ckaad_int8::region::{CosineRow, Op};
 
 /// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
 struct Affine {

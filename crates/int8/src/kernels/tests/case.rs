@@ -1,7 +1,7 @@
 //! Convolutions of drawn shapes and values, laid out in memory as a program lays them out.
 
 use super::*;
-use crate::pack::Weights;
+use crate::region::Weights;
 use rand::seq::IndexedRandom;
 
 /// A convolution with both tensors in memory, each with a border.

@@ -7,6 +7,7 @@ mod rows;
 mod whole;
 
 use super::*;
+use crate::region::{AddRow, BLOCK, CosineRow};
 use case::{Case, Shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
