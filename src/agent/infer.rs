@@ -69,7 +69,7 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
                     // The running number keeps images of one name in different folders apart.
                     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                     let target = folder.join(format!("{n:04}-{stem}.png"));
-                    let picture = ckaad_inspect::heatmap(&image, &verdict, &bundle.manifest.input);
+                    let picture = ckaad_inspect::heatmap(&image, &verdict, u32::MAX);
                     picture.save(&target).map_err(|e| InferError::Heatmap(target, e.to_string()))?;
                 }
             }

@@ -371,7 +371,7 @@ impl Session {
     fn note_deletion(&self, deletion: Option<Deletion>, result: Result<(), OutboxError>, flight: &mut Flight) {
         let Some(Deletion { ids, .. }) = deletion else { return };
         match result {
-            Ok(()) => ids.iter().for_each(|id| drop(flight.held.remove(id))),
+            Ok(()) => flight.held.retain(|id| !ids.contains(id)),
             // They stay held on this connection, so that a disk that refuses does not make us send in a circle; they are tried again
             // with the next that is acknowledged.
             Err(e) => {

@@ -98,7 +98,7 @@ fn hot_folder_judges_what_comes_and_removes_it_afterwards() {
 }
 
 #[test]
-fn an_incident_is_opened_and_updated() {
+fn an_incident_is_opened_updated_and_closed_when_its_source_ends() {
     let site = Site::new();
     let broker = Mosquitto::start(site.path());
     let subscriber = broker.subscribe();
@@ -106,7 +106,12 @@ fn an_incident_is_opened_and_updated() {
     let mut agent = run(&site.config(broker.port, &images, "grouping = \"incident\"", ""));
     assert_eq!(agent.ended(), Some(0));
     let kinds: Vec<_> = payloads(&subscriber, "/anomaly").iter().map(|e| e["type"].clone()).collect();
-    assert_eq!(kinds, ["opened", "updated", "updated"]);
+    assert_eq!(kinds, ["opened", "updated", "updated", "closed"]);
+    let closed = payloads(&subscriber, "/anomaly").pop().unwrap();
+    assert_eq!(
+        (&closed["data"]["reason"], &closed["data"]["defective_frames"]),
+        (&"the source ended".into(), &3.into())
+    );
 }
 
 #[test]

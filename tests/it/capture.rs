@@ -1,21 +1,11 @@
 //! A camera without hardware: tests/fixtures/v4l2shim.c stands in for the driver, below the unmodified binary.
 
 use crate::util::*;
-use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn camera_stall_freeze_and_unplug_are_published_and_it_comes_back() {
     let site = Site::new();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v4l2shim.c");
-    let library = site.path().join("shim.so");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status();
-    assert!(compiled.unwrap().success());
+    let library = preloadable(site.path(), "v4l2shim.c");
     let control = site.path().join("control");
     let camera = |state: &str| std::fs::write(&control, state).unwrap();
     camera("ok");
@@ -30,6 +20,8 @@ fn camera_stall_freeze_and_unplug_are_published_and_it_comes_back() {
     let last = || payloads(&subscriber, "camera/cam/state").last().cloned().unwrap_or_default();
     let results = || payloads(&subscriber, "/result").len();
     wait_until("judged frames", || results() > 3);
+    let states: Vec<_> = payloads(&subscriber, "camera/cam/state").iter().map(|s| s["state"].clone()).collect();
+    assert_eq!(states[..2], ["starting", "running"], "it runs from the first judged frame on, not before");
     for (trouble, state) in [("stall", "stalled"), ("frozen", "frozen"), ("gone", "unplugged")] {
         camera(trouble);
         wait_until(state, || last()["state"] == state);

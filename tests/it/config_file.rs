@@ -1,6 +1,6 @@
 //! configs/ holds what the program does.
 
-use ckaad_edge::agent::{Camera, Raw, Settings};
+use ckaad_edge::agent::{CameraTable, FileConfig, Settings};
 use ckaad_edge::mqtt::Protocol;
 use std::path::Path;
 
@@ -8,15 +8,15 @@ fn file(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
 }
 
-fn parse(name: &str) -> (String, Raw) {
+fn parse(name: &str) -> (String, FileConfig) {
     let text = std::fs::read_to_string(file(name)).unwrap();
-    let raw = Raw::parse(&text, &file(name), Vec::new()).unwrap();
+    let raw = FileConfig::parse(&text, &file(name), Vec::new()).unwrap();
     (text, raw)
 }
 
 #[test]
 fn agent_toml_holds_exactly_the_defaults() {
-    let defaults = Raw { camera: [("cam0".to_owned(), Camera::default())].into(), ..Raw::default() };
+    let defaults = FileConfig { camera: [("cam0".to_owned(), CameraTable::default())].into(), ..FileConfig::default() };
     assert_eq!(parse("agent.toml").1, defaults);
 }
 
@@ -51,7 +51,7 @@ fn a_variable_overrides_the_file() {
         ("CKAAD__CAMERA__LEFT__THRESHOLD", "0.5"),
     ];
     let variables = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let raw = Raw::parse("[mqtt]\nport = 5\nprotocol = \"3.1.1\"", Path::new("x"), variables).unwrap();
+    let raw = FileConfig::parse("[mqtt]\nport = 5\nprotocol = \"3.1.1\"", Path::new("x"), variables).unwrap();
     assert_eq!((raw.mqtt.port, raw.mqtt.protocol, raw.mqtt.tls.enabled), (77, Protocol::V5, true));
     assert_eq!((raw.device.name.as_str(), raw.device.line.as_str()), ("123", "03"));
     assert_eq!(raw.camera["left"].threshold, 0.5);

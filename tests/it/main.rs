@@ -7,5 +7,6 @@ mod config_file;
 mod demo;
 mod floors;
 mod mqtt;
+mod regressions;
 mod systemd;
 mod util;

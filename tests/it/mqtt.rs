@@ -87,11 +87,7 @@ fn reconnect_without_session_resends() {
 fn a_refused_password_is_one_sentence_and_events_wait() {
     let site = Site::new();
     let passwords = site.path().join("passwords");
-    let made = std::process::Command::new("mosquitto_passwd")
-        .args(["-b", "-c"])
-        .arg(&passwords)
-        .args(["press", "right"])
-        .status();
+    let made = program("mosquitto_passwd").args(["-b", "-c"]).arg(&passwords).args(["press", "right"]).status();
     assert!(made.unwrap().success());
     let secure = format!("allow_anonymous false\npassword_file {}", passwords.display());
     let mut broker = Mosquitto::prepared(site.path(), free_port(), &secure);
@@ -133,7 +129,7 @@ fn a_full_disk_is_one_sentence_and_loses_nothing() {
         let subscriber = broker.subscribe();
         let images = site.images("parts", &PARTS);
         let config = site.config(broker.port, &images, "", "");
-        let mut command = std::process::Command::new("sh");
+        let mut command = program("sh");
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" run --config \"$1\"");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_ckaad-agent"), &config]);
         let mut agent = Running::spawn(command);
@@ -161,8 +157,10 @@ fn a_corrupt_outbox_is_set_aside_and_the_line_runs() {
 #[test]
 fn tls_is_verified_against_the_given_authority() {
     let site = Site::new();
+    // Called by the scripts below.
+    drop(program("openssl"));
     let make = |script: &str| {
-        let made = std::process::Command::new("sh").args(["-ec", script]).current_dir(site.path()).output().unwrap();
+        let made = program("sh").args(["-ec", script]).current_dir(site.path()).output().unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";

@@ -11,10 +11,7 @@ pub const PREFIX: &str = "ckaad/test/line/box";
 /// Long enough for a machine with much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The model that comes with the program.
-pub fn bundle() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad")
-}
+pub use ckaad_testing::{demo_bundle as bundle, in_repository, program};
 
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -39,6 +36,25 @@ pub fn agent(args: &[&str]) -> Command {
         .env_remove("WATCHDOG_USEC")
         .stdin(Stdio::null());
     command
+}
+
+/// Runs the agent, which has to fail with exit code 2 and this one line on standard error, no more and no less.
+pub fn refuses(command: &mut Command, sentence: &str) {
+    let output = command.output().unwrap();
+    assert_eq!(
+        (stderr(&output).as_str(), output.status.code()),
+        (format!("ckaad-agent: {sentence}\n").as_str(), Some(2))
+    );
+}
+
+/// A library for LD_PRELOAD from a C file of tests/fixtures.
+pub fn preloadable(dir: &Path, source: &str) -> PathBuf {
+    let library = dir.join(source).with_extension("so");
+    let source = in_repository("tests/fixtures").join(source);
+    let mut cc = program("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    assert!(cc.status().unwrap().success());
+    library
 }
 
 pub fn stderr(output: &Output) -> String {
@@ -86,7 +102,8 @@ impl Running {
 
     /// By name, as `kill` takes it: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        // The shell's own: a slim system has no other.
+        let done = program("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
         assert!(done.success());
     }
 
@@ -139,7 +156,7 @@ impl Mosquitto {
     }
 
     pub fn up(&mut self) {
-        let mut command = Command::new("mosquitto");
+        let mut command = program("mosquitto");
         command.arg("-c").arg(&self.config);
         self.process = Some(Running::spawn(command));
         wait_until("mosquitto listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
@@ -167,7 +184,7 @@ impl Mosquitto {
     }
 
     pub fn subscriber(&self, topics: &[&str], format: &str, more: &[&str]) -> Running {
-        let mut command = Command::new("mosquitto_sub");
+        let mut command = program("mosquitto_sub");
         command
             .args([
                 "-V",
@@ -190,7 +207,7 @@ impl Mosquitto {
         let subscriber = Running::spawn(command);
         // A marker that comes back shows that the subscription is in place.
         wait_until("the subscriber hears us", || {
-            let mut hello = Command::new("mosquitto_pub");
+            let mut hello = program("mosquitto_pub");
             hello.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "ready", "-m", "ready"]).args(more);
             hello.output().unwrap().status.success() && {
                 std::thread::sleep(Duration::from_millis(50));

@@ -4,6 +4,7 @@
 pub mod onnx_runtime;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A file of the repository, by its path from the root.
 pub fn in_repository(path: &str) -> PathBuf {
@@ -15,4 +16,39 @@ pub fn in_repository(path: &str) -> PathBuf {
 /// The model that comes with the program.
 pub fn demo_bundle() -> PathBuf {
     in_repository("models/demo.ckaad")
+}
+
+/// Programs that tests call, and the Debian packages that bring them; `dev` installs these.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("cc", "gcc"),
+    ("chromium", "chromium"),
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_passwd", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
+    ("mosquitto_sub", "mosquitto-clients"),
+    ("openssl", "openssl"),
+];
+
+/// A program that a test needs.
+///
+/// # Panics
+/// It is not on this machine; the sentence names the package that brings it.
+pub fn program(name: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    let package = PROGRAMS.iter().find(|(known, _)| *known == name).map_or(name, |(_, package)| package);
+    let Some(found) = found else {
+        panic!("the program {name} is missing; Debian's package `{package}` brings it, and `./dev test` installs it")
+    };
+    Command::new(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[should_panic(expected = "the program no-such-program is missing; Debian's package `no-such-program` brings it")]
+    fn a_missing_program_is_one_sentence_with_its_package() {
+        super::program("no-such-program");
+    }
 }

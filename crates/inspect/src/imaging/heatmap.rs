@@ -1,3 +1,4 @@
+use super::resize::Placement;
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 use ndarray::ArrayView2;
@@ -17,23 +18,38 @@ pub fn turbo(value: f32) -> [u8; 3] {
     ]
 }
 
-/// Lays `map` (`[h,w]`, stretched over the picture, bilinear) over `image`. `low` and `high` are the map's values
-/// that become transparent and fully red: below `low` the picture shows as it is.
-pub fn overlay(image: &RgbImage, map: ArrayView2<f32>, low: f32, high: f32) -> RgbImage {
+/// Which values of a map are coloured: none below `from`, the strongest colour from `full` on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ColourScale {
+    pub from: f32,
+    pub full: f32,
+}
+
+/// Of the way from `from` to `full`: within it the colour fades in, so that the border of a place is no staircase.
+const SOFT_EDGE: f32 = 0.12;
+
+/// Lays `map`, the values of the network's input `[H,W]`, over `image`; `placement` says where on it the input lies. Pixels that the
+/// network did not see, and those below the scale, show as they are.
+pub fn overlay(image: &RgbImage, map: ArrayView2<f32>, placement: &Placement, scale: ColourScale) -> RgbImage {
     let (map_height, map_width) = map.dim();
-    let (w, h) = image.dimensions();
-    let span = (high - low).max(f32::EPSILON);
-    RgbImage::from_fn(w, h, |x, y| {
-        let value = bilinear(
-            map,
-            (x as f32 + 0.5) * map_width as f32 / w as f32 - 0.5,
-            (y as f32 + 0.5) * map_height as f32 / h as f32 - 0.5,
-        );
-        let t = ((value - low) / span).clamp(0.0, 1.0);
-        let alpha = 0.65 * t.sqrt();
-        let colour = turbo(0.25 + 0.75 * t);
-        let pixel = image.get_pixel(x, y).0;
-        Rgb(std::array::from_fn(|c| (f32::from(pixel[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8))
+    let span = (scale.full - scale.from).max(f32::EPSILON);
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let pixel = *image.get_pixel(x, y);
+        let (mx, my) = placement.to_input(x as f32 + 0.5, y as f32 + 0.5);
+        if !(0.0..map_width as f32).contains(&mx) || !(0.0..map_height as f32).contains(&my) {
+            return pixel;
+        }
+        let t = ((bilinear(map, mx - 0.5, my - 0.5) - scale.from) / span).clamp(0.0, 1.0);
+        if t == 0.0 {
+            return pixel;
+        }
+        let edge = (t / SOFT_EDGE).min(1.0);
+        let alpha = 0.6 * edge * edge * (3.0 - 2.0 * edge);
+        // From yellow to dark red: what is coloured at all is above the threshold.
+        let colour = turbo(0.62 + 0.33 * t);
+        Rgb(std::array::from_fn(|c| {
+            (f32::from(pixel.0[c]) * (1.0 - alpha) + f32::from(colour[c]) * alpha).round() as u8
+        }))
     })
 }
 
@@ -69,16 +85,107 @@ pub fn encode_jpeg(image: &RgbImage, quality: u8) -> image::ImageResult<Vec<u8>>
     Ok(out)
 }
 
-/// Draws the outline of `[left, top, width, height]`, two pixels thick; what lies outside the picture is left out.
-pub fn draw_box(image: &mut RgbImage, [left, top, width, height]: [i64; 4], colour: [u8; 3]) {
+/// Draws the outline of `[left, top, width, height]` in white on black, two pixels each, so that it shows on every ground; what lies
+/// outside the picture is left out.
+pub fn draw_box(image: &mut RgbImage, [left, top, width, height]: [i64; 4]) {
     let (right, bottom) = (left + width - 1, top + height - 1);
     let (image_width, image_height) = image.dimensions();
-    for y in top.max(0)..=bottom.min(i64::from(image_height) - 1) {
-        for x in left.max(0)..=right.min(i64::from(image_width) - 1) {
-            let inside = (x - left).min(right - x) >= 2 && (y - top).min(bottom - y) >= 2;
-            if !inside {
-                image.put_pixel(x as u32, y as u32, Rgb(colour));
+    for y in (top - 2).max(0)..=(bottom + 2).min(i64::from(image_height) - 1) {
+        for x in (left - 2).max(0)..=(right + 2).min(i64::from(image_width) - 1) {
+            let depth = (x - left).min(right - x).min(y - top).min(bottom - y);
+            if depth < 2 {
+                let grey = if depth < 0 { 0 } else { 255 };
+                image.put_pixel(x as u32, y as u32, Rgb([grey; 3]));
             }
         }
+    }
+}
+
+/// Columns and rows of a glyph.
+const GLYPH: (u32, u32) = (5, 7);
+/// Rows of the digits, the point and the minus, top to bottom; a bit a column, the highest of five is the left one.
+const GLYPHS: [(char, [u8; 7]); 12] = [
+    ('0', [14, 17, 19, 21, 25, 17, 14]),
+    ('1', [4, 12, 4, 4, 4, 4, 14]),
+    ('2', [14, 17, 1, 2, 4, 8, 31]),
+    ('3', [31, 2, 4, 2, 1, 17, 14]),
+    ('4', [2, 6, 10, 18, 31, 2, 2]),
+    ('5', [31, 16, 30, 1, 1, 17, 14]),
+    ('6', [6, 8, 16, 30, 17, 17, 14]),
+    ('7', [31, 1, 2, 4, 8, 8, 8]),
+    ('8', [14, 17, 17, 14, 17, 17, 14]),
+    ('9', [14, 17, 17, 15, 1, 2, 12]),
+    ('.', [0, 0, 0, 0, 0, 12, 12]),
+    ('-', [0, 0, 0, 31, 0, 0, 0]),
+];
+
+/// Width and height that [`draw_number`] takes.
+pub fn number_size(text: &str, zoom: u32) -> (u32, u32) {
+    ((text.chars().count() as u32 * (GLYPH.0 + 1) + 1) * zoom, (GLYPH.1 + 2) * zoom)
+}
+
+/// Writes a number (digits, point, minus) in white on black with its corner at `left`, `top`; `zoom` pixels a dot. What lies outside the
+/// picture is left out, and so is any other character.
+pub fn draw_number(image: &mut RgbImage, text: &str, (left, top): (i64, i64), zoom: u32) {
+    let (width, height) = number_size(text, zoom);
+    let glyphs: Vec<[u8; 7]> =
+        text.chars().map(|c| GLYPHS.iter().find(|(known, _)| *known == c).map_or([0; 7], |(_, rows)| *rows)).collect();
+    for y in 0..height {
+        for x in 0..width {
+            let (px, py) = (left + i64::from(x), top + i64::from(y));
+            if px < 0 || py < 0 || px >= i64::from(image.width()) || py >= i64::from(image.height()) {
+                continue;
+            }
+            // A dot of margin around every glyph.
+            let (column, row) = ((x / zoom).checked_sub(1), (y / zoom).checked_sub(1));
+            let lit = column.zip(row).is_some_and(|(column, row)| {
+                let (glyph, bit) = (column / (GLYPH.0 + 1), column % (GLYPH.0 + 1));
+                let rows = glyphs.get(glyph as usize);
+                bit < GLYPH.0
+                    && rows.and_then(|r| r.get(row as usize)).is_some_and(|r| r >> (GLYPH.0 - 1 - bit) & 1 == 1)
+            });
+            image.put_pixel(px as u32, py as u32, Rgb([if lit { 255 } else { 0 }; 3]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    const SEEN: Placement = Placement { scale: (2.0, 2.0), origin: (4.0, 0.0) };
+
+    #[test]
+    fn only_what_is_above_the_scale_and_was_seen_is_coloured() {
+        let grey = RgbImage::from_pixel(24, 16, Rgb([100; 3]));
+        let mut map = Array2::from_elem((8, 8), 0.9);
+        map[[4, 4]] = 5.0;
+        let scale = ColourScale { from: 1.0, full: 2.0 };
+        let painted = overlay(&grey, map.view(), &SEEN, scale);
+        assert_eq!(*painted.get_pixel(4 + 9, 9), Rgb(turbo(0.95).map(|c| (40.0 + 0.6 * f32::from(c)).round() as u8)));
+        assert_eq!(*painted.get_pixel(5, 1), Rgb([100; 3]), "below the scale");
+        let all = overlay(&grey, Array2::from_elem((8, 8), 9.0).view(), &SEEN, scale);
+        assert_eq!([3, 4, 19, 20].map(|x| *all.get_pixel(x, 8) == Rgb([100; 3])), [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_number_is_legible() {
+        let mut image = RgbImage::from_pixel(40, 12, Rgb([50; 3]));
+        draw_number(&mut image, "1.7", (1, 1), 1);
+        let rows = (2..9)
+            .map(|y| (2..19).map(|x| if image.get_pixel(x, y).0[0] == 255 { '#' } else { '.' }).collect::<String>());
+        let expected = [
+            "..#.........#####",
+            ".##.............#",
+            "..#............#.",
+            "..#...........#..",
+            "..#..........#...",
+            "..#....##....#...",
+            ".###...##....#...",
+        ];
+        assert_eq!(rows.collect::<Vec<_>>(), expected);
+        draw_number(&mut image, "8", (-3, -3), 2);
+        draw_box(&mut image, [-10, -10, 200, 15]);
     }
 }

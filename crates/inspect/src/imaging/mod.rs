@@ -9,6 +9,6 @@ mod resize;
 
 pub use decode::{DecodeError, MAX_PIXELS, decode, load, load_mask};
 pub use frame::{Frame, Truth};
-pub use heatmap::{draw_box, encode_jpeg, encode_png, overlay, turbo};
+pub use heatmap::{ColourScale, draw_box, draw_number, encode_jpeg, encode_png, number_size, overlay, turbo};
 pub use image::RgbImage;
-pub use resize::{Placement, resize};
+pub use resize::{Placement, resize, shrink};

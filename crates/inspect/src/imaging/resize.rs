@@ -18,6 +18,34 @@ impl Placement {
     }
 }
 
+impl Placement {
+    /// Position on the input of the frame position `(x, y)`: the inverse of [`Placement::to_frame`].
+    pub fn to_input(&self, x: f32, y: f32) -> (f32, f32) {
+        ((x - self.origin.0) / self.scale.0, (y - self.origin.1) / self.scale.1)
+    }
+
+    /// The same on a frame that was reduced to `share` of its size.
+    pub fn on_reduced(&self, share: (f32, f32)) -> Placement {
+        Placement {
+            scale: (self.scale.0 * share.0, self.scale.1 * share.1),
+            origin: (self.origin.0 * share.0, self.origin.1 * share.1),
+        }
+    }
+}
+
+/// Reduced so that the longer side is at most `max_side` pixels; a smaller picture stays as it is.
+pub fn shrink(image: &RgbImage, max_side: u32) -> RgbImage {
+    let (w, h) = image.dimensions();
+    let longer = w.max(h);
+    if longer <= max_side {
+        return image.clone();
+    }
+    let side = |s: u32| (u64::from(s) * u64::from(max_side) / u64::from(longer)).max(1) as u32;
+    let (width, height) = (side(w), side(h));
+    RgbImage::from_raw(width, height, scale(image, None, width, height, Filter::Bilinear))
+        .expect("scale gives width x height x 3 bytes")
+}
+
 /// The fill of a letterbox, near the backbones' mean colour.
 const FILL: u8 = 127;
 

@@ -10,19 +10,21 @@
 
 mod calibrate;
 mod golden;
+mod heatmap;
 mod regions;
 mod smooth;
 mod verdict;
 
 pub use calibrate::{CalibrationError, calibrate};
 pub use golden::{GoldenResult, golden_answer};
+pub use heatmap::heatmap;
 pub use regions::MAX_REGIONS;
 pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 
 use crate::engine::{Engine, EngineError};
 use crate::imaging::{self, RgbImage};
-use ckaad_bundle::{Bundle, Input, Manifest};
+use ckaad_bundle::{Bundle, Manifest};
 use std::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
@@ -123,24 +125,6 @@ impl Inspector {
             vec![]
         };
         let times = StageTimes { fit: fitted - started, engine: ran - fitted, score: ran.elapsed() };
-        Ok(Verdict { score, threshold: self.threshold, map: smoothed, pixel_threshold, regions, times })
+        Ok(Verdict { score, threshold: self.threshold, map: smoothed, placement, pixel_threshold, regions, times })
     }
-}
-
-/// The picture at the model's input size under its map, with a box around each region: what an operator looks at.
-/// Colour starts at half the pixel threshold and is full at twice that threshold, the same for every image of a model, so
-/// that two heatmaps can be compared.
-pub fn heatmap(image: &RgbImage, verdict: &Verdict, input: &Input) -> RgbImage {
-    let (pixels, placement) = imaging::resize(image, input);
-    let fitted = RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
-    let low = verdict.pixel_threshold * 0.5;
-    let high = verdict.pixel_threshold * 2.0;
-    let mut picture = imaging::overlay(&fitted, verdict.map.view(), low, high);
-    for region in &verdict.regions {
-        let left = (region.x as f32 - placement.origin.0) / placement.scale.0;
-        let top = (region.y as f32 - placement.origin.1) / placement.scale.1;
-        let (w, h) = (region.width as f32 / placement.scale.0, region.height as f32 / placement.scale.1);
-        imaging::draw_box(&mut picture, [left, top, w, h].map(|v| v.round() as i64), [255, 255, 255]);
-    }
-    picture
 }

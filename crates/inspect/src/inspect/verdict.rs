@@ -1,3 +1,4 @@
+use crate::imaging::Placement;
 use ndarray::Array2;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub struct Verdict {
     pub threshold: f32,
     /// Smoothed anomaly map at the network's input size, `[H,W]`.
     pub map: Array2<f32>,
+    /// Where on the frame the network's input lies.
+    pub placement: Placement,
     /// Value of the map from which a pixel belongs to a region.
     pub pixel_threshold: f32,
     /// Largest peak first; empty when the image is normal.

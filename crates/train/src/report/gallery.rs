@@ -71,12 +71,12 @@ impl<'a> Gallery<'a> {
     }
 }
 
-/// The image as the network sees it, and beside it the same under its map.
+/// The image as the network sees it, and beside it the original under its map, as an operator sees it.
 fn side_by_side(bundle: &Bundle, image: &RgbImage, verdict: &Verdict) -> Option<Vec<u8>> {
     let input = &bundle.manifest.input;
     let plain = RgbImage::from_raw(input.width, input.height, imaging::resize(image, input).0)?;
-    let heat = ckaad_inspect::heatmap(image, verdict, input);
-    let mut both = RgbImage::new(2 * input.width, input.height);
+    let heat = ckaad_inspect::heatmap(image, verdict, 2 * input.width.max(input.height));
+    let mut both = RgbImage::new(input.width + heat.width(), input.height.max(heat.height()));
     image::imageops::replace(&mut both, &plain, 0, 0);
     image::imageops::replace(&mut both, &heat, i64::from(input.width), 0);
     imaging::encode_jpeg(&both, 80).ok()
@@ -88,7 +88,7 @@ fn section(title: &str, list: &[Shown], anomalous: bool, threshold: f32) -> Stri
         return out + "<p class=\"soft\">The set has none.</p>";
     }
     out.push_str(
-        "<p class=\"soft\">Left as the network sees it, right under its anomaly map; boxes are the regions of an alert. \
+        "<p class=\"soft\">Left as the network sees it, right the original under its anomaly map; boxes are the regions of an alert. \
          Colours mean the same in every picture.</p><div class=\"row\">",
     );
     for shown in list {
