@@ -36,11 +36,16 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// The CPU, on which a trained network is read to be exported.
+pub fn cpu() -> Device {
+    Device::flex()
+}
+
 impl DeviceChoice {
     /// `auto` takes the first GPU when one can be used, else the CPU.
     pub fn open(self) -> Result<(Device, String), DeviceError> {
         match self {
-            DeviceChoice::Cpu => Ok((Device::flex(), "cpu".into())),
+            DeviceChoice::Cpu => Ok((cpu(), "cpu".into())),
             DeviceChoice::Cuda(index) => cuda(index),
             DeviceChoice::Auto => cuda(0).or_else(|_| DeviceChoice::Cpu.open()),
         }

@@ -1,14 +1,13 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use super::datasets::{self, DataError, DataSet, Sample};
-use super::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
-use super::progress::Progress;
-use ckaad_bundle::{Bundle, BundleError, Input};
+use crate::datasets::{self, DataError, DataSet, Sample};
+use crate::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
+use crate::progress::ProgressDisplay;
+use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
-use ndarray::Array2;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
@@ -20,12 +19,10 @@ pub enum EvaluateError {
     Image(#[from] DecodeError),
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    #[error("pixel metrics of {image}: {source}")]
-    Pixels { image: PathBuf, source: PixelError },
+    #[error("pixel metrics of {image}: {cause}")]
+    Pixels { image: PathBuf, cause: PixelError },
     #[error("{0} has no test images")]
     NoTest(PathBuf),
-    #[error("the mask {mask} is {}x{} pixels, its image {}x{}", found.0, found.1, expected.0, expected.1)]
-    MaskSize { mask: PathBuf, found: (u32, u32), expected: (u32, u32) },
 }
 
 /// The outcome; its JSON is what `--json` writes.
@@ -103,7 +100,7 @@ pub fn evaluate(
     if data.test.is_empty() {
         return Err(EvaluateError::NoTest(data.root.clone()));
     }
-    let progress = Progress::detect();
+    let progress = ProgressDisplay::detect();
     let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
     let masked = data.test.iter().any(|s| s.mask.is_some());
     let mut pixels = Pixels::default();
@@ -115,9 +112,13 @@ pub fn evaluate(
         times.push((verdict.times.fit + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
-            let mask = sample.mask.as_deref().map(|m| mask_at_input(m, &image, &bundle.manifest.input)).transpose()?;
+            let mask = sample
+                .mask
+                .as_deref()
+                .map(|m| datasets::mask_at_input(m, &image, &bundle.manifest.input))
+                .transpose()?;
             let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
-            added.map_err(|source| EvaluateError::Pixels { image: sample.path.clone(), source })?;
+            added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
         }
         let judged = judged(data, sample, &verdict);
         seen(&judged, &image, &verdict);
@@ -127,7 +128,7 @@ pub fn evaluate(
     times.sort_by(f64::total_cmp);
     let threshold = inspector.threshold();
     let pixel = masked.then(|| pixels.metrics()).transpose();
-    let pixel = pixel.map_err(|source| EvaluateError::Pixels { image: data.root.clone(), source })?;
+    let pixel = pixel.map_err(|cause| EvaluateError::Pixels { image: data.root.clone(), cause })?;
     Ok(Evaluation {
         model: bundle.manifest.name.clone(),
         version: bundle.manifest.version.to_string(),
@@ -211,23 +212,6 @@ fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
         }
     };
     kinds.iter().map(row).collect()
-}
-
-/// The mask as the network sees the image, `[H,W]`, nearest neighbour.
-pub(super) fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Array2<bool>, EvaluateError> {
-    let mask = datasets::load_mask(path)?;
-    if mask.dimensions() != image.dimensions() {
-        let (found, expected) = (mask.dimensions(), image.dimensions());
-        return Err(EvaluateError::MaskSize { mask: path.to_owned(), found, expected });
-    }
-    let placement = imaging::resize(image, input).1;
-    let (width, height) = mask.dimensions();
-    let at = |(y, x): (usize, usize)| {
-        let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
-        let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
-        inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
-    };
-    Ok(Array2::from_shape_fn((input.height as usize, input.width as usize), at))
 }
 
 #[cfg(test)]

@@ -1,17 +1,31 @@
 //! The trainer: data set → run → bundle → evaluation.
 //!
-//! | stage | module |
-//! |---|---|
-//! | list images, read labels and masks | [`datasets`] |
-//! | frozen features, once an image, on disk | [`backbones`], [`features`] |
-//! | flip, turn, make anomalies | [`augment`] |
-//! | train, validate, checkpoint | [`methods`], [`fit`], [`run`] |
-//! | weigh the maps, choose the score rule | `select` |
-//! | int8 ranges, layers that stay in float | [`quantise`] |
-//! | fold, write ONNX, calibrate, pack | [`export`] |
-//! | judge a test set *through the bundle* | [`evaluate`], [`metrics`], [`report`] |
+//! # Layout
 //!
-//! burn appears in [`methods`], [`device`] and nowhere else.
+//! Floors, ground first. A module uses only floors below its own; a test of the workspace holds this.
+//!
+//! | floor | module | what it answers for |
+//! |---|---|---|
+//! | 1 | [`graph`] | the network as it leaves the trainer: operators, shapes, channel statistics, the terms of a map |
+//! | 1 | [`datasets`] | list images, read labels and masks |
+//! | 1 | [`metrics`] | how good scores and maps are, exactly |
+//! | 1 | [`device`] | `--device` → a burn device |
+//! | 1 | [`progress`] | bars on a terminal, plain lines elsewhere |
+//! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
+//! | 2 | [`augment`] | flip, turn, make anomalies |
+//! | 3 | [`backbones`] | pre-trained extractors as graphs |
+//! | 4 | [`features`] | frozen features, once an image, on disk |
+//! | 5 | [`methods`] | what is trained: networks, losses, steps, the bank |
+//! | 6 | [`score`] | weigh the terms of the map, choose the score rule |
+//! | 7 | [`quantise`] | int8 ranges, layers that stay in float |
+//! | 8 | [`run`] | the folder of a run: split, checkpoints |
+//! | 9 | [`config`] | the training config; only the two commands that follow it and the binary see the whole of it |
+//! | 10 | [`fit`] | train, validate, checkpoint |
+//! | 10 | [`export`] | fold, quantise, calibrate, pack |
+//! | 10 | [`evaluate`] | judge a test set *through the bundle* |
+//! | 11 | [`report`] | the page of an evaluation |
+//!
+//! burn appears in [`methods`] and [`device`]; [`fit`] seeds the device that it is given, and nothing else knows burn.
 
 pub mod augment;
 pub mod backbones;
@@ -22,10 +36,12 @@ pub mod evaluate;
 pub mod export;
 pub mod features;
 pub mod fit;
+pub mod graph;
 pub mod methods;
 pub mod metrics;
-mod progress;
+pub mod onnx;
+pub mod progress;
 pub mod quantise;
 pub mod report;
 pub mod run;
-pub mod select;
+pub mod score;

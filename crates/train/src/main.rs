@@ -4,11 +4,11 @@ use anyhow::{Context, Result, bail};
 use ckaad_bundle::Bundle;
 use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
 use ckaad_train::config::TrainConfig;
-use ckaad_train::datasets::{DataSet, Layout, Source};
+use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
 use ckaad_train::evaluate::{Evaluation, evaluate};
 use ckaad_train::export::{self, Form};
-use ckaad_train::fit::{FitOptions, fit};
+use ckaad_train::fit::{FitOptions, Fitted, fit};
 use ckaad_train::metrics::{ImageMetrics, PixelMetrics};
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -83,9 +83,9 @@ struct DataArgs {
     category: Option<String>,
 }
 
-impl From<DataArgs> for Source {
-    fn from(args: DataArgs) -> Source {
-        Source { root: args.data, layout: args.layout, category: args.category }
+impl From<DataArgs> for DataLocation {
+    fn from(args: DataArgs) -> DataLocation {
+        DataLocation { root: args.data, layout: args.layout, category: args.category }
     }
 }
 
@@ -190,15 +190,19 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
         device: args.device,
         resume: args.resume,
     })?;
-    let best = done.best.context("no epoch was validated")?;
-    println!(
-        "{}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
-        args.out.display(),
-        done.epochs_done,
-        done.seconds,
-        best.epoch,
-        best.quality
-    );
+    let out = args.out.display();
+    match done {
+        Fitted::Trained(done) => {
+            let best = done.best.context("no epoch was validated")?;
+            println!(
+                "{out}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
+                done.epochs_done, done.seconds, best.epoch, best.quality
+            );
+        }
+        Fitted::Bank { vectors, seconds } => println!(
+            "{out}: a bank of {vectors} patches in {seconds:.0} s; it has no epochs, and export is the first to judge held-out images"
+        ),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -232,7 +236,7 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
 }
 
 /// The terms of the map with their weights.
-fn terms(weights: ckaad_train::select::MapWeights) -> String {
+fn terms(weights: ckaad_train::graph::MapWeights) -> String {
     let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
     let used: Vec<String> = all.iter().filter(|(_, w)| *w != 0.0).map(|(name, w)| format!("{w:.3} x {name}")).collect();
     used.join(" + ")

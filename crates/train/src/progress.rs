@@ -1,19 +1,19 @@
 //! A bar with the time left on a terminal, a plain line now and then elsewhere.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressStyle;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Where progress is shown.
 #[derive(Clone, Copy)]
-pub struct Progress {
+pub struct ProgressDisplay {
     terminal: bool,
 }
 
 /// One running task.
-pub struct Bar {
-    bar: ProgressBar,
+pub struct ProgressBar {
+    bar: indicatif::ProgressBar,
     plain: bool,
     name: String,
     started: Instant,
@@ -23,20 +23,21 @@ pub struct Bar {
 /// Time between two plain lines.
 const QUIET: Duration = Duration::from_secs(15);
 
-impl Progress {
-    pub fn detect() -> Progress {
-        Progress { terminal: std::io::stderr().is_terminal() }
+impl ProgressDisplay {
+    pub fn detect() -> ProgressDisplay {
+        ProgressDisplay { terminal: std::io::stderr().is_terminal() }
     }
 
-    pub fn bar(&self, name: &str, length: usize) -> Bar {
-        let bar = if self.terminal { ProgressBar::new(length as u64) } else { ProgressBar::hidden() };
+    pub fn bar(&self, name: &str, length: usize) -> ProgressBar {
+        let bar =
+            if self.terminal { indicatif::ProgressBar::new(length as u64) } else { indicatif::ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {pos}/{len} {msg} {eta} left") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_length(length as u64);
         bar.set_prefix(name.to_owned());
         let now = Instant::now();
-        Bar { bar, plain: !self.terminal, name: name.into(), started: now, spoken: Mutex::new(now) }
+        ProgressBar { bar, plain: !self.terminal, name: name.into(), started: now, spoken: Mutex::new(now) }
     }
 
     /// A line that stays.
@@ -45,7 +46,7 @@ impl Progress {
     }
 }
 
-impl Bar {
+impl ProgressBar {
     pub fn advance(&self, steps: usize) {
         self.bar.inc(steps as u64);
         if !self.plain {
@@ -65,7 +66,7 @@ impl Bar {
     }
 }
 
-impl Drop for Bar {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -9,26 +9,24 @@
 //! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant can be
 //! resumed.
 
-use super::backbones::ChannelStatistics;
-use super::config::{ConfigError, TrainConfig};
-use super::datasets::{self, DataSet, Sample};
-use super::methods::ckaad::Losses;
+use crate::datasets::{self, DataSet, Sample};
+use crate::graph::ChannelStatistics;
+use crate::methods::ckaad::Losses;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("cannot write {path}: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
-    #[error("cannot read {path}: {source}; is {run} a folder that ckaad-train fit wrote?")]
-    Read { path: PathBuf, run: PathBuf, source: std::io::Error },
+pub enum RunFolderError {
+    #[error("cannot write {path}: {cause}")]
+    Write { path: PathBuf, cause: std::io::Error },
+    #[error("cannot read {path}: {cause}; is {run} a folder that ckaad-train fit wrote?")]
+    Read { path: PathBuf, run: PathBuf, cause: std::io::Error },
     #[error("{path} is damaged: {reason}")]
     Malformed { path: PathBuf, reason: String },
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     #[error("{0} holds a run already; give --resume to go on with it, or another --out")]
     Exists(PathBuf),
     #[error("{run} was made with another {what}; resume with the same, or give another --out")]
@@ -37,6 +35,23 @@ pub enum RunError {
         "no normal image of {data} can be held out: all {images} are of one part or patient; those of two are needed"
     )]
     OneGroup { data: PathBuf, images: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidationConfig {
+    /// Share of the normal training images that are held out: they choose the epoch and calibrate the threshold.
+    pub normal_share: f64,
+    /// Share of the coarse-labelled anomalies that are held out: they choose the epoch and the score rule.
+    pub anomalous_share: f64,
+    /// Epochs between two validations.
+    pub every: usize,
+}
+
+impl Default for ValidationConfig {
+    fn default() -> Self {
+        ValidationConfig { normal_share: 0.12, anomalous_share: 0.25, every: 5 }
+    }
 }
 
 /// Which training image is used for what; paths relative to the data set. [`samples`] gives them as they lie on disk.
@@ -80,13 +95,17 @@ pub struct RunProgress {
     pub warning: Option<String>,
 }
 
-pub struct Run {
+/// Name of the config in a run.
+const CONFIG: &str = "config.toml";
+
+/// The folder of one run.
+pub struct RunFolder {
     pub folder: PathBuf,
 }
 
-impl Run {
-    pub fn at(folder: &Path) -> Run {
-        Run { folder: folder.to_owned() }
+impl RunFolder {
+    pub fn at(folder: &Path) -> RunFolder {
+        RunFolder { folder: folder.to_owned() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -97,27 +116,31 @@ impl Run {
         self.path("run.json").exists()
     }
 
-    pub fn config(&self) -> Result<TrainConfig, RunError> {
-        let path = self.path("config.toml");
-        let text = self.text(&path)?;
-        let config: TrainConfig =
-            toml::from_str(&text).map_err(|e| RunError::Malformed { path: path.clone(), reason: e.to_string() })?;
-        // What `export` alone reads may have been changed by hand since.
-        config.check(&path)?;
-        Ok(config)
+    pub fn config_path(&self) -> PathBuf {
+        self.path(CONFIG)
     }
 
-    pub fn info(&self) -> Result<RunInfo, RunError> {
+    /// The config that the run was started with.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn config<C: DeserializeOwned>(&self) -> Result<C, RunFolderError> {
+        let path = self.config_path();
+        let text = self.text(&path)?;
+        toml::from_str(&text).map_err(|e| RunFolderError::Malformed { path, reason: e.to_string() })
+    }
+
+    pub fn info(&self) -> Result<RunInfo, RunFolderError> {
         self.json("run.json")
     }
 
     /// What the checkpoint `name` says of its run.
-    pub fn progress(&self, name: &str) -> Result<RunProgress, RunError> {
+    pub fn progress(&self, name: &str) -> Result<RunProgress, RunFolderError> {
         self.json(&format!("{name}/progress.json"))
     }
 
     /// The folder of the checkpoint `name`; the one before it when a replacement was cut short between its two renames.
-    pub fn checkpoint(&self, name: &str) -> Result<Option<PathBuf>, RunError> {
+    pub fn checkpoint(&self, name: &str) -> Result<Option<PathBuf>, RunFolderError> {
         let (path, old) = (self.path(name), self.path(&format!("{name}.old")));
         if !path.is_dir() && old.is_dir() {
             rename(&old, &path)?;
@@ -126,7 +149,7 @@ impl Run {
     }
 
     /// Replaces the checkpoint `name` by what `write` puts into a new folder, whole or not at all.
-    pub fn replace_checkpoint<E: From<RunError>>(
+    pub fn replace_checkpoint<E: From<RunFolderError>>(
         &self,
         name: &str,
         progress: &RunProgress,
@@ -136,10 +159,10 @@ impl Run {
         for leftover in [&partial, &old] {
             if leftover.is_dir() {
                 std::fs::remove_dir_all(leftover)
-                    .map_err(|source| RunError::Write { path: leftover.clone(), source })?;
+                    .map_err(|cause| RunFolderError::Write { path: leftover.clone(), cause })?;
             }
         }
-        std::fs::create_dir_all(&partial).map_err(|source| RunError::Write { path: partial.clone(), source })?;
+        std::fs::create_dir_all(&partial).map_err(|cause| RunFolderError::Write { path: partial.clone(), cause })?;
         write(&partial)?;
         self.write_json(&format!("{name}.partial/progress.json"), progress)?;
         if path.is_dir() {
@@ -148,42 +171,42 @@ impl Run {
         Ok(rename(&partial, &path)?)
     }
 
-    pub fn start(&self, config: &TrainConfig, info: &RunInfo) -> Result<(), RunError> {
+    pub fn start(&self, config: &impl Serialize, info: &RunInfo) -> Result<(), RunFolderError> {
         let folder = self.path("cache");
-        std::fs::create_dir_all(&folder).map_err(|source| RunError::Write { path: folder, source })?;
+        std::fs::create_dir_all(&folder).map_err(|cause| RunFolderError::Write { path: folder, cause })?;
         let text = toml::to_string_pretty(config)
-            .map_err(|e| RunError::Malformed { path: self.path("config.toml"), reason: e.to_string() })?;
-        self.write("config.toml", text.as_bytes())?;
+            .map_err(|e| RunFolderError::Malformed { path: self.config_path(), reason: e.to_string() })?;
+        self.write(CONFIG, text.as_bytes())?;
         self.write_json("run.json", info)
     }
 
-    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunError> {
+    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunFolderError> {
         let text = serde_json::to_vec_pretty(value)
-            .map_err(|e| RunError::Malformed { path: self.path(name), reason: e.to_string() })?;
+            .map_err(|e| RunFolderError::Malformed { path: self.path(name), reason: e.to_string() })?;
         self.write(name, &text)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunFolderError> {
         let path = self.path(name);
         let partial = self.path(&format!("{name}.partial"));
         let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
-        written.map_err(|source| RunError::Write { path, source })
+        written.map_err(|cause| RunFolderError::Write { path, cause })
     }
 
-    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunError> {
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunFolderError> {
         let path = self.path(name);
         let text = self.text(&path)?;
-        serde_json::from_str(&text).map_err(|e| RunError::Malformed { path, reason: e.to_string() })
+        serde_json::from_str(&text).map_err(|e| RunFolderError::Malformed { path, reason: e.to_string() })
     }
 
-    fn text(&self, path: &Path) -> Result<String, RunError> {
+    fn text(&self, path: &Path) -> Result<String, RunFolderError> {
         let run = self.folder.clone();
-        std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.to_owned(), run, source })
+        std::fs::read_to_string(path).map_err(|cause| RunFolderError::Read { path: path.to_owned(), run, cause })
     }
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
-    std::fs::rename(from, to).map_err(|source| RunError::Write { path: to.to_owned(), source })
+fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
+    std::fs::rename(from, to).map_err(|cause| RunFolderError::Write { path: to.to_owned(), cause })
 }
 
 impl Split {
@@ -194,7 +217,7 @@ impl Split {
     ///
     /// # Errors
     /// All normal images are of one group.
-    pub fn draw(data: &DataSet, config: &TrainConfig) -> Result<Split, RunError> {
+    pub fn draw(data: &DataSet, config: &ValidationConfig, seed: u64) -> Result<Split, RunFolderError> {
         let keyed = |s| (datasets::key(s, &data.root), s);
         let mut held: BTreeSet<String> = data.validation_normal.iter().map(|s| keyed(s).0).collect();
         let own_validation = !held.is_empty();
@@ -202,11 +225,11 @@ impl Split {
             data.train_normal.iter().chain(&data.train_anomalous).map(keyed).collect();
         let keys: BTreeSet<&String> = samples.iter().map(|(key, _)| key).collect();
         let mut order: Vec<String> = keys.into_iter().cloned().collect();
-        order.shuffle(&mut StdRng::seed_from_u64(config.seed));
+        order.shuffle(&mut StdRng::seed_from_u64(seed));
         datasets::hold_out(&samples, &order, &mut held, |sample| match sample.defect {
-            Some(_) => config.validation.anomalous_share,
+            Some(_) => config.anomalous_share,
             None if own_validation => 0.0,
-            None => config.validation.normal_share,
+            None => config.normal_share,
         });
         let is_held = |s: &&Sample| held.contains(&datasets::key(s, &data.root));
         let part = |samples: &[Sample], on_hold: bool| -> Vec<Sample> {
@@ -220,7 +243,7 @@ impl Split {
             validation_anomalous: part(&data.train_anomalous, true),
         };
         if split.validation_normal.is_empty() || split.train_normal.is_empty() {
-            return Err(RunError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
+            return Err(RunFolderError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
         }
         Ok(split)
     }

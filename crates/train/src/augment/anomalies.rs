@@ -1,6 +1,6 @@
 //! Anomalies made of normal images, for sets that have none labelled.
 
-use super::Source;
+use super::AnomalySource;
 use image::{Luma, Rgb, RgbImage};
 use imageproc::definitions::Image;
 use imageproc::filter::gaussian_blur_f32;
@@ -8,12 +8,12 @@ use imageproc::geometric_transformations::{Border, Interpolation, warp_with};
 use rand::{Rng, rngs::StdRng};
 
 /// `image` with a defect of `kind`, the same for the same state of `rng`.
-pub fn make(kind: Source, image: &RgbImage, alpha: f32, rng: &mut StdRng) -> RgbImage {
+pub fn make(kind: AnomalySource, image: &RgbImage, alpha: f32, rng: &mut StdRng) -> RgbImage {
     match kind {
-        Source::Elastic | Source::Auto => elastic(image, alpha, rng),
-        Source::CutPaste => cut_paste(image, rng),
-        Source::Perlin => perlin(image, rng),
-        Source::None | Source::Labelled => image.clone(),
+        AnomalySource::Elastic | AnomalySource::Auto => elastic(image, alpha, rng),
+        AnomalySource::CutPaste => cut_paste(image, rng),
+        AnomalySource::Perlin => perlin(image, rng),
+        AnomalySource::None | AnomalySource::Labelled => image.clone(),
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_kind_changes_the_image_and_the_same_seed_changes_it_the_same_way() {
-        for kind in [Source::Elastic, Source::CutPaste, Source::Perlin] {
+        for kind in [AnomalySource::Elastic, AnomalySource::CutPaste, AnomalySource::Perlin] {
             let make = |seed| make(kind, &normal(), 200.0, &mut StdRng::seed_from_u64(seed));
             assert_eq!(make(1), make(1), "{kind:?}");
             assert_ne!(make(1), make(2), "{kind:?}");
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_pasted_patch_leaves_most_of_the_part_as_it_was() {
         for seed in 0..20 {
-            let made = make(Source::CutPaste, &normal(), 0.0, &mut StdRng::seed_from_u64(seed));
+            let made = make(AnomalySource::CutPaste, &normal(), 0.0, &mut StdRng::seed_from_u64(seed));
             let changed = made.pixels().zip(normal().pixels()).filter(|(a, b)| a != b).count();
             assert!(changed <= 96 * 64 * 16 / 100, "seed {seed}: {changed}");
         }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn no_image_is_too_small() {
-        for kind in [Source::Elastic, Source::CutPaste, Source::Perlin] {
+        for kind in [AnomalySource::Elastic, AnomalySource::CutPaste, AnomalySource::Perlin] {
             make(kind, &RgbImage::new(1, 1), 200.0, &mut StdRng::seed_from_u64(1));
         }
     }

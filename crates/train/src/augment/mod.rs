@@ -52,7 +52,7 @@ fn mean_colour(image: &RgbImage) -> Rgb<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnomalyConfig {
-    pub source: Source,
+    pub source: AnomalySource,
     /// Labelled anomalies, as a share of the training set (the paper: 0.05); 0 takes all.
     pub share: f64,
     /// Use only so many kinds of labelled anomalies, the first by name; 0 uses all.
@@ -65,13 +65,13 @@ pub struct AnomalyConfig {
 
 impl Default for AnomalyConfig {
     fn default() -> Self {
-        AnomalyConfig { source: Source::Auto, share: 0.0, classes: 0, synthetic_share: 0.1, alpha: 200.0 }
+        AnomalyConfig { source: AnomalySource::Auto, share: 0.0, classes: 0, synthetic_share: 0.1, alpha: 200.0 }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum AnomalySource {
     /// The labelled ones; elastic deformations in a set that has none.
     Auto,
     None,
@@ -90,7 +90,7 @@ pub struct View {
     pub left_right: bool,
     pub top_bottom: bool,
     /// Made into an anomaly of this kind, from this seed.
-    pub anomaly: Option<(Source, u64)>,
+    pub anomaly: Option<(AnomalySource, u64)>,
     pub alpha: f32,
     /// Augmented, from this seed.
     pub augment: Option<(AugmentConfig, u64)>,

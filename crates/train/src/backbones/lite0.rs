@@ -2,8 +2,8 @@
 //! uses ReLU6). Its features are the outputs of the last block of a stage, which are linear.
 
 use super::weights::{ConvSpec, WeightError, Weights};
-use super::{ChannelStatistics, Extracted, Scale};
-use crate::export::graph::{Activation, Graph, Id};
+use super::{Extracted, Scale};
+use crate::graph::{Activation, ChannelStatistics, Graph, Id};
 
 pub const WEIGHTS: &[u8] = include_bytes!("../../../../models/backbones/efficientnet-lite0-stride16.safetensors");
 

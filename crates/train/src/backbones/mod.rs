@@ -6,8 +6,8 @@ mod weights;
 
 pub use weights::{WeightError, Weights, fold_batch_norm};
 
-use super::export::graph::{Activation, Conv, Graph, Id};
-use resnet::{Kind, ResNet};
+use crate::graph::{ChannelStatistics, Graph, Id};
+use resnet::{BlockKind, ResNet};
 use std::path::Path;
 
 /// One map of features that the method reconstructs.
@@ -56,13 +56,13 @@ impl Backbone {
     fn resnet(self) -> Option<ResNet> {
         let (blocks, block) = match self {
             Backbone::EfficientNetLite0 => return None,
-            Backbone::ResNet18 => ([2, 2, 2], Kind::Basic),
-            Backbone::ResNet34 => ([3, 4, 6], Kind::Basic),
-            Backbone::ResNet50 => ([3, 4, 6], Kind::Bottleneck { inner: 64 }),
-            Backbone::ResNet101 => ([3, 4, 23], Kind::Bottleneck { inner: 64 }),
-            Backbone::ResNet152 => ([3, 8, 36], Kind::Bottleneck { inner: 64 }),
-            Backbone::WideResNet50 => ([3, 4, 6], Kind::Bottleneck { inner: 128 }),
-            Backbone::WideResNet101 => ([3, 4, 23], Kind::Bottleneck { inner: 128 }),
+            Backbone::ResNet18 => ([2, 2, 2], BlockKind::Basic),
+            Backbone::ResNet34 => ([3, 4, 6], BlockKind::Basic),
+            Backbone::ResNet50 => ([3, 4, 6], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::ResNet101 => ([3, 4, 23], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::ResNet152 => ([3, 8, 36], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::WideResNet50 => ([3, 4, 6], BlockKind::Bottleneck { inner: 128 }),
+            Backbone::WideResNet101 => ([3, 4, 23], BlockKind::Bottleneck { inner: 128 }),
         };
         Some(ResNet { blocks, block })
     }
@@ -118,43 +118,4 @@ pub struct Extracted {
     pub taps: Vec<Id>,
     /// For each tap the stream that it comes from.
     pub tap_streams: Vec<usize>,
-}
-
-/// Mean and standard deviation of every channel of one stream, over normal images.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct ChannelStatistics {
-    pub mean: Vec<f32>,
-    pub deviation: Vec<f32>,
-}
-
-impl ChannelStatistics {
-    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is added to a
-    /// centred one.
-    fn fold_into_output(&self, conv: &mut Conv, centre: bool) {
-        let row = conv.weight.len() / conv.out;
-        for (c, weights) in conv.weight.chunks_exact_mut(row).enumerate() {
-            let mean = if centre { self.mean[c] } else { 0.0 };
-            weights.iter_mut().for_each(|w| *w /= self.deviation[c]);
-            conv.bias[c] = (conv.bias[c] - mean) / self.deviation[c];
-        }
-    }
-
-    /// `(x - mean) / deviation` as a convolution of its own, one channel a group.
-    fn as_conv(&self) -> Conv {
-        let weight: Vec<f32> = self.deviation.iter().map(|d| 1.0 / d).collect();
-        let bias = self.mean.iter().zip(&weight).map(|(m, w)| -m * w).collect();
-        let out = weight.len();
-        Conv { weight, bias, out, kernel: 1, stride: 1, pads: [0; 4], groups: out, activation: Activation::Linear }
-    }
-
-    /// Makes a 1x1 `conv` read `(x - mean) / deviation` and give what it gave for `x`.
-    fn fold_into_input(&self, conv: &mut Conv) {
-        let channels = self.mean.len();
-        for (weights, bias) in conv.weight.chunks_exact_mut(channels).zip(&mut conv.bias) {
-            for (c, w) in weights.iter_mut().enumerate() {
-                *bias += *w * self.mean[c];
-                *w *= self.deviation[c];
-            }
-        }
-    }
 }

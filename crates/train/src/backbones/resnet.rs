@@ -3,19 +3,19 @@
 //! their ReLU.
 
 use super::weights::{WeightError, Weights};
-use super::{ChannelStatistics, Extracted, Scale};
-use crate::export::graph::{Activation, Conv, Graph, Id};
+use super::{Extracted, Scale};
+use crate::graph::{Activation, ChannelStatistics, Conv, Graph, Id};
 
 /// One network of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResNet {
     /// Blocks of layers 1, 2 and 3.
     pub blocks: [usize; 3],
-    pub block: Kind,
+    pub block: BlockKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BlockKind {
     Basic,
     /// `inner` is the width of the 3x3 convolution in layer 1: 64, or 128 in the wide networks.
     Bottleneck {
@@ -35,7 +35,7 @@ impl ResNet {
     }
 
     fn channels(self, layer: usize) -> usize {
-        let expansion = if self.block == Kind::Basic { 1 } else { 4 };
+        let expansion = if self.block == BlockKind::Basic { 1 } else { 4 };
         (64 << layer) * expansion
     }
 
@@ -76,13 +76,13 @@ impl ResNet {
             weights.conv_norm(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride, activation, EPSILON)
         };
         let convs = match self.block {
-            Kind::Basic => {
+            BlockKind::Basic => {
                 vec![
                     load(1, [out, input, 3], stride, Activation::Relu)?,
                     load(2, [out, out, 3], 1, Activation::Linear)?,
                 ]
             }
-            Kind::Bottleneck { inner } => {
+            BlockKind::Bottleneck { inner } => {
                 let inner = inner << layer;
                 vec![
                     load(1, [inner, input, 1], 1, Activation::Relu)?,

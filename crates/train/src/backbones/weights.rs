@@ -1,6 +1,6 @@
 //! Weight files: safetensors, and torch's `.pth` state dicts.
 
-use crate::export::graph::{Activation, Conv};
+use crate::graph::{Activation, Conv};
 use pytorch_reader::{DType, PytorchReader};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;

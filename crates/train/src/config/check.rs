@@ -1,6 +1,7 @@
 //! The bounds of every value, as one table.
 
 use super::{ConfigError, TrainConfig};
+use crate::methods::Method;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -32,7 +33,7 @@ impl TrainConfig {
         let (net, d, l, t) = (&self.net, &self.discriminator, &self.loss, &self.train);
         let (a, j, b, q) = (&self.anomalies, &self.augment, &self.bank, &self.quantise);
         // The baseline is nothing but its bank.
-        let least = usize::from(self.method == super::Method::NearestNeighbour);
+        let least = usize::from(self.method == Method::NearestNeighbour);
         const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
         const RATE: &str = "above 0 and at most 1 expected";
         const SHARE: &str = "above 0 and below 0.5 expected";

@@ -2,12 +2,15 @@
 
 mod check;
 
-use super::augment::{AnomalyConfig, AugmentConfig};
-use super::backbones::Backbone;
-use super::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig};
-use super::methods::nearest::BankConfig;
-use super::quantise::QuantiseConfig;
-use super::select::Term;
+use crate::augment::{AnomalyConfig, AugmentConfig};
+use crate::backbones::Backbone;
+use crate::features::{ErrorSpace, Extractor, FeatureConfig};
+use crate::methods::Method;
+use crate::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig, Parts};
+use crate::methods::nearest::BankConfig;
+use crate::quantise::QuantiseConfig;
+use crate::run::{RunFolder, RunFolderError, ValidationConfig};
+use crate::score::ScoreConfig;
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use schemars::JsonSchema;
 use semver::Version;
@@ -16,8 +19,10 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the training config {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the training config {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
+    #[error(transparent)]
+    Run(#[from] RunFolderError),
     #[error("{path}: {message}")]
     Malformed { path: PathBuf, message: String },
     #[error("{path}: {key} is {found}; {expected}")]
@@ -80,15 +85,6 @@ impl Default for TrainConfig {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The auto-encoder with its discriminators.
-    Ckaad,
-    /// A bank of normal patches, as a baseline.
-    NearestNeighbour,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputConfig {
     /// A multiple of 32.
@@ -108,53 +104,6 @@ impl Default for InputConfig {
 impl From<InputConfig> for Input {
     fn from(c: InputConfig) -> Input {
         Input { width: c.width, height: c.height, fit: c.fit, filter: c.filter }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct FeatureConfig {
-    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
-    pub strides: Vec<usize>,
-    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and all share one
-    /// int8 range well.
-    pub standardise: bool,
-    /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
-    pub error: ErrorSpace,
-    /// Cache mirrored copies of every training image.
-    pub flips: Flips,
-}
-
-impl Default for FeatureConfig {
-    fn default() -> Self {
-        FeatureConfig { strides: vec![8, 16], standardise: true, error: ErrorSpace::Raw, flips: Flips::None }
-    }
-}
-
-/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that is noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ErrorSpace {
-    Raw,
-    Standardised,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Flips {
-    None,
-    Horizontal,
-    Both,
-}
-
-impl Flips {
-    /// (left-right, top-bottom) of each cached copy.
-    pub fn variants(self) -> &'static [(bool, bool)] {
-        match self {
-            Flips::None => &[(false, false)],
-            Flips::Horizontal => &[(false, false), (true, false)],
-            Flips::Both => &[(false, false), (true, false), (false, true), (true, true)],
-        }
     }
 }
 
@@ -185,80 +134,36 @@ impl Default for LoopConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ValidationConfig {
-    /// Share of the normal training images that are held out: they choose the epoch and calibrate the threshold.
-    pub normal_share: f64,
-    /// Share of the coarse-labelled anomalies that are held out: they choose the epoch and the score rule.
-    pub anomalous_share: f64,
-    /// Epochs between two validations.
-    pub every: usize,
-}
-
-impl Default for ValidationConfig {
-    fn default() -> Self {
-        ValidationConfig { normal_share: 0.12, anomalous_share: 0.25, every: 5 }
-    }
-}
-
-/// From map to image score. What is left open, held-out training images choose.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScoreConfig {
-    /// Gaussian, in input pixels.
-    pub sigma_px: f32,
-    pub rule: Rule,
-    /// Pixels in the mean of rule `top-k`.
-    pub top_k: u32,
-    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is not given, validation
-    /// chooses one. The paper's map is `error = 1, energy = 0` without a bank.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<f32>,
-    /// Weight of the patch discriminator's energy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub energy: Option<f32>,
-    /// Weight of the distance to the bank.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub distance: Option<f32>,
-}
-
-impl ScoreConfig {
-    /// What the config says of a term's weight.
-    pub fn weight(&self, term: Term) -> Option<f32> {
-        match term {
-            Term::Error => self.error,
-            Term::Energy => self.energy,
-            Term::Distance => self.distance,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// The best of the rules below on held-out images.
-    Auto,
-    Maximum,
-    TopK,
-    Mean,
-    /// A weighted sum of maximum, top-k means and mean, fitted by logistic regression.
-    Combined,
-}
-
-impl Default for ScoreConfig {
-    fn default() -> Self {
-        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, error: None, energy: None, distance: None }
-    }
-}
-
 impl TrainConfig {
+    /// # Errors
+    /// The file cannot be read or is no training config: one sentence with the file and, where one is wrong, the key.
     pub fn load(path: &Path) -> Result<TrainConfig, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         let config: TrainConfig = toml::from_str(&text)
             .map_err(|e| ConfigError::Malformed { path: path.to_owned(), message: e.to_string() })?;
         config.check(path)?;
         Ok(config)
+    }
+
+    /// The config that `run` was started with. It is checked again: what `export` alone reads may have been changed by hand since.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or has a value out of its bounds.
+    pub fn of_run(run: &RunFolder) -> Result<TrainConfig, ConfigError> {
+        let config: TrainConfig = run.config()?;
+        config.check(&run.config_path())?;
+        Ok(config)
+    }
+
+    /// What CKAAD's networks are made from, on the features of `extractor`.
+    pub fn parts<'a>(&'a self, extractor: &'a Extractor) -> Parts<'a> {
+        let raw = self.features.error == ErrorSpace::Raw;
+        Parts {
+            net: &self.net,
+            discriminator: &self.discriminator,
+            loss: self.loss,
+            scales: &extractor.scales,
+            spread: extractor.spread.as_deref().filter(|_| raw),
+        }
     }
 }

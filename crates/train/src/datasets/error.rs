@@ -15,8 +15,8 @@ pub enum DataError {
     NoCategory { root: PathBuf, asked: String, known: String },
     #[error("{0} is one set without categories: leave --category away")]
     OneCategory(PathBuf),
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{path} is longer than the {most} bytes that are accepted")]
     TooLong { path: PathBuf, most: u64 },
     #[error("{path} lists more than the {most} entries that are accepted")]
@@ -31,6 +31,8 @@ pub enum DataError {
     TooFew { root: PathBuf, found: usize, needed: usize },
     #[error("the mask {mask} is {}x{} pixels, another of the same image {}x{}", found.0, found.1, expected.0, expected.1)]
     MaskSizes { mask: PathBuf, found: (u32, u32), expected: (u32, u32) },
+    #[error("the mask {mask} is {}x{} pixels, its image {}x{}", found.0, found.1, expected.0, expected.1)]
+    MaskSize { mask: PathBuf, found: (u32, u32), expected: (u32, u32) },
     #[error("the folder {0} holds no mask, and an image names it as its own")]
     NoMask(PathBuf),
     #[error("no training anomaly is of the class {asked:?}; found {known}")]

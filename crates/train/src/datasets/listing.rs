@@ -1,6 +1,6 @@
 //! Bounded reading of folders, tables and paths that a data set names.
 
-use super::{DataError, Layout, Sample, Source};
+use super::{DataError, DataLocation, Sample};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +20,7 @@ pub fn name(path: &Path) -> String {
 
 /// What lies in `folder`, sorted; hidden files and what archivers of macOS leave behind are passed over.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let read = |source| DataError::Read { path: folder.to_owned(), source };
+    let read = |cause| DataError::Read { path: folder.to_owned(), cause };
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
@@ -117,23 +117,8 @@ pub fn here_or_below(root: &Path, is_category: fn(&Path) -> bool) -> bool {
     is_category(root) || folders(root).is_ok_and(|f| f.iter().any(|p| is_category(p)))
 }
 
-/// `root` itself, or the folder in it that is the category asked for; the only one need not be named.
-pub fn category(source: &Source, layout: Layout, is_category: fn(&Path) -> bool) -> Result<PathBuf, DataError> {
-    let root = &source.root;
-    let found = if is_category(root) {
-        vec![root.clone()]
-    } else {
-        folders(root)?.into_iter().filter(|p| is_category(p)).collect()
-    };
-    if found.is_empty() {
-        return Err(layout.wrong(root));
-    }
-    let names: Vec<String> = found.iter().map(|p| name(p)).collect();
-    Ok(found[choose(source, &names)?].clone())
-}
-
 /// Which of `known` is asked for; the only one need not be named.
-pub fn choose(source: &Source, known: &[String]) -> Result<usize, DataError> {
+pub fn choose(source: &DataLocation, known: &[String]) -> Result<usize, DataError> {
     let (root, list) = (source.root.clone(), || known.join(", "));
     match &source.category {
         None if known.len() == 1 => Ok(0),
@@ -148,13 +133,13 @@ pub fn choose(source: &Source, known: &[String]) -> Result<usize, DataError> {
 
 /// # Errors
 /// A category was asked for, of a layout that has none.
-pub fn no_category(source: &Source) -> Result<(), DataError> {
+pub fn no_category(source: &DataLocation) -> Result<(), DataError> {
     if source.category.is_some() { Err(DataError::OneCategory(source.root.clone())) } else { Ok(()) }
 }
 
 /// A text file of at most 64 MiB.
 pub fn text(path: &Path) -> Result<String, DataError> {
-    let read = |source| DataError::Read { path: path.to_owned(), source };
+    let read = |cause| DataError::Read { path: path.to_owned(), cause };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(read)?;
     file.take(MAX_TABLE_BYTES + 1).read_to_string(&mut text).map_err(read)?;

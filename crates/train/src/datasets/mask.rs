@@ -1,6 +1,10 @@
+//! Pixel masks.
+
 use super::{DataError, listing};
-use ckaad_inspect::imaging;
+use ckaad_bundle::Input;
+use ckaad_inspect::imaging::{self, RgbImage};
 use image::GrayImage;
+use ndarray::Array2;
 use std::path::Path;
 
 /// Masks of one image; MVTec LOCO AD has a few.
@@ -33,4 +37,24 @@ pub fn load_mask(mask: &Path) -> Result<GrayImage, DataError> {
         });
     }
     union.ok_or_else(|| DataError::NoMask(mask.to_owned()))
+}
+
+/// The mask at `path` as the network sees `image`, `[H,W]` of `input`, nearest neighbour.
+///
+/// # Errors
+/// As [`load_mask`]; also when the mask's size is not that of its image.
+pub fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Array2<bool>, DataError> {
+    let mask = load_mask(path)?;
+    if mask.dimensions() != image.dimensions() {
+        let (found, expected) = (mask.dimensions(), image.dimensions());
+        return Err(DataError::MaskSize { mask: path.to_owned(), found, expected });
+    }
+    let placement = imaging::resize(image, input).1;
+    let (width, height) = mask.dimensions();
+    let at = |(y, x): (usize, usize)| {
+        let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
+        let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
+        inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
+    };
+    Ok(Array2::from_shape_fn((input.height as usize, input.width as usize), at))
 }

@@ -1,7 +1,7 @@
 //! Data sets on disk → lists of labelled images. Nothing is decoded here but masks.
 //!
 //! ```text
-//! Source (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
+//! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
 //!                                                                        validation_normal, test
 //! ```
 //! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held out is
@@ -18,7 +18,7 @@ pub use coarse::{Classes, LabelledShare, coarse_labels};
 pub use error::DataError;
 pub(super) use groups::{hold_out, key};
 pub use layouts::Layout;
-pub use mask::load_mask;
+pub use mask::{load_mask, mask_at_input};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -51,7 +51,7 @@ impl Sample {
 
 /// Where a data set lies, and what the command line says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct DataLocation {
     pub root: PathBuf,
     /// `None` is found out from what lies on disk.
     pub layout: Option<Layout>,
@@ -59,9 +59,9 @@ pub struct Source {
     pub category: Option<String>,
 }
 
-impl Source {
-    pub fn new(root: impl Into<PathBuf>) -> Source {
-        Source { root: root.into(), layout: None, category: None }
+impl DataLocation {
+    pub fn new(root: impl Into<PathBuf>) -> DataLocation {
+        DataLocation { root: root.into(), layout: None, category: None }
     }
 }
 
@@ -85,7 +85,7 @@ impl DataSet {
     /// # Errors
     /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV or JSON
     /// file in it is malformed, too long or names files that are not below it.
-    pub fn open(source: &Source) -> Result<DataSet, DataError> {
+    pub fn open(source: &DataLocation) -> Result<DataSet, DataError> {
         let layout = match source.layout {
             Some(layout) => layout,
             None => Layout::detect(&source.root)?,
@@ -136,7 +136,7 @@ impl DataSet {
         let mut all = Sha256::new();
         for sample in self.train_normal.iter().chain(&self.train_anomalous).chain(&self.validation_normal) {
             let bytes =
-                std::fs::read(&sample.path).map_err(|source| DataError::Read { path: sample.path.clone(), source })?;
+                std::fs::read(&sample.path).map_err(|cause| DataError::Read { path: sample.path.clone(), cause })?;
             all.update(self.relative(&sample.path).as_bytes());
             all.update(Sha256::digest(&bytes));
         }

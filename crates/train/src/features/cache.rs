@@ -1,7 +1,9 @@
-use super::super::augment::View;
-use super::super::datasets::Sample;
-use super::super::progress::Progress;
+//! Features on disk.
+
 use super::{Extractor, FeatureError};
+use crate::augment::View;
+use crate::datasets::Sample;
+use crate::progress::ProgressDisplay;
 use half::f16;
 use ndarray::{Array4, Axis};
 use std::fs::File;
@@ -19,17 +21,22 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Opens `path` when it has the right size, else computes it: `variants` views of every sample, `view` gives each. The caller puts
-    /// everything that the features depend on into the file's name.
+    /// Opens `path` when it has the right size, else computes it: `variants` views of every sample, `view` gives each.
+    ///
+    /// Nothing else is compared: the file must lie in the folder of a run, whose config, data and channel statistics do not change once it was
+    /// started.
+    ///
+    /// # Errors
+    /// An image cannot be read, or the file not written.
     pub fn open(
         path: &Path,
         extractor: &Extractor,
         samples: &[Sample],
         variants: usize,
         view: impl Fn(usize, usize) -> View,
-        progress: &Progress,
+        progress: &ProgressDisplay,
     ) -> Result<FeatureCache, FeatureError> {
-        let failed = |source| FeatureError::Cache { path: path.to_owned(), source };
+        let failed = |cause| FeatureError::Cache { path: path.to_owned(), cause };
         let shapes = extractor.shapes();
         let size = (samples.len() * variants * record(&shapes) * 2) as u64;
         if !std::fs::metadata(path).is_ok_and(|m| m.len() == size) {
@@ -76,7 +83,7 @@ impl FeatureCache {
             let at = ((image * self.variants + variant) * record * 2) as u64;
             self.file
                 .read_exact_at(&mut bytes, at)
-                .map_err(|source| FeatureError::Cache { path: self.path.clone(), source })?;
+                .map_err(|cause| FeatureError::Cache { path: self.path.clone(), cause })?;
             let mut values = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
             for scale in &mut scales {
                 scale.index_axis_mut(Axis(0), row).iter_mut().zip(&mut values).for_each(|(cell, value)| *cell = value);

@@ -2,17 +2,17 @@
 //! images are augmented, anew for every batch.
 
 mod cache;
+mod config;
 
 pub use cache::FeatureCache;
+pub use config::{ErrorSpace, FeatureConfig, Flips};
 
-use super::augment::View;
-use super::backbones::{ChannelStatistics, Extracted, Scale, WeightError, Weights};
-use super::config::TrainConfig;
-use super::datasets::{DataError, Sample};
-use super::export::graph::{Graph, Id, Op};
-use super::export::{int8, onnx};
+use crate::augment::View;
+use crate::backbones::{Backbone, Extracted, Scale, WeightError, Weights};
+use crate::datasets::{DataError, Sample};
+use crate::graph::{ChannelStatistics, Graph, Id, Op};
+use crate::onnx::{self, int8};
 use ckaad_bundle::Input;
-use ckaad_inspect;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_inspect::imaging::{self, DecodeError};
 use ndarray::{Array3, ArrayView2};
@@ -29,8 +29,8 @@ pub enum FeatureError {
     Data(#[from] DataError),
     #[error(transparent)]
     Image(#[from] DecodeError),
-    #[error("feature cache {path}: {source}")]
-    Cache { path: PathBuf, source: std::io::Error },
+    #[error("feature cache {path}: {cause}")]
+    Cache { path: PathBuf, cause: std::io::Error },
 }
 
 /// The frozen extractor as a graph, and running.
@@ -48,16 +48,16 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// Backbone, scales and input size are the config's. With `statistics` the features are standardised, and with EfficientNet every stream
+    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are standardised, and with EfficientNet every stream
     /// of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all channels of a tensor the
     /// same use of its one int8 range. The backbone's weights are rounded to int8 in either case.
     pub fn new(
-        config: &TrainConfig,
+        backbone: Backbone,
+        strides: &[usize],
+        input: Input,
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
     ) -> Result<Extractor, FeatureError> {
-        let (backbone, strides, input): (_, _, Input) =
-            (config.backbone, &config.features.strides, config.input.into());
         let mut graph = Graph::new(input.width as usize, input.height as usize);
         let Extracted { mut taps, streams, mut tap_streams } = backbone.append(&mut graph, weights, statistics)?;
         let mut scales = backbone.scales();

@@ -1,12 +1,12 @@
 //! The images of a run as features, and the batches of an epoch, read ahead in the background.
 
-use crate::augment::{Source, View};
+use super::FitContext;
+use crate::augment::{AnomalySource, View};
 use crate::config::TrainConfig;
 use crate::datasets::Sample;
 use crate::features::{Extractor, FeatureCache, FeatureError};
 use crate::methods::ckaad::Batch;
-use crate::progress::Progress;
-use crate::run::{self, Run, RunInfo};
+use crate::run::{self, RunInfo};
 use ndarray::{Array4, ArrayView3, Axis};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -19,7 +19,7 @@ pub struct Images<'a> {
     samples: Vec<Sample>,
     variants: usize,
     /// Flips and made anomalies.
-    view: Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>,
+    view: ViewOf<'a>,
     /// `None` where images are augmented.
     cache: Option<FeatureCache>,
     extractor: &'a Extractor,
@@ -34,45 +34,49 @@ pub struct SplitImages<'a> {
 }
 
 impl<'a> SplitImages<'a> {
-    pub fn open(
-        run: &Run,
-        config: &'a TrainConfig,
-        info: &RunInfo,
-        extractor: &'a Extractor,
-        progress: &Progress,
-    ) -> Result<SplitImages<'a>, FeatureError> {
+    /// Lists the images of every part and computes the features that can be kept.
+    ///
+    /// # Errors
+    /// An image cannot be read, or the cache not written.
+    pub fn open(context: &FitContext<'a>) -> Result<SplitImages<'a>, FeatureError> {
+        let (config, split) = (context.config, &context.info.split);
         let flips = config.features.flips.variants();
-        let flipped = move |_: usize, v: usize| View::flipped(flips[v]);
-        let plain = |_: usize, _: usize| View::default();
-        let open = |name: &str, samples: &[Sample], variants: usize, view: ViewOf<'a>, cached: bool| {
-            let samples = run::samples(&info.data, samples);
-            let path = run.path("cache").join(format!("{name}.f16"));
-            Images::open(&path, extractor, samples, variants, view, cached, progress)
-        };
         let cached = !config.augment.is_on();
-        let made = made_anomalies(config, info);
-        let train_anomalous = match &made {
-            None => open("train-anomalous", &info.split.train_anomalous, flips.len(), Box::new(flipped), cached)?,
+        let training = |name, samples: &[Sample]| ImageList {
+            name,
+            samples: run::samples(&context.info.data, samples),
+            variants: flips.len(),
+            view: Box::new(move |_, v| View::flipped(flips[v])),
+            cached,
+        };
+        let validation = |name, samples: &[Sample]| ImageList {
+            name,
+            samples: run::samples(&context.info.data, samples),
+            variants: 1,
+            view: Box::new(|_, _| View::default()),
+            cached: true,
+        };
+        let anomalous = match made_anomalies(config, context.info) {
+            // Without a discriminator nobody looks at them.
+            _ if !config.discriminator.kind.learns() => training("train-anomalous", &[]),
+            None => training("train-anomalous", &split.train_anomalous),
             Some((samples, kind)) => {
-                let (kind, seed, alpha) = (*kind, config.seed, config.anomalies.alpha);
+                let (seed, alpha) = (config.seed, config.anomalies.alpha);
                 let view = move |i: usize, v: usize| View {
                     anomaly: Some((kind, mix(seed, i as u64, v as u64))),
                     alpha,
                     ..View::flipped(flips[v])
                 };
-                open("made-anomalies", samples, flips.len(), Box::new(view), cached)?
+                ImageList { view: Box::new(view), ..training("made-anomalies", &samples) }
             }
         };
         Ok(SplitImages {
-            train_normal: open("train-normal", &info.split.train_normal, flips.len(), Box::new(flipped), cached)?,
-            train_anomalous,
-            validation_normal: open("validation-normal", &info.split.validation_normal, 1, Box::new(plain), true)?,
-            validation_anomalous: open(
-                "validation-anomalous",
-                &info.split.validation_anomalous,
-                1,
-                Box::new(plain),
-                true,
+            train_normal: Images::open(training("train-normal", &split.train_normal), context)?,
+            train_anomalous: Images::open(anomalous, context)?,
+            validation_normal: Images::open(validation("validation-normal", &split.validation_normal), context)?,
+            validation_anomalous: Images::open(
+                validation("validation-anomalous", &split.validation_anomalous),
+                context,
             )?,
         })
     }
@@ -104,14 +108,25 @@ impl<'a> SplitImages<'a> {
     }
 }
 
+/// What an image and a variant of it go through.
 type ViewOf<'a> = Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>;
 
+/// Images that are to be opened.
+struct ImageList<'a> {
+    /// Of the file that keeps their features.
+    name: &'static str,
+    samples: Vec<Sample>,
+    variants: usize,
+    view: ViewOf<'a>,
+    /// Whether their features are kept.
+    cached: bool,
+}
+
 /// The normal images to make anomalies of, where the config asks for them or `auto` finds no labelled ones.
-fn made_anomalies(config: &TrainConfig, info: &RunInfo) -> Option<(Vec<Sample>, Source)> {
-    let adversarial = config.discriminator.kind != crate::methods::ckaad::Kind::None;
+fn made_anomalies(config: &TrainConfig, info: &RunInfo) -> Option<(Vec<Sample>, AnomalySource)> {
     let kind = match config.anomalies.source {
-        Source::Auto if info.split.train_anomalous.is_empty() && adversarial => Source::Elastic,
-        Source::Auto | Source::None | Source::Labelled => return None,
+        AnomalySource::Auto if info.split.train_anomalous.is_empty() => AnomalySource::Elastic,
+        AnomalySource::Auto | AnomalySource::None | AnomalySource::Labelled => return None,
         made => made,
     };
     let normal = &info.split.train_normal;
@@ -131,17 +146,12 @@ fn mix(seed: u64, a: u64, b: u64) -> u64 {
 }
 
 impl<'a> Images<'a> {
-    fn open(
-        path: &Path,
-        extractor: &'a Extractor,
-        samples: Vec<Sample>,
-        variants: usize,
-        view: ViewOf<'a>,
-        cached: bool,
-        progress: &Progress,
-    ) -> Result<Images<'a>, FeatureError> {
-        let cache =
-            cached.then(|| FeatureCache::open(path, extractor, &samples, variants, &view, progress)).transpose()?;
+    fn open(list: ImageList<'a>, context: &FitContext<'a>) -> Result<Images<'a>, FeatureError> {
+        let ImageList { name, samples, variants, view, cached } = list;
+        let extractor = context.extractor;
+        let path = context.run.path("cache").join(format!("{name}.f16"));
+        let open = || FeatureCache::open(&path, extractor, &samples, variants, &view, context.progress);
+        let cache = cached.then(open).transpose()?;
         Ok(Images { samples, variants, view, cache, extractor })
     }
 
@@ -211,8 +221,7 @@ fn draw(config: &TrainConfig, parts: &SplitImages, epoch: usize) -> Vec<Picks> {
     };
     let normal = shuffled(&parts.train_normal);
     let batch = config.train.batch.min(normal.len());
-    let adversarial = config.discriminator.kind != crate::methods::ckaad::Kind::None;
-    let use_anomalies = adversarial && !parts.train_anomalous.is_empty();
+    let use_anomalies = !parts.train_anomalous.is_empty();
     let mut anomalous = vec![];
     let steps = normal.len().div_ceil(batch);
     let wanted = if use_anomalies { steps * config.train.anomalous_batch } else { 0 };

@@ -2,20 +2,19 @@
 
 mod bank;
 mod images;
+mod prepare;
 mod validate;
 
-use super::augment::Source as AnomalySource;
-use super::config::{ConfigError, ErrorSpace, Method, TrainConfig};
-use super::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, Source, coarse_labels};
-use super::device::{DeviceChoice, DeviceError};
-use super::export::graph::{Bank, Graph};
-use super::export::{Network, network};
-use super::features::{Extractor, FeatureError};
-use super::methods::ckaad::{Losses, Parts, Rates, StepError, Trainer};
-use super::methods::nearest::BankError;
-use super::progress::{Bar, Progress};
-use super::run::{self, Run, RunError, RunInfo, RunProgress, Split, Validation};
-use super::select::MapWeights;
+use crate::config::{ConfigError, TrainConfig};
+use crate::datasets::{DataError, DataLocation};
+use crate::device::{DeviceChoice, DeviceError};
+use crate::features::{Extractor, FeatureError};
+use crate::graph::MapWeights;
+use crate::methods::ckaad::{Losses, Rates, StepError, Trainer};
+use crate::methods::nearest::{BankError, PatchBank};
+use crate::methods::{Method, Network};
+use crate::progress::{ProgressBar, ProgressDisplay};
+use crate::run::{RunFolder, RunFolderError, RunInfo, RunProgress, Validation};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -30,13 +29,13 @@ pub enum FitError {
     #[error(transparent)]
     Features(#[from] FeatureError),
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] RunFolderError),
     #[error(transparent)]
     Checkpoint(#[from] StepError),
     #[error(transparent)]
     Bank(#[from] BankError),
     #[error(transparent)]
-    Weights(#[from] super::backbones::WeightError),
+    Weights(#[from] crate::backbones::WeightError),
     #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]
     Diverged { loss: &'static str, value: f32, epoch: usize },
 }
@@ -44,49 +43,64 @@ pub enum FitError {
 /// The command line, resolved.
 pub struct FitOptions {
     pub config: TrainConfig,
-    pub data: Source,
+    pub data: DataLocation,
     pub out: PathBuf,
     pub device: DeviceChoice,
     pub resume: bool,
 }
 
-/// Images that the channel statistics are taken from.
-const STATISTICS_IMAGES: usize = 200;
-/// A shorter training set can teach neither the net nor a threshold.
-const MIN_TRAINING_IMAGES: usize = 40;
+/// What came of it.
+pub enum Fitted {
+    /// Networks, epoch by epoch; one at least was validated.
+    Trained(RunProgress),
+    /// The baseline's bank: there are no epochs, and nothing is validated before `export` does it.
+    Bank { vectors: usize, seconds: f64 },
+}
 
-pub fn fit(options: &FitOptions) -> Result<RunProgress, FitError> {
-    let progress = Progress::detect();
-    let run = Run::at(&options.out);
+/// What every step of a fit reads.
+#[derive(Clone, Copy)]
+struct FitContext<'a> {
+    config: &'a TrainConfig,
+    run: &'a RunFolder,
+    extractor: &'a Extractor,
+    info: &'a RunInfo,
+    progress: &'a ProgressDisplay,
+}
+
+/// # Errors
+/// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training diverges.
+pub fn fit(options: &FitOptions) -> Result<Fitted, FitError> {
+    let progress = ProgressDisplay::detect();
+    let run = RunFolder::at(&options.out);
     let started = Instant::now();
-    let (extractor, info) = prepare(options, &run, &progress)?;
-    let bank = bank::fill(&options.config, &run, &extractor, &info, &progress)?;
-    match options.config.method {
-        Method::Ckaad => train(options, &run, &extractor, &info, bank, &progress),
-        Method::NearestNeighbour => baseline(&run, started),
+    let (extractor, info) = prepare::prepare(options, &run, &progress)?;
+    let config = &options.config;
+    let context = FitContext { config, run: &run, extractor: &extractor, info: &info, progress: &progress };
+    let bank = bank::fill(&context)?;
+    match config.method {
+        Method::Ckaad => Ok(Fitted::Trained(train(&context, options.device, bank)?)),
+        Method::NearestNeighbour => {
+            let vectors = bank.map_or(0, |patches| patches.bank.count());
+            let seconds = started.elapsed().as_secs_f64();
+            baseline(&run, seconds)?;
+            Ok(Fitted::Bank { vectors, seconds })
+        }
     }
 }
 
-fn train(
-    options: &FitOptions,
-    run: &Run,
-    extractor: &Extractor,
-    info: &RunInfo,
-    bank: Option<Bank>,
-    progress: &Progress,
-) -> Result<RunProgress, FitError> {
-    let config = &options.config;
-    let (device, device_name) = options.device.open()?;
-    let parts = images::SplitImages::open(run, config, info, extractor, progress)?;
+fn train(context: &FitContext, device: DeviceChoice, bank: Option<PatchBank>) -> Result<RunProgress, FitError> {
+    let FitContext { config, run, extractor, progress, .. } = *context;
+    let (device, device_name) = device.open()?;
+    let parts = images::SplitImages::open(context)?;
     device.seed(config.seed);
-    let mut trainer = Trainer::new(networks(config, extractor), &device);
+    let mut trainer = Trainer::new(config.parts(extractor), &device);
     let mut done = RunProgress::default();
     if let Some(last) = run.checkpoint("last")? {
         done = run.progress("last")?;
         trainer = trainer.load(&last)?;
         progress.say(&format!("resuming after epoch {}", done.epochs_done));
     }
-    describe(config, extractor, &trainer, bank, &parts, &device_name, progress);
+    describe(context, &Network::ckaad(&trainer, config.parts(extractor).spread, bank), &parts, &device_name);
 
     let steps = parts.train_normal.len().div_ceil(config.train.batch.min(parts.train_normal.len()));
     let bar = progress.bar("fit", (config.train.epochs - done.epochs_done.min(config.train.epochs)) * steps);
@@ -99,33 +113,42 @@ fn train(
         let epoch_started = Instant::now();
         let (next, losses) = one_epoch(trainer, &parts, config, epoch, steps, &bar)?;
         trainer = next;
-        let seconds = epoch_started.elapsed().as_secs_f64();
+        let steps_a_second = steps as f64 / epoch_started.elapsed().as_secs_f64();
         done.epochs_done = epoch + 1;
         done.seconds = before + started.elapsed().as_secs_f64();
         let last = done.epochs_done == config.train.epochs;
         if last || done.epochs_done.is_multiple_of(config.validation.every) {
-            let quality = validate::quality(&parts, &trainer, config)?;
-            let validation = Validation { epoch: done.epochs_done, losses, quality };
-            done.validations.push(validation);
-            done.warning = validate::not_learning(config, &parts, &validation);
-            // The later of two equals: it has seen more.
-            if done.best.is_none_or(|best| quality >= best.quality) {
-                done.best = Some(validation);
-                run.replace_checkpoint::<FitError>("best", &done, |folder| Ok(trainer.save(folder)?))?;
-            }
-            progress.say(&format!(
-                "{}, validation {quality:.4}, {:.2} steps/s, {:.1} images/s",
-                validate::line(&validation),
-                steps as f64 / seconds,
-                parts.train_normal.len() as f64 / seconds
-            ));
+            let validated = validate(context, &parts, &trainer, losses, &mut done)?;
+            let images_a_second = steps_a_second / steps as f64 * parts.train_normal.len() as f64;
+            progress.say(&format!("{validated}, {steps_a_second:.2} steps/s, {images_a_second:.1} images/s"));
             if let Some(warning) = &done.warning {
                 progress.say(&format!("warning: {warning}"));
             }
-            run.replace_checkpoint::<FitError>("last", &done, |folder| Ok(trainer.save(folder)?))?;
         }
     }
     Ok(done)
+}
+
+/// Validates the networks after an epoch and keeps them, as the best where they are; gives a line of the log.
+fn validate(
+    context: &FitContext,
+    parts: &images::SplitImages,
+    trainer: &Trainer,
+    losses: Losses,
+    done: &mut RunProgress,
+) -> Result<String, FitError> {
+    let FitContext { config, run, .. } = *context;
+    let quality = validate::quality(parts, trainer, config)?;
+    let validation = Validation { epoch: done.epochs_done, losses, quality };
+    done.validations.push(validation);
+    done.warning = validate::not_learning(config, parts, &validation);
+    // The later of two equals: it has seen more.
+    if done.best.is_none_or(|best| quality >= best.quality) {
+        done.best = Some(validation);
+        run.replace_checkpoint::<FitError>("best", done, |folder| Ok(trainer.save(folder)?))?;
+    }
+    run.replace_checkpoint::<FitError>("last", done, |folder| Ok(trainer.save(folder)?))?;
+    Ok(format!("{}, validation {quality:.4}", validate::line(&validation)))
 }
 
 /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
@@ -135,7 +158,7 @@ fn one_epoch(
     config: &TrainConfig,
     epoch: usize,
     steps: usize,
-    bar: &Bar,
+    bar: &ProgressBar,
 ) -> Result<(Trainer, Losses), FitError> {
     let mut mean = Losses::default();
     std::thread::scope(|scope| {
@@ -157,105 +180,22 @@ fn one_epoch(
     })
 }
 
-/// What the networks are made from.
-pub(super) fn networks<'a>(config: &'a TrainConfig, extractor: &'a Extractor) -> Parts<'a> {
-    let raw = config.features.error == ErrorSpace::Raw;
-    Parts {
-        net: &config.net,
-        discriminator: &config.discriminator,
-        loss: config.loss,
-        scales: &extractor.scales,
-        spread: extractor.spread.as_deref().filter(|_| raw),
-    }
-}
-
 /// Whether the last `train.patience` validations were all worse than the best one.
 fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
     let since = |best: Validation| done.validations.iter().filter(|v| v.epoch > best.epoch).count();
     config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
 }
 
-/// The baseline has no epochs: its bank is the model.
-fn baseline(run: &Run, started: Instant) -> Result<RunProgress, FitError> {
-    let best = Validation { epoch: 1, losses: Losses::default(), quality: 0.0 };
-    let done = RunProgress {
-        epochs_done: 1,
-        seconds: started.elapsed().as_secs_f64(),
-        validations: vec![],
-        best: Some(best),
-        warning: None,
-    };
-    run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))?;
-    Ok(done)
+/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is whole.
+fn baseline(run: &RunFolder, seconds: f64) -> Result<(), FitError> {
+    let done = RunProgress { seconds, ..RunProgress::default() };
+    run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))
 }
 
-/// Loads or starts the run: split, digest, channel statistics.
-fn prepare(options: &FitOptions, run: &Run, progress: &Progress) -> Result<(Extractor, RunInfo), FitError> {
-    let config = &options.config;
-    let mut data = DataSet::open(&options.data)?;
-    data.need_training_images(MIN_TRAINING_IMAGES)?;
-    let weights = config.backbone.weights(config.weights.as_deref())?;
-    if let Some(doubt) = weights.doubt() {
-        progress.say(&format!("warning: {doubt}"));
-    }
-    if run.exists() {
-        if !options.resume {
-            return Err(RunError::Exists(run.folder.clone()).into());
-        }
-        let changed = |what| RunError::Changed { run: run.folder.clone(), what };
-        let info = run.info()?;
-        // More epochs are the one change that a resumed run may ask for; what only `export` reads does not count.
-        let mut earlier = run.config()?;
-        earlier.train.epochs = config.train.epochs;
-        earlier.quantise = config.quantise.clone();
-        if earlier != *config {
-            return Err(changed("config").into());
-        }
-        if info.data_digest != data.training_digest()? {
-            return Err(changed("training data set").into());
-        }
-        let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-        return Ok((Extractor::new(config, &weights, statistics)?, info));
-    }
-    let data_digest = data.training_digest()?;
-    data.train_anomalous = labelled(config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
-    let split = Split::draw(&data, config)?;
-    let mut statistics = vec![];
-    let mut extractor = Extractor::new(config, &weights, None)?;
-    if config.features.standardise {
-        progress.say("measuring the feature channels");
-        let mut normal = run::samples(&data.root, &split.train_normal);
-        normal.truncate(STATISTICS_IMAGES);
-        statistics = extractor.statistics(&normal)?;
-        extractor = Extractor::new(config, &weights, Some(&statistics))?;
-    }
-    let info = RunInfo { data: data.root.clone(), data_digest, split, statistics };
-    run.start(config, &info)?;
-    Ok((extractor, info))
-}
-
-/// The coarse-labelled anomalies that this run may know of, held-out ones among them.
-fn labelled(config: &TrainConfig, all: Vec<Sample>, normals: usize) -> Result<Vec<Sample>, DataError> {
-    let wanted = &config.anomalies;
-    if wanted.source == AnomalySource::None || all.is_empty() {
-        return Ok(vec![]);
-    }
-    let share = if wanted.share == 0.0 { LabelledShare::All } else { LabelledShare::OfTrainingSet(wanted.share) };
-    let classes = if wanted.classes == 0 { Classes::All } else { Classes::Drawn(wanted.classes) };
-    coarse_labels(all, share, classes, normals, config.seed)
-}
-
-fn describe(
-    config: &TrainConfig,
-    extractor: &Extractor,
-    trainer: &Trainer,
-    bank: Option<Bank>,
-    parts: &images::SplitImages,
-    device: &str,
-    progress: &Progress,
-) {
+fn describe(context: &FitContext, network: &Network, parts: &images::SplitImages, device: &str) {
+    let FitContext { config, extractor, progress, .. } = *context;
     let everything = MapWeights { error: 1.0, energy: 1.0, distance: 1.0 };
-    let whole: Graph = network(config, extractor, &Network::of(trainer, bank), everything);
+    let whole = network.graph(extractor, everything);
     let own = |all: u64, extractor: u64| (all - extractor) as f64;
     progress.say(&format!(
         "{}: {} {:.2} M parameters, {:.3} GMAC; all behind it {:.2} M, {:.3} GMAC at {}x{}; {} normal and {} anomalous images to train on, {} and {} to validate; device {device}",

@@ -3,9 +3,10 @@
 use super::images::{Images, SplitImages};
 use crate::config::TrainConfig;
 use crate::features::FeatureError;
-use crate::methods::ckaad::{Kind, TermMaps, Trainer};
+use crate::graph::Term;
+use crate::methods::ckaad::{TermMaps, Trainer};
 use crate::run::Validation;
-use crate::select::{self, HeldOut, Term};
+use crate::score::{self, HeldOut};
 use ndarray::Array2;
 
 /// A line of the log.
@@ -22,7 +23,7 @@ const TELLING: f32 = 0.02;
 
 /// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
 pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -> Option<String> {
-    if config.discriminator.kind == Kind::None || parts.train_anomalous.is_empty() {
+    if parts.train_anomalous.is_empty() {
         return None;
     }
     let (normal, anomalous) = (v.losses.energy_normal, v.losses.energy_anomalous);
@@ -46,10 +47,11 @@ pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> 
     }
     all.extend(maps(&parts.validation_anomalous, trainer, config)?);
     let size = (config.input.height as usize, config.input.width as usize);
-    let smoothed = |maps: &[Array2<f32>]| select::smoothed(maps, size, config.score.sigma_px);
-    let mut terms = vec![(Term::Error, smoothed(&all.errors))];
-    if !all.energies.is_empty() {
-        terms.push((Term::Energy, smoothed(&all.energies)));
+    let smoothed = |maps: &[Array2<f32>]| score::smoothed(maps, size, config.score.sigma_px);
+    let (errors, energies) = (smoothed(&all.errors), smoothed(&all.energies));
+    let mut terms = vec![(Term::Error, errors.as_slice())];
+    if !energies.is_empty() {
+        terms.push((Term::Energy, &energies));
     }
     // The bank's distances are the same in every epoch and are left out of the comparison.
     let held_out = HeldOut { terms, normal };

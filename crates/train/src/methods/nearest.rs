@@ -1,7 +1,7 @@
 //! The baseline: distance to the nearest of a bank of normal patches (as PatchCore, Roth et al. 2022, arXiv 2106.08265: features
 //! averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it is one 1x1 convolution.
 
-use crate::export::graph::{Bank, Graph, Id, Joint};
+use crate::graph::{Bank, Graph, Id, Joint};
 use ndarray::ArrayView3;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -25,6 +25,13 @@ impl Default for BankConfig {
     fn default() -> Self {
         BankConfig { vectors: 1024, stride: 8 }
     }
+}
+
+/// A bank, and the grid on which its patches lie.
+pub struct PatchBank {
+    pub bank: Bank,
+    /// Input pixels a cell of the grid.
+    pub stride: usize,
 }
 
 #[derive(Debug, thiserror::Error)]

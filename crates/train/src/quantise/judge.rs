@@ -1,14 +1,12 @@
 //! What int8 costs: maps of held-out images through the agent's engine, compared with those of the f32 model.
 
 use super::QuantiseError;
-use crate::config::ScoreConfig;
-use crate::datasets::Sample;
-use crate::evaluate;
+use crate::datasets::{self, Sample};
+use crate::graph::Term;
 use crate::metrics::{self, Pixels};
-use crate::progress::Progress;
-use crate::select::{Choice, HeldOut, Term};
+use crate::progress::ProgressDisplay;
+use crate::score::{Choice, HeldOut, ScoreConfig};
 use ckaad_bundle::{Input, ScoreRule};
-use ckaad_inspect;
 use ckaad_inspect::engine::Engine;
 use ckaad_inspect::imaging;
 use ndarray::Array2;
@@ -17,16 +15,16 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// Held-out images, normal ones first, and how maps of them become scores.
-pub struct Jury<'a> {
+pub struct HeldOutSet<'a> {
     pub samples: Vec<Sample>,
     /// So many of the samples are normal.
     pub normal: usize,
     pub input: Input,
     pub score: &'a ScoreConfig,
-    pub progress: &'a Progress,
+    pub progress: &'a ProgressDisplay,
 }
 
-impl Jury<'_> {
+impl HeldOutSet<'_> {
     /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at a time.
     pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
@@ -46,7 +44,7 @@ impl Jury<'_> {
     }
 
     /// The best score rule for finished maps, and its AUROC.
-    pub fn choose(&self, maps: Vec<Array2<f32>>) -> Choice {
+    pub fn choose(&self, maps: &[Array2<f32>]) -> Choice {
         // The mixture is made: one term, taken whole.
         let score = ScoreConfig { error: Some(1.0), energy: None, distance: None, ..*self.score };
         HeldOut { terms: vec![(Term::Error, maps)], normal: self.normal }.choose(&score)
@@ -110,8 +108,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn of(jury: &Jury, maps: &[Array2<f32>]) -> Result<Reference, QuantiseError> {
-        let anomalous = &jury.samples[jury.normal..];
+    pub fn of(held_out: &HeldOutSet, maps: &[Array2<f32>]) -> Result<Reference, QuantiseError> {
+        let anomalous = &held_out.samples[held_out.normal..];
         let regions = match () {
             () if anomalous.iter().any(|s| s.mask.is_some()) => Regions::Masks,
             () if !anomalous.is_empty() => Regions::Anomalous,
@@ -120,24 +118,24 @@ impl Reference {
         let mask = |(i, sample): (usize, &Sample)| -> Result<Option<Option<Array2<bool>>>, QuantiseError> {
             Ok(match (regions, &sample.mask) {
                 (Regions::Masks, Some(path)) => {
-                    Some(Some(evaluate::mask_at_input(path, &imaging::load(&sample.path)?, &jury.input)?))
+                    Some(Some(datasets::mask_at_input(path, &imaging::load(&sample.path)?, &held_out.input)?))
                 }
                 // Nobody knows which of its pixels are defective.
-                (Regions::Masks, None) if i >= jury.normal => None,
-                (Regions::Masks | Regions::Anomalous, _) if i < jury.normal => Some(None),
+                (Regions::Masks, None) if i >= held_out.normal => None,
+                (Regions::Masks | Regions::Anomalous, _) if i < held_out.normal => Some(None),
                 _ => Some(Some(highest(&maps[i]))),
             })
         };
-        let masks = jury.samples.iter().enumerate().map(mask).collect::<Result<_, _>>()?;
+        let masks = held_out.samples.iter().enumerate().map(mask).collect::<Result<_, _>>()?;
         let empty = Quality { image_auroc: None, aupro: None };
-        let rule = jury.choose(maps.to_vec()).rule;
+        let rule = held_out.choose(maps).rule;
         let mut reference = Reference { regions, quality: empty, rule, masks };
-        reference.quality = reference.judge(jury, maps)?;
+        reference.quality = reference.judge(held_out, maps)?;
         Ok(reference)
     }
 
-    /// `maps` are of the jury's samples.
-    pub fn judge(&self, jury: &Jury, maps: &[Array2<f32>]) -> Result<Quality, QuantiseError> {
+    /// `maps` are of the held-out set's samples.
+    pub fn judge(&self, held_out: &HeldOutSet, maps: &[Array2<f32>]) -> Result<Quality, QuantiseError> {
         let mut pixels = Pixels::default();
         for (map, mask) in maps.iter().zip(&self.masks) {
             if let Some(mask) = mask {
@@ -145,7 +143,7 @@ impl Reference {
             }
         }
         let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m.view(), &self.rule)).collect();
-        let labels: Vec<bool> = (0..maps.len()).map(|i| i >= jury.normal).collect();
+        let labels: Vec<bool> = (0..maps.len()).map(|i| i >= held_out.normal).collect();
         Ok(Quality { image_auroc: metrics::auroc(&scores, &labels), aupro: pixels.metrics()?.aupro_30 })
     }
 }

@@ -4,11 +4,11 @@
 //! blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
 
 use super::config::QuantiseConfig;
-use super::judge::{Jury, Quality, Reference, Regions, movement};
+use super::judge::{HeldOutSet, Quality, Reference, Regions, movement};
 use super::{QuantiseError, Ranges};
-use crate::export::graph::{Graph, Id};
-use crate::export::int8::{self, Dialect};
-use crate::export::onnx;
+use crate::graph::{Graph, Id};
+use crate::onnx;
+use crate::onnx::int8::{self, Dialect};
 use ndarray::Array2;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -81,15 +81,15 @@ impl fmt::Display for Report {
 }
 
 /// An int8 model that is good enough, or the best that was found.
-pub struct Mixed {
+pub struct MixedPrecision {
     pub model: Vec<u8>,
-    /// Smoothed maps of the jury's samples.
+    /// Smoothed maps of the held-out images.
     pub maps: Vec<Array2<f32>>,
     pub report: Report,
 }
 
-/// One graph on its way to int8.
-pub struct Subject<'a> {
+/// One graph with its measured ranges, to be written in int8 with any choice of layers in float.
+pub struct Int8Graph<'a> {
     pub graph: &'a Graph,
     pub ranges: &'a Ranges,
     pub images: usize,
@@ -97,7 +97,7 @@ pub struct Subject<'a> {
     pub dialect: Dialect,
 }
 
-impl Subject<'_> {
+impl Int8Graph<'_> {
     /// The model with the layers of `float` in float.
     pub fn model(&self, float: &BTreeSet<Id>) -> Vec<u8> {
         int8::emit(self.graph, &self.ranges.of(self.graph), |id| float.contains(&id), self.dialect)
@@ -109,19 +109,19 @@ impl Subject<'_> {
         layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
     }
 
-    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Subject::model`] with what was [`Subject::asked`].
-    pub fn search(&self, jury: &Jury, maps: Vec<Array2<f32>>) -> Result<Mixed, QuantiseError> {
-        let f32_maps = jury.maps(&onnx::emit_f32(self.graph, None), "judging f32")?;
-        let reference = Reference::of(jury, &f32_maps)?;
-        let mut best = self.judged(jury, &reference, self.asked(), maps)?;
+    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was [`Int8Graph::asked`].
+    pub fn search(&self, held_out: &HeldOutSet, maps: Vec<Array2<f32>>) -> Result<MixedPrecision, QuantiseError> {
+        let f32_maps = held_out.maps(&onnx::emit_f32(self.graph, None), "judging f32")?;
+        let reference = Reference::of(held_out, &f32_maps)?;
+        let mut best = self.judged(held_out, &reference, self.asked(), maps)?;
         let mut rounds = vec![best.round()];
         let mut sensitivities = vec![];
         if self.config.mixed && !best.holds(self.config) {
             let blocks = self.blocks();
-            sensitivities = self.sensitivities(jury, &blocks, &f32_maps)?;
+            sensitivities = self.sensitivities(held_out, &blocks, &f32_maps)?;
             for float in self.steps(&blocks, &sensitivities) {
-                let maps = jury.maps(&self.model(&float), &format!("{} layers in float", float.len()))?;
-                let next = self.judged(jury, &reference, float, maps)?;
+                let maps = held_out.maps(&self.model(&float), &format!("{} layers in float", float.len()))?;
+                let next = self.judged(held_out, &reference, float, maps)?;
                 rounds.push(next.round());
                 if next.excess(self.config) < best.excess(self.config) {
                     best = next;
@@ -146,18 +146,18 @@ impl Subject<'_> {
             sensitivities,
             rounds,
         };
-        Ok(Mixed { model: self.model(&best.float), maps: best.maps, report })
+        Ok(MixedPrecision { model: self.model(&best.float), maps: best.maps, report })
     }
 
     fn judged(
         &self,
-        jury: &Jury,
+        held_out: &HeldOutSet,
         reference: &Reference,
         float: BTreeSet<Id>,
         maps: Vec<Array2<f32>>,
-    ) -> Result<Candidate, QuantiseError> {
-        let quality = reference.judge(jury, &maps)?;
-        Ok(Candidate { float, quality, loss: quality.loss(&reference.quality), maps })
+    ) -> Result<Trial, QuantiseError> {
+        let quality = reference.judge(held_out, &maps)?;
+        Ok(Trial { float, quality, loss: quality.loss(&reference.quality), maps })
     }
 
     /// Neighbouring layers with what their names share, in the graph's order.
@@ -182,18 +182,19 @@ impl Subject<'_> {
     /// How far each block moves the map when it alone is in int8, the worst first.
     fn sensitivities(
         &self,
-        jury: &Jury,
+        held_out: &HeldOutSet,
         blocks: &[(String, Vec<Id>)],
         f32_maps: &[Array2<f32>],
     ) -> Result<Vec<Sensitivity>, QuantiseError> {
         let all: BTreeSet<Id> = layers(self.graph).into_iter().collect();
-        let probes: Vec<usize> = spread(0, jury.normal).chain(spread(jury.normal, jury.samples.len())).collect();
-        let samples: Vec<_> = probes.iter().map(|&i| &jury.samples[i]).collect();
+        let probes: Vec<usize> =
+            spread(0, held_out.normal).chain(spread(held_out.normal, held_out.samples.len())).collect();
+        let samples: Vec<_> = probes.iter().map(|&i| &held_out.samples[i]).collect();
         let expected: Vec<&Array2<f32>> = probes.iter().map(|&i| &f32_maps[i]).collect();
         let mut sensitivities = vec![];
         for (name, ids) in blocks {
             let float = all.iter().copied().filter(|id| !ids.contains(id)).collect();
-            let maps = jury.maps_of(&self.model(&float), &samples, &format!("sensitivity of {name}"))?;
+            let maps = held_out.maps_of(&self.model(&float), &samples, &format!("sensitivity of {name}"))?;
             let moves_map_by = movement(&maps, &expected);
             sensitivities.push(Sensitivity { block: name.clone(), layers: ids.len(), moves_map_by });
         }
@@ -226,7 +227,7 @@ impl Subject<'_> {
     }
 }
 
-struct Candidate {
+struct Trial {
     float: BTreeSet<Id>,
     quality: Quality,
     /// Of image AUROC and AUPRO.
@@ -234,7 +235,7 @@ struct Candidate {
     maps: Vec<Array2<f32>>,
 }
 
-impl Candidate {
+impl Trial {
     fn holds(&self, config: &QuantiseConfig) -> bool {
         self.loss.0 <= config.auroc_loss && self.loss.1 <= config.aupro_loss
     }

@@ -6,7 +6,7 @@
 //!                                               └── worst blocks in float ◄── sensitivities ◄──┘
 //! ```
 //!
-//! Not here: how int8 is written down (`export::int8`).
+//! Not here: how int8 is written down (`onnx::int8`).
 
 mod clip;
 mod config;
@@ -16,12 +16,12 @@ mod mixed;
 mod ranges;
 
 pub use config::{Calibration, QuantiseConfig};
-pub use judge::{Jury, Quality, Regions};
-pub use mixed::{Mixed, Report, Round, Sensitivity, Subject, check_names};
+pub use judge::{HeldOutSet, Quality, Regions};
+pub use mixed::{Int8Graph, MixedPrecision, Report, Round, Sensitivity, check_names};
 pub use ranges::Ranges;
 
-use super::evaluate::EvaluateError;
-use super::metrics::PixelError;
+use crate::datasets::DataError;
+use crate::metrics::PixelError;
 use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
 
@@ -32,9 +32,21 @@ pub enum QuantiseError {
     #[error(transparent)]
     Image(#[from] DecodeError),
     #[error("mask of a held-out image: {0}")]
-    Mask(#[from] EvaluateError),
+    Mask(DataError),
     #[error("comparing int8 with f32 on held-out images: {0}")]
-    Pixels(#[from] PixelError),
+    Pixels(PixelError),
     #[error("quantise.float_layers names {name}, which is no layer of this network; its layers are {known}")]
     UnknownLayer { name: String, known: String },
+}
+
+impl From<DataError> for QuantiseError {
+    fn from(cause: DataError) -> QuantiseError {
+        QuantiseError::Mask(cause)
+    }
+}
+
+impl From<PixelError> for QuantiseError {
+    fn from(cause: PixelError) -> QuantiseError {
+        QuantiseError::Pixels(cause)
+    }
 }

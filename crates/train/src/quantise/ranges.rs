@@ -7,12 +7,11 @@ use super::clip;
 use super::config::Calibration;
 use super::histogram::Histogram;
 use crate::datasets::Sample;
-use crate::export::graph::{Graph, Op};
-use crate::export::onnx;
 use crate::features::FeatureError;
-use crate::progress::Progress;
+use crate::graph::{Graph, Op};
+use crate::onnx;
+use crate::progress::ProgressDisplay;
 use ckaad_bundle::Input;
-use ckaad_inspect;
 use ckaad_inspect::engine::Plan;
 use ckaad_inspect::imaging;
 use rayon::prelude::*;
@@ -35,7 +34,7 @@ impl Ranges {
         samples: &[Sample],
         input: Input,
         calibration: Calibration,
-        progress: &Progress,
+        progress: &ProgressDisplay,
     ) -> Result<Ranges, FeatureError> {
         let measured: Vec<usize> = (0..graph.nodes.len())
             .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))

@@ -3,8 +3,8 @@
 use ckaad_inspect::engine::Plan;
 use ckaad_inspect::imaging;
 use ckaad_train::backbones::{Backbone, WeightError, Weights};
-use ckaad_train::export::graph::Graph;
-use ckaad_train::export::onnx;
+use ckaad_train::graph::Graph;
+use ckaad_train::onnx;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ mod decoding;
 mod splits;
 mod wrong;
 
-use ckaad_train::datasets::{DataError, DataSet, Layout, Sample, Source, load_mask};
+use ckaad_train::datasets::{DataError, DataLocation, DataSet, Layout, Sample, load_mask};
 use std::path::{Path, PathBuf};
 
 /// A data set of tiny pictures.
@@ -39,7 +39,7 @@ impl Tree {
     }
 
     fn open(&self, layout: Option<Layout>, category: Option<&str>) -> Result<DataSet, DataError> {
-        DataSet::open(&Source { root: self.path().into(), layout, category: category.map(Into::into) })
+        DataSet::open(&DataLocation { root: self.path().into(), layout, category: category.map(Into::into) })
     }
 
     /// Detected, and named by hand to the same effect.
@@ -94,7 +94,7 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
     assert!(data.train_anomalous[0].mask.is_none(), "the mask is that of the test image of the same name");
     assert_eq!(data.name(), "bottle");
     // The category's own folder needs no choice.
-    let alone = DataSet::open(&Source::new(tree.path().join("bottle"))).unwrap();
+    let alone = DataSet::open(&DataLocation::new(tree.path().join("bottle"))).unwrap();
     assert_eq!(alone.test, data.test);
 }
 
@@ -291,7 +291,7 @@ fn real_iad_is_read_by_its_listing_and_knows_which_views_are_of_one_part() {
     assert!(data.test[0].mask.as_ref().unwrap().ends_with("NG/AK/S0001/toy_0001_NG_AK_C1_1.png"));
     // The largest resolution there is, or the one pointed at.
     assert!(data.root.ends_with("realiad_1024"), "{:?}", data.root);
-    let small = DataSet::open(&Source::new(tree.path().join("realiad_256"))).unwrap();
+    let small = DataSet::open(&DataLocation::new(tree.path().join("realiad_256"))).unwrap();
     assert!(small.test[0].path.starts_with(tree.path().join("realiad_256")));
     assert_eq!(told(&small, &small.test), told(&data, &data.test));
 }

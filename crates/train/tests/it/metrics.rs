@@ -3,7 +3,7 @@
 
 use ckaad_bundle::Bundle;
 use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
-use ckaad_train::datasets::{DataSet, Source};
+use ckaad_train::datasets::{DataLocation, DataSet};
 use ckaad_train::evaluate::{EvaluateError, Evaluation, evaluate as judge};
 use ckaad_train::metrics::{ImageMetrics, PixelMetrics, Pixels, by_part};
 use ndarray::{Array2, ArrayView2};
@@ -151,7 +151,7 @@ fn small_set(folder: &Path) -> std::path::PathBuf {
 
 fn judge_with_the_shipped_bundle(root: &Path) -> Result<Evaluation, EvaluateError> {
     let bundle = Bundle::read(&ckaad_testing::demo_bundle()).unwrap();
-    judge(&bundle, &DataSet::open(&Source::new(root)).unwrap(), |_, _, _| ())
+    judge(&bundle, &DataSet::open(&DataLocation::new(root)).unwrap(), |_, _, _| ())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Br35H, brain MRI: `no/no 123.jpg` is normal, `yes/y123.jpg` shows a tumour; no split, so ours. File names do not tell the
 //! patient.
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::groups;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub fn fits(root: &Path) -> bool {
     root.join("yes").is_dir() && root.join("no").is_dir()
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     listing::no_category(source)?;
     let root = &source.root;
     let mut samples = listing::class(&root.join("no"), None)?;

@@ -1,7 +1,7 @@
 //! BTAD, beanTech anomaly detection (Mishra et al., ISIE 2021): as MVTec AD, with ok and ko for good and defective, and masks
 //! `ground_truth/ko/NAME.png` or `.bmp`.
 
-use super::{DataError, DataSet, Layout, Source, listing, mvtec};
+use super::{DataError, DataLocation, DataSet, Layout, listing, mvtec};
 use crate::datasets::Sample;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ pub fn is_category(folder: &Path) -> bool {
     folder.join("train/ok").is_dir() && ["test/ok", "test/ko"].iter().any(|k| folder.join(k).is_dir())
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
-    let root = listing::category(source, Layout::Btad, is_category)?;
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
+    let root = super::category(source, Layout::Btad, is_category)?;
     mvtec::read_category(&root, Layout::Btad, "ok", mask)
 }
 

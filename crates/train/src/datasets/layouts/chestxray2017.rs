@@ -1,7 +1,7 @@
 //! ChestXRay2017, children's chest radiographs (Kermany et al., Cell 2018): `{train,test}/{NORMAL,PNEUMONIA}`, often below
 //! `chest_xray`. File names tell the patient.
 
-use super::{DataError, DataSet, Layout, Source, listing, oct2017};
+use super::{DataError, DataLocation, DataSet, Layout, oct2017};
 use std::path::Path;
 
 pub const EXPECTED: &str = "NORMAL and PNEUMONIA in train or in test, in it or in one folder of it";
@@ -10,8 +10,8 @@ pub fn is_set(folder: &Path) -> bool {
     ["train", "test"].iter().any(|part| ["NORMAL", "PNEUMONIA"].iter().all(|c| folder.join(part).join(c).is_dir()))
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
-    let root = listing::category(source, Layout::ChestXray2017, is_set)?;
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
+    let root = super::category(source, Layout::ChestXray2017, is_set)?;
     oct2017::read_set(&root, Layout::ChestXray2017, patient)
 }
 

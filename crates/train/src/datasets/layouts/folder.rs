@@ -1,7 +1,7 @@
 //! Folders of images, one a class, as whoever sorts pictures makes them: `good` (or `ok`, `normal`) and any other names for defects. No
 //! split, so ours. Images in a sub-folder of a class are of one part.
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::{Sample, groups};
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub fn fits(root: &Path) -> bool {
     listing::folders(root).is_ok_and(|f| f.iter().any(|p| is_normal(&listing::name(p))))
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     listing::no_category(source)?;
     let root = &source.root;
     let mut samples = listing::classes(root, is_normal)?;

@@ -8,7 +8,7 @@
 //! the same with Validation, or with Test
 //! ```
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub fn fits(root: &Path) -> bool {
     is_there(root, "Training")
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     listing::no_category(source)?;
     let root = &source.root;
     let mut data = DataSet::empty(root, Layout::Isic2018);

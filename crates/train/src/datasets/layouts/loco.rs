@@ -1,7 +1,7 @@
 //! MVTec LOCO AD (Bergmann et al., IJCV 2022): as MVTec AD, with its own validation split and a folder of masks an image,
 //! `ground_truth/<kind>/NAME/000.png` ..., whose values tell the kind of defect.
 
-use super::{DataError, DataSet, Layout, Source, listing, mvtec};
+use super::{DataError, DataLocation, DataSet, Layout, mvtec};
 use crate::datasets::Sample;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ pub fn is_category(folder: &Path) -> bool {
     folder.join("train/good").is_dir() && kinds.iter().any(|k| folder.join(k).is_dir())
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
-    let root = listing::category(source, Layout::Loco, is_category)?;
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
+    let root = super::category(source, Layout::Loco, is_category)?;
     mvtec::read_category(&root, Layout::Loco, "good", masks)
 }
 

@@ -12,9 +12,9 @@ mod oct2017;
 mod real_iad;
 mod visa;
 
-use super::{DataError, DataSet, Source, listing};
+use super::{DataError, DataLocation, DataSet, listing};
 use clap::ValueEnum;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a data set lies on disk; tabled in `docs/data.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,7 +120,7 @@ impl Layout {
         }
     }
 
-    pub(super) fn read(self, source: &Source) -> Result<DataSet, DataError> {
+    pub(super) fn read(self, source: &DataLocation) -> Result<DataSet, DataError> {
         listing::entries(&source.root)?;
         if !self.fits(&source.root) {
             return Err(self.wrong(&source.root));
@@ -148,4 +148,19 @@ impl Layout {
             found: listing::found(root),
         }
     }
+}
+
+/// `root` itself, or the folder in it that is the category asked for; the only one need not be named.
+fn category(source: &DataLocation, layout: Layout, is_category: fn(&Path) -> bool) -> Result<PathBuf, DataError> {
+    let root = &source.root;
+    let found = if is_category(root) {
+        vec![root.clone()]
+    } else {
+        listing::folders(root)?.into_iter().filter(|p| is_category(p)).collect()
+    };
+    if found.is_empty() {
+        return Err(layout.wrong(root));
+    }
+    let names: Vec<String> = found.iter().map(|p| listing::name(p)).collect();
+    Ok(found[listing::choose(source, &names)?].clone())
 }

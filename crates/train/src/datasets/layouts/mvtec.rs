@@ -8,7 +8,7 @@
 //! ground_truth/<defect>/NAME_mask.png or NAME.png     optional: pixel masks
 //! ```
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::{Sample, groups};
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,8 @@ pub fn is_category(folder: &Path) -> bool {
     folder.join("train/good").is_dir() || folder.join("test/good").is_dir()
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
-    let root = listing::category(source, Layout::Mvtec, is_category)?;
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
+    let root = super::category(source, Layout::Mvtec, is_category)?;
     read_category(&root, Layout::Mvtec, "good", mask)
 }
 

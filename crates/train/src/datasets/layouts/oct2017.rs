@@ -1,6 +1,6 @@
 //! OCT2017, retinal tomography (Kermany et al., Cell 2018): `{train,test}/{NORMAL,CNV,DME,DRUSEN}/CLASS-PATIENT-NN.jpeg`.
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;
 use std::path::Path;
 
@@ -14,8 +14,8 @@ pub fn is_set(folder: &Path) -> bool {
         .any(|part| part.join("NORMAL").is_dir() && DISEASES.iter().any(|d| part.join(d).is_dir()))
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
-    let root = listing::category(source, Layout::Oct2017, is_set)?;
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
+    let root = super::category(source, Layout::Oct2017, is_set)?;
     read_set(&root, Layout::Oct2017, patient)
 }
 

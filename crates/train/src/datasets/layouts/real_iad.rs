@@ -10,7 +10,7 @@
 //! The folder given may be the one above (the largest resolution is taken) or one of a resolution. Of a defective part the sides on
 //! which the defect does not show are normal images.
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub fn fits(root: &Path) -> bool {
     !categories(root).is_empty()
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     let categories = categories(&source.root);
     let names: Vec<String> = categories.iter().map(|(name, ..)| name.clone()).collect();
     let (category, json, images) = &categories[listing::choose(source, &names)?];

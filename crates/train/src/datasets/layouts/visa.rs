@@ -6,7 +6,7 @@
 //! ```
 //! The label is normal or anomaly; kinds of defects are not told apart. The values of a mask are small numbers, not 255.
 
-use super::{DataError, DataSet, Layout, Source, listing};
+use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub fn fits(root: &Path) -> bool {
     root.join(TABLE).is_file()
 }
 
-pub fn read(source: &Source) -> Result<DataSet, DataError> {
+pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     let (root, table) = (&source.root, source.root.join(TABLE));
     let rows = listing::table(&table, ["object", "split", "label", "image", "mask"])?;
     let mut categories: Vec<String> = rows.iter().map(|[object, ..]| object.clone()).collect();

@@ -1,8 +1,7 @@
 //! The discriminators (paper: section 3.3). They give energies, not probabilities: low means "normal".
 
 use crate::backbones::Scale;
-use crate::export::graph::{Regrid, regrid};
-use crate::export::tail::{COSINE_EPSILON, LEAK};
+use crate::graph::{COSINE_EPSILON, LEAK, Regrid, regrid};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{InstanceNorm, InstanceNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiscriminatorConfig {
-    pub kind: Kind,
+    pub kind: DiscriminatorKind,
     /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and coarse
     /// features of a place together.
     pub joint: bool,
@@ -39,7 +38,7 @@ pub struct DiscriminatorConfig {
 impl Default for DiscriminatorConfig {
     fn default() -> Self {
         DiscriminatorConfig {
-            kind: Kind::Patch,
+            kind: DiscriminatorKind::Patch,
             joint: true,
             stride: 8,
             width: 64,
@@ -53,20 +52,25 @@ impl Default for DiscriminatorConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DiscriminatorKind {
     None,
     Patch,
     Image,
     Both,
 }
 
-impl Kind {
+impl DiscriminatorKind {
+    /// Whether there is any discriminator, and so any use for anomalous training images.
+    pub fn learns(self) -> bool {
+        self != DiscriminatorKind::None
+    }
+
     pub fn patch(self) -> bool {
-        matches!(self, Kind::Patch | Kind::Both)
+        matches!(self, DiscriminatorKind::Patch | DiscriminatorKind::Both)
     }
 
     pub fn image(self) -> bool {
-        matches!(self, Kind::Image | Kind::Both)
+        matches!(self, DiscriminatorKind::Image | DiscriminatorKind::Both)
     }
 }
 
@@ -98,7 +102,7 @@ impl Energies {
 impl Discriminators {
     /// `None` when none is asked for.
     pub fn new(config: &DiscriminatorConfig, scales: &[Scale], device: &Device) -> Option<Discriminators> {
-        (config.kind != Kind::None).then(|| Discriminators {
+        config.kind.learns().then(|| Discriminators {
             patch: config.kind.patch().then(|| PatchDiscriminator::new(config, scales, device)),
             image: config.kind.image().then(|| ImageDiscriminator::new(scales, device)),
         })

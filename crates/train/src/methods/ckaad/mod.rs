@@ -5,13 +5,13 @@
 
 mod clip;
 mod discriminator;
-mod export;
+mod fold;
 mod loss;
 mod net;
 mod step;
 
-pub use discriminator::{DiscriminatorConfig, Kind, PatchDiscriminator};
-pub use export::Fold;
+pub use discriminator::{DiscriminatorConfig, DiscriminatorKind, PatchDiscriminator};
+pub use fold::Fold;
 pub use loss::{Cosine, LossConfig};
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
 pub use step::{Batch, Losses, Parts, Rates, StepError, TermMaps, Trainer};

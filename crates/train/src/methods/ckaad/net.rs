@@ -7,7 +7,6 @@
 //! ```
 //! The paper normalises by instance; batch norm folds into the convolutions, which int8 chains need, and is the default.
 
-use super::export::Fold;
 use crate::backbones::Scale;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, InstanceNorm, InstanceNormConfig, PaddingConfig2d};
@@ -227,27 +226,6 @@ impl AutoEncoder {
         for (stage, head) in self.stages.iter().zip(&self.heads) {
             x = through(x, stage);
             outputs.push(head.forward(x.clone()));
-        }
-        outputs.reverse();
-        outputs
-    }
-
-    /// The same network as graph nodes behind the extractor's `features`.
-    pub fn append(&self, fold: &mut Fold, features: &[usize]) -> Vec<usize> {
-        let mut reduced = vec![];
-        for (i, convs) in self.reduce.iter().enumerate() {
-            let mut x = features[i];
-            for (j, conv) in convs.iter().enumerate() {
-                x = fold.conv_norm(&format!("reduce.{i}.{j}"), x, conv, true);
-            }
-            reduced.push(x);
-        }
-        let fused = fold.graph.concat("fuse.concat", reduced);
-        let mut x = fold.blocks("fuse", fused, &self.fuse);
-        let mut outputs = vec![];
-        for (i, (stage, head)) in self.stages.iter().zip(&self.heads).enumerate() {
-            x = fold.blocks(&format!("stage.{i}"), x, stage);
-            outputs.push(fold.conv(&format!("head.{i}"), x, head));
         }
         outputs.reverse();
         outputs

@@ -1,7 +1,7 @@
 //! One optimiser step against PyTorch: `tests/reference/ckaad_step.py` fills the same networks and inputs from the same formula.
 
 use super::*;
-use crate::methods::ckaad::{Cosine, Kind};
+use crate::methods::ckaad::{Cosine, DiscriminatorKind};
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use std::collections::BTreeMap;
 
@@ -112,7 +112,7 @@ fn compare(found: Samples, expected: &Samples) {
 fn step_as_pytorch(case: &Case, joint: bool) {
     let net = NetConfig { widths: vec![4, 6], bottleneck: 8, ..Default::default() };
     let discriminator = DiscriminatorConfig {
-        kind: if joint { Kind::Patch } else { Kind::Both },
+        kind: if joint { DiscriminatorKind::Patch } else { DiscriminatorKind::Both },
         joint,
         width: 0,
         hard_share: if joint { 0.25 } else { 1.0 },

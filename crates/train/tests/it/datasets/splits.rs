@@ -1,8 +1,7 @@
 //! What is held out: whole parts and patients, a share of each kind of defect, the same for the same seed.
 
 use super::*;
-use ckaad_train::config::TrainConfig;
-use ckaad_train::run::{Split, samples};
+use ckaad_train::run::{RunFolderError, Split, ValidationConfig, samples};
 use std::collections::BTreeSet;
 
 fn set(train_normal: Vec<Sample>, train_anomalous: Vec<Sample>) -> DataSet {
@@ -38,15 +37,15 @@ fn grouped() -> DataSet {
     set(normal, anomalous)
 }
 
-fn seeded(seed: u64) -> TrainConfig {
-    TrainConfig { seed, ..TrainConfig::default() }
+fn draw(data: &DataSet, seed: u64) -> Result<Split, RunFolderError> {
+    Split::draw(data, &ValidationConfig::default(), seed)
 }
 
 #[test]
 fn no_group_is_on_both_sides_and_nothing_is_lost() {
     let data = grouped();
     for seed in 0..50 {
-        let split = Split::draw(&data, &seeded(seed)).unwrap();
+        let split = draw(&data, seed).unwrap();
         let of = |parts: [&Vec<Sample>; 2]| -> BTreeSet<String> {
             parts.into_iter().flatten().map(|s| s.group.clone().unwrap()).collect()
         };
@@ -69,7 +68,7 @@ fn every_kind_of_defect_and_the_normal_images_give_their_share() {
         samples.iter().filter(|s| s.defect.as_deref() == class).count() as f64
     };
     for seed in 0..50 {
-        let split = Split::draw(&data, &seeded(seed)).unwrap();
+        let split = draw(&data, seed).unwrap();
         for class in ["dent", "scratch"] {
             let share = count(&split.validation_anomalous, Some(class)) / count(&data.train_anomalous, Some(class));
             assert!((0.25..0.45).contains(&share), "seed {seed}: {share} of {class}");
@@ -87,17 +86,17 @@ fn the_seed_decides_and_the_folder_does_not() {
     for sample in moved.train_normal.iter_mut().chain(&mut moved.train_anomalous) {
         sample.path = moved.root.join(sample.path.strip_prefix("/data").unwrap());
     }
-    let split = Split::draw(&data, &seeded(3)).unwrap();
-    assert_eq!(split, Split::draw(&data, &seeded(3)).unwrap());
-    assert_eq!(split, Split::draw(&moved, &seeded(3)).unwrap());
-    assert_ne!(split, Split::draw(&data, &seeded(4)).unwrap());
+    let split = draw(&data, 3).unwrap();
+    assert_eq!(split, draw(&data, 3).unwrap());
+    assert_eq!(split, draw(&moved, 3).unwrap());
+    assert_ne!(split, draw(&data, 4).unwrap());
 }
 
 #[test]
 fn images_without_groups_are_held_out_in_their_exact_share() {
     let normal = (0..100).map(|i| sample("good", i, None)).collect();
     let anomalous = (0..20).map(|i| sample("dent", i, None)).chain((0..1).map(|i| sample("rare", i, None))).collect();
-    let split = Split::draw(&set(normal, anomalous), &seeded(1)).unwrap();
+    let split = draw(&set(normal, anomalous), 1).unwrap();
     assert_eq!((split.validation_normal.len(), split.train_normal.len()), (12, 88));
     // The only image of its kind stays to be learnt from.
     assert_eq!((split.validation_anomalous.len(), split.train_anomalous.len()), (5, 16));
@@ -110,7 +109,7 @@ fn a_sets_own_validation_images_are_taken() {
     data.validation_normal = (0..7).map(|i| sample("own", i, None)).map(|s| Sample { defect: None, ..s }).collect();
     // Without anomalies nothing draws groups over, so all normal images are trained on.
     data.train_anomalous.clear();
-    let split = Split::draw(&data, &seeded(1)).unwrap();
+    let split = draw(&data, 1).unwrap();
     assert_eq!(split.train_normal.len(), data.train_normal.len());
     assert_eq!(samples(&data.root, &split.validation_normal), data.validation_normal);
 }
@@ -118,7 +117,7 @@ fn a_sets_own_validation_images_are_taken() {
 #[test]
 fn normal_images_of_one_part_only_are_refused() {
     let normal = (0..50).map(|i| sample("good", i, Some("part1".into()))).collect();
-    let told = Split::draw(&set(normal, vec![]), &seeded(1)).unwrap_err().to_string();
+    let told = draw(&set(normal, vec![]), 1).unwrap_err().to_string();
     assert!(told.contains("all 50 are of one part"), "{told}");
 }
 
@@ -129,7 +128,7 @@ fn the_split_keeps_defect_mask_and_group() {
     anomaly.path = "/data/ISIC2018_Task3_Training_Input/ISIC_1.jpg".into();
     anomaly.mask = Some("/data/masks/1.png".into());
     let data = set((0..10).map(|i| sample("good", i, None)).collect(), vec![anomaly.clone()]);
-    let split = Split::draw(&data, &seeded(1)).unwrap();
+    let split = draw(&data, 1).unwrap();
     let json = serde_json::to_value(&split).unwrap();
     assert_eq!(
         json["train_anomalous"],

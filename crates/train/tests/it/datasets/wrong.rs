@@ -12,7 +12,7 @@ fn a_folder_of_no_known_layout_is_answered_with_the_layouts_and_what_is_there() 
     );
     assert!(told.ends_with("found a.png, b.png, c.png, d.png, e.png and 2 more"), "{told}");
     assert!(Tree::new(&[]).refused(None, None).ends_with("found nothing"));
-    let nowhere = DataSet::open(&Source::new("/nowhere/at/all")).unwrap_err().to_string();
+    let nowhere = DataSet::open(&DataLocation::new("/nowhere/at/all")).unwrap_err().to_string();
     assert!(nowhere.starts_with("cannot read /nowhere/at/all"), "{nowhere}");
 }
 

@@ -1,28 +1,22 @@
 //! Choosing on held-out training images: how much the patch energy weighs in the map, and how a map becomes an image score. The test set
 //! is never seen here.
 
-use super::config::{Rule, ScoreConfig};
-use super::metrics;
+mod config;
+mod logistic;
+
+pub use config::{Rule, ScoreConfig};
+
+use crate::graph::{MapWeights, Term};
+use crate::metrics;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
-use ckaad_inspect;
+use logistic::Logistic;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// What a map is summed from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// Reconstruction error.
-    Error,
-    /// Patch discriminator's energy.
-    Energy,
-    /// Distance to the bank of normal patches.
-    Distance,
-}
-
 /// Maps of held-out images, smoothed, at input size: normal images first, then anomalous ones.
-pub struct HeldOut {
+pub struct HeldOut<'a> {
     /// The maps of each term that there is.
-    pub terms: Vec<(Term, Vec<Array2<f32>>)>,
+    pub terms: Vec<(Term, &'a [Array2<f32>])>,
     pub normal: usize,
 }
 
@@ -35,52 +29,6 @@ pub struct Choice {
     pub auroc: Option<f64>,
 }
 
-/// The map is the sum of the terms, each times its weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct MapWeights {
-    pub error: f32,
-    pub energy: f32,
-    pub distance: f32,
-}
-
-impl MapWeights {
-    /// One term alone.
-    pub fn only(term: Term) -> MapWeights {
-        let mut weights = MapWeights::default();
-        *weights.of_mut(term) = 1.0;
-        weights
-    }
-
-    /// Several terms alike.
-    pub fn equal(terms: &[Term]) -> MapWeights {
-        let mut weights = MapWeights::default();
-        terms.iter().for_each(|&term| *weights.of_mut(term) = 1.0);
-        weights
-    }
-
-    pub fn of(&self, term: Term) -> f32 {
-        match term {
-            Term::Error => self.error,
-            Term::Energy => self.energy,
-            Term::Distance => self.distance,
-        }
-    }
-
-    fn of_mut(&mut self, term: Term) -> &mut f32 {
-        match term {
-            Term::Error => &mut self.error,
-            Term::Energy => &mut self.energy,
-            Term::Distance => &mut self.distance,
-        }
-    }
-
-    /// The single term that has a weight.
-    pub fn alone(&self) -> Option<Term> {
-        let mut used = [Term::Error, Term::Energy, Term::Distance].into_iter().filter(|&t| self.of(t) != 0.0);
-        used.next().filter(|_| used.next().is_none())
-    }
-}
-
 /// Divisors of the number of pixels: the top-k rules between maximum and mean.
 const TOP_SHARES: [usize; 4] = [500, 100, 20, 4];
 
@@ -89,7 +37,7 @@ pub fn smoothed(maps: &[Array2<f32>], size: (usize, usize), sigma_px: f32) -> Ve
     maps.par_iter().map(|m| ckaad_inspect::smooth(m.view(), size, sigma_px)).collect()
 }
 
-impl HeldOut {
+impl HeldOut<'_> {
     /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
     /// error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
     pub fn choose(&self, config: &ScoreConfig) -> Choice {
@@ -111,8 +59,8 @@ impl HeldOut {
 
     /// The maps under `weights`.
     pub fn combined(&self, weights: MapWeights) -> Vec<Array2<f32>> {
-        let used: Vec<(&Vec<Array2<f32>>, f32)> =
-            self.terms.iter().map(|(term, maps)| (maps, weights.of(*term))).filter(|(_, w)| *w != 0.0).collect();
+        let used: Vec<(&[Array2<f32>], f32)> =
+            self.terms.iter().map(|(term, maps)| (*maps, weights.of(*term))).filter(|(_, w)| *w != 0.0).collect();
         let image = |i: usize| {
             let mut sum = Array2::zeros(self.terms[0].1[i].dim());
             used.iter().for_each(|(maps, weight)| sum.scaled_add(*weight, &maps[i]));
@@ -229,57 +177,12 @@ impl Statistics {
 
 const FOLDS: usize = 5;
 
-/// Ridge logistic regression; the intercept does not matter to a ranking and is not kept.
-struct Logistic {
-    weights: Vec<f64>,
-}
-
-impl Logistic {
-    /// Gradient descent on standardised columns, both classes weighing the same; the ridge keeps the few labels from being learned by heart.
-    fn fit<'a>(samples: impl Iterator<Item = (&'a [f64], bool)>) -> Logistic {
-        const STEPS: usize = 500;
-        const RATE: f64 = 0.3;
-        const RIDGE: f64 = 0.05;
-        let (rows, labels): (Vec<&[f64]>, Vec<bool>) = samples.unzip();
-        let columns = rows.first().map_or(0, |r| r.len());
-        let count = rows.len() as f64;
-        let moments: Vec<(f64, f64)> = (0..columns)
-            .map(|c| {
-                let mean = rows.iter().map(|r| r[c]).sum::<f64>() / count;
-                let variance = rows.iter().map(|r| (r[c] - mean).powi(2)).sum::<f64>() / count;
-                (mean, variance.sqrt().max(1e-12))
-            })
-            .collect();
-        let positives = labels.iter().filter(|&&l| l).count().max(1) as f64;
-        let share = |l: bool| 0.5 / if l { positives } else { (count - positives).max(1.0) };
-        let (mut weights, mut intercept) = (vec![0.0; columns], 0.0);
-        for _ in 0..STEPS {
-            let mut gradient: Vec<f64> = weights.iter().map(|w| RIDGE * w).collect();
-            let mut slope = 0.0;
-            for (row, &label) in rows.iter().zip(&labels) {
-                let z: Vec<f64> = row.iter().zip(&moments).map(|(v, (m, d))| (v - m) / d).collect();
-                let logit = intercept + z.iter().zip(&weights).map(|(z, w)| z * w).sum::<f64>();
-                let error = (1.0 / (1.0 + (-logit).exp()) - f64::from(u8::from(label))) * share(label);
-                slope += error;
-                gradient.iter_mut().zip(&z).for_each(|(g, z)| *g += error * z);
-            }
-            intercept -= RATE * slope;
-            weights.iter_mut().zip(&gradient).for_each(|(w, g)| *w -= RATE * g);
-        }
-        Logistic { weights: weights.iter().zip(&moments).map(|(w, (_, d))| w / d).collect() }
-    }
-
-    fn score(&self, row: &[f64]) -> f64 {
-        row.iter().zip(&self.weights).map(|(v, w)| v * w).sum()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// 40 normal and 10 anomalous maps of 100 pixels; `defect` paints the anomalous ones.
-    fn held_out(defect: impl Fn(usize, &mut [f32])) -> HeldOut {
+    fn held_out(defect: impl Fn(usize, &mut [f32])) -> Vec<Array2<f32>> {
         let noise = |i: usize, p: usize| ((i * 7919 + p * 104_729) % 1000) as f32 / 1000.0;
         let map = |i: usize| {
             let mut map: Vec<f32> = (0..100).map(|p| noise(i, p)).collect();
@@ -288,15 +191,20 @@ mod tests {
             }
             Array2::from_shape_vec((10, 10), map).unwrap()
         };
-        HeldOut { terms: vec![(Term::Error, (0..50).map(map).collect())], normal: 40 }
+        (0..50).map(map).collect()
+    }
+
+    /// What is chosen of these maps of the error, 40 of them of normal images.
+    fn choose(maps: &[Array2<f32>], config: ScoreConfig) -> Choice {
+        HeldOut { terms: vec![(Term::Error, maps)], normal: 40 }.choose(&config)
     }
 
     #[test]
     fn a_small_peak_is_found_by_few_pixels_and_a_raised_part_by_all() {
-        let peak = held_out(|_, map| map[3] = 5.0).choose(&ScoreConfig::default());
+        let peak = choose(&held_out(|_, map| map[3] = 5.0), ScoreConfig::default());
         assert!(peak.rule.top_k <= 5 && peak.auroc == Some(1.0), "{peak:?}");
-        let raised =
-            held_out(|_, map| map.iter_mut().for_each(|v| *v = *v * 0.1 + 0.6)).choose(&ScoreConfig::default());
+        let raised = held_out(|_, map| map.iter_mut().for_each(|v| *v = *v * 0.1 + 0.6));
+        let raised = choose(&raised, ScoreConfig::default());
         assert!(raised.rule.top_k == 100 && raised.auroc == Some(1.0), "{raised:?}");
     }
 
@@ -307,42 +215,38 @@ mod tests {
             0 => map.iter_mut().for_each(|v| *v = *v * 0.2 + 0.5),
             _ => map[3] = 1.6,
         });
-        let combined = both.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
-        let maximum = both.choose(&ScoreConfig { rule: Rule::Maximum, ..Default::default() });
+        let combined = choose(&both, ScoreConfig { rule: Rule::Combined, ..Default::default() });
+        let maximum = choose(&both, ScoreConfig { rule: Rule::Maximum, ..Default::default() });
         assert!(!combined.rule.terms.is_empty());
         assert!(combined.auroc > maximum.auroc, "{combined:?} {maximum:?}");
     }
 
     #[test]
     fn the_energy_is_taken_where_it_helps_and_left_where_it_does_not() {
-        let flat = || held_out(|_, _| {}).terms.remove(0).1;
-        let telling = || held_out(|_, map| map[3] = 5.0).terms.remove(0).1;
+        let (flat, telling) = (held_out(|_, _| {}), held_out(|_, map| map[3] = 5.0));
         let choose = |error, energy| {
             let terms = vec![(Term::Error, error), (Term::Energy, energy)];
             HeldOut { terms, normal: 40 }.choose(&ScoreConfig::default()).weights
         };
-        assert!(choose(flat(), telling()).energy > 0.0);
-        assert_eq!(choose(telling(), flat()), MapWeights::only(Term::Error));
+        assert!(choose(&flat, &telling).energy > 0.0);
+        assert_eq!(choose(&telling, &flat), MapWeights::only(Term::Error));
     }
 
     #[test]
     fn what_the_config_fixes_is_not_chosen() {
-        let held_out = held_out(|_, map| map[3] = 5.0);
-        let energy = held_out.terms[0].1.clone();
-        let both =
-            HeldOut { terms: vec![held_out.terms.into_iter().next().unwrap(), (Term::Energy, energy)], normal: 40 };
+        let maps = held_out(|_, map| map[3] = 5.0);
+        let both = HeldOut { terms: vec![(Term::Error, &maps), (Term::Energy, &maps)], normal: 40 };
         let paper = both.choose(&ScoreConfig { error: Some(1.0), energy: Some(0.0), ..Default::default() });
         assert_eq!(paper.weights, MapWeights::only(Term::Error));
     }
 
     #[test]
     fn without_labels_the_choice_needs_none() {
-        let unlabelled = HeldOut { normal: 50, ..held_out(|_, _| {}) };
+        let maps = held_out(|_, _| {});
+        let unlabelled = HeldOut { terms: vec![(Term::Error, &maps)], normal: 50 };
         let choice = unlabelled.choose(&ScoreConfig::default());
         assert_eq!((choice.rule.top_k, choice.auroc), (1, None));
-        let mut with_energy = HeldOut { normal: 50, ..held_out(|_, _| {}) };
-        let maps = with_energy.terms[0].1.clone();
-        with_energy.terms.push((Term::Energy, maps));
+        let with_energy = HeldOut { terms: vec![(Term::Error, &maps), (Term::Energy, &maps)], normal: 50 };
         assert_eq!(with_energy.choose(&ScoreConfig::default()).weights, MapWeights::only(Term::Error));
         let combined = unlabelled.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
         assert!(combined.rule.terms.is_empty());

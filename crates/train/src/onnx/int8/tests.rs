@@ -44,7 +44,7 @@ fn image() -> Vec<u8> {
 
 fn ranges(graph: &Graph) -> Vec<(f32, f32)> {
     let measured: Vec<Id> = (0..graph.nodes.len()).filter(|&id| is_layer(&graph.nodes[id])).collect();
-    let plan = ckaad_inspect::engine::Plan::load(&onnx::emit_f32(graph, Some(&measured)), 1).unwrap();
+    let plan = ckaad_inspect::engine::Plan::load(&float::emit_f32(graph, Some(&measured)), 1).unwrap();
     let mut ranges = vec![(0.0, 0.0); graph.nodes.len()];
     for (id, values) in measured.iter().zip(plan.run(&image()).unwrap()) {
         ranges[*id] = values.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
@@ -67,7 +67,7 @@ fn structure(model: &[u8]) -> GraphProto {
 #[test]
 fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
     let graph = net();
-    let exact = map(&onnx::emit_f32(&graph, None));
+    let exact = map(&float::emit_f32(&graph, None));
     let range = exact.iter().fold(0f32, |m, v| m.max(*v));
     for dialect in [Dialect::QOperator, Dialect::Qdq] {
         let difference = mean_difference(&map(&emit(&graph, &ranges(&graph), |_| false, dialect)), &exact);
@@ -78,7 +78,7 @@ fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
 #[test]
 fn layers_left_in_float_are_float() {
     let graph = net();
-    let (exact, ranges) = (map(&onnx::emit_f32(&graph, None)), ranges(&graph));
+    let (exact, ranges) = (map(&float::emit_f32(&graph, None)), ranges(&graph));
     let all = emit(&graph, &ranges, |_| true, Dialect::QOperator);
     assert!(mean_difference(&map(&all), &exact) < 1e-5);
     let quantised = |g: &GraphProto| g.node.iter().filter(|n| n.op_type == "QuantizeLinear").count();

@@ -1,7 +1,17 @@
-//! The network as it leaves the trainer: few operators, batch norms already folded, shapes known. [`super::onnx`]
+//! The network as it leaves the trainer: few operators, batch norms already folded, shapes known. [`crate::onnx`]
 //! writes it in f32 and in int8, from the same list, so the two cannot drift apart.
 
-use crate::backbones::ChannelStatistics;
+mod statistics;
+mod terms;
+
+pub use statistics::ChannelStatistics;
+pub use terms::{MapWeights, Term};
+
+/// Slope of the LeakyReLU between the convolutions of an [`EnergyHead`].
+pub const LEAK: f32 = 0.1;
+
+/// Keeps the cosine finite where a feature vector is all zero.
+pub const COSINE_EPSILON: f32 = 1e-12;
 
 /// Index of a node; every node has one output.
 pub type Id = usize;
@@ -94,6 +104,13 @@ pub struct Bank {
     /// `[count, channels]`, row by row.
     pub vectors: Vec<f32>,
     pub channels: usize,
+}
+
+impl Bank {
+    /// The number of vectors.
+    pub fn count(&self) -> usize {
+        self.vectors.len() / self.channels
+    }
 }
 
 /// How a map of one stride comes to the common grid.

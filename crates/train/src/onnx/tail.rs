@@ -1,12 +1,7 @@
 //! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum.
 
-use super::graph::{Bank, EnergyHead, Graph, Joint, Node, Op, Regrid, regrid};
-use super::onnx::{conv_attributes, weight_dims};
-use super::proto::{GraphBuilder, float, int, ints, string};
-use crate::backbones::ChannelStatistics;
-
-/// Slope of the discriminators' LeakyReLU.
-pub const LEAK: f32 = 0.1;
+use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
+use crate::graph::{Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Graph, Joint, LEAK, Node, Op, Regrid, regrid};
 
 /// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
 pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String], out: &str) {
@@ -150,9 +145,6 @@ fn cosine_error(b: &mut GraphBuilder, x: &str, y: &str, out: &str) {
     b.node("Div", &[&xy, &name("norms")], &name("cosine"), vec![]);
     b.node("Sub", &[&one, &name("cosine")], out, vec![]);
 }
-
-/// Keeps the cosine finite where a feature vector is all zero.
-pub const COSINE_EPSILON: f32 = 1e-12;
 
 fn sum_maps(b: &mut GraphBuilder, graph: &Graph, node: &Node, weights: &[f32], maps: &[String], out: &str) {
     let [_, height, width] = node.shape;

@@ -1,9 +1,9 @@
 //! The trained modules as graph nodes, batch norms folded.
 
 use super::discriminator::PatchDiscriminator;
-use super::net::{Block, ConvNorm};
+use super::net::{AutoEncoder, Block, ConvNorm};
 use crate::backbones::fold_batch_norm;
-use crate::export::graph::{Activation, Conv, EnergyHead, Graph, Id, InstanceNorm, Joint};
+use crate::graph::{Activation, Conv, EnergyHead, Graph, Id, InstanceNorm, Joint};
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 
@@ -13,8 +13,29 @@ pub struct Fold<'a> {
 }
 
 impl Fold<'_> {
+    /// The auto-encoder behind the extractor's `taps`: one reconstruction a tap.
+    pub fn auto_encoder(&mut self, network: &AutoEncoder, taps: &[Id]) -> Vec<Id> {
+        let mut reduced = vec![];
+        for (i, convs) in network.reduce.iter().enumerate() {
+            let mut x = taps[i];
+            for (j, conv) in convs.iter().enumerate() {
+                x = self.conv_norm(&format!("reduce.{i}.{j}"), x, conv, true);
+            }
+            reduced.push(x);
+        }
+        let fused = self.graph.concat("fuse.concat", reduced);
+        let mut x = self.blocks("fuse", fused, &network.fuse);
+        let mut outputs = vec![];
+        for (i, (stage, head)) in network.stages.iter().zip(&network.heads).enumerate() {
+            x = self.blocks(&format!("stage.{i}"), x, stage);
+            outputs.push(self.conv(&format!("head.{i}"), x, head));
+        }
+        outputs.reverse();
+        outputs
+    }
+
     /// Convolution and normalisation, then ReLU if `rectify`. A batch norm is folded; an instance norm stays a node.
-    pub fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
+    fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
         let activation = if rectify { Activation::Relu } else { Activation::Linear };
         let (weight, dims) = values(module.conv.weight.val());
         let stride = module.conv.stride[0];
@@ -45,13 +66,13 @@ impl Fold<'_> {
     }
 
     /// A plain convolution with its bias.
-    pub fn conv(&mut self, name: &str, input: Id, module: &Conv2d) -> Id {
+    fn conv(&mut self, name: &str, input: Id, module: &Conv2d) -> Id {
         let (weight, dims) = values(module.weight.val());
         let bias = module.bias.as_ref().map_or_else(|| vec![0.0; dims[0]], |b| values(b.val()).0);
         self.push(name, input, weight, bias, &dims, module.stride[0], Activation::Linear)
     }
 
-    pub fn blocks(&mut self, name: &str, input: Id, blocks: &[Block]) -> Id {
+    fn blocks(&mut self, name: &str, input: Id, blocks: &[Block]) -> Id {
         blocks.iter().enumerate().fold(input, |x, (i, block)| self.block(&format!("{name}.{i}"), x, block))
     }
 

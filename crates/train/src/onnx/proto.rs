@@ -1,5 +1,6 @@
 //! A thin layer over the ONNX protobuf types that tract-onnx exposes: nodes, attributes and constants by name.
 
+use crate::graph::Conv;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
@@ -127,4 +128,16 @@ fn value(name: &str, kind: DataType, dims: &[usize]) -> ValueInfoProto {
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
         ..Default::default()
     }
+}
+
+/// Dimensions of a convolution's weights, `[out, in/groups, kernel, kernel]`.
+pub(super) fn weight_dims(conv: &Conv) -> [usize; 4] {
+    [conv.out, conv.depth(), conv.kernel, conv.kernel]
+}
+
+/// What ONNX asks of a convolution beside its tensors.
+pub(super) fn conv_attributes(conv: &Conv) -> Vec<AttributeProto> {
+    let (k, s) = (conv.kernel as i64, conv.stride as i64);
+    let pads = conv.pads.map(|p| p as i64);
+    vec![ints("kernel_shape", &[k, k]), ints("strides", &[s, s]), ints("pads", &pads), int("group", conv.groups as i64)]
 }

@@ -12,9 +12,9 @@
 //! The tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats where its
 //! input is one and dequantised bytes elsewhere, and hands on floats; bytes are made of them only for an int8 layer behind.
 
-use super::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
-use super::onnx::{self, OUTPUT, conv_attributes, float_conv, float_name, float_node, instance_norm, weight_dims};
-use super::proto::{GraphBuilder, int, ints};
+use super::float::{self, OUTPUT, float_conv, float_name, float_node, instance_norm};
+use super::proto::{GraphBuilder, conv_attributes, int, ints, weight_dims};
+use crate::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
 use prost::Message;
 
 /// Quantisation of a tensor: `real = scale * (byte - zero_point)`.
@@ -104,16 +104,16 @@ impl Emitter<'_> {
             (Op::Image, _) => self.b.node("Transpose", &["image"], &out, vec![ints("perm", &[0, 3, 1, 2])]),
             (Op::Ones, Dialect::QOperator) => {
                 let image = self.byte(node.inputs[0]);
-                onnx::append_channel(&mut self.b, &image, &out, |b| b.u8s("image.ones.byte", &[], &[255]));
+                float::append_channel(&mut self.b, &image, &out, |b| b.u8s("image.ones.byte", &[], &[255]));
             }
             (Op::MaxPool | Op::Upsample2 | Op::Concat, Dialect::QOperator) => {
                 let bytes: Vec<String> = node.inputs.iter().map(|&i| self.byte(i)).collect();
-                onnx::same_values(&mut self.b, &node.op, &bytes, &out);
+                float::same_values(&mut self.b, &node.op, &bytes, &out);
             }
             (Op::Add(_), Dialect::QOperator) => {
                 let inputs: Vec<String> = node.inputs.iter().map(|&i| self.real(i)).collect();
                 let sum = format!("{out}.sum");
-                self.b.node("Add", &onnx::refs(&inputs), &sum, vec![]);
+                self.b.node("Add", &float::refs(&inputs), &sum, vec![]);
                 // The activation is the saturation of the quantiser: zero point 0 is ReLU.
                 self.quantise(&sum, id);
             }

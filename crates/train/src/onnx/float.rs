@@ -1,8 +1,8 @@
 //! [`Graph`] → ONNX in f32, and what that shares with [`super::int8`]: the input (`image`, u8), every float operator, the names.
 
-use super::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
-use super::proto::{GraphBuilder, float, int, ints, string};
+use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use super::tail;
+use crate::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
 use prost::Message;
 
 /// Name of the result that the ONNX contract asks for.
@@ -80,16 +80,6 @@ pub(super) fn float_name(graph: &Graph, id: Id) -> String {
 
 pub(super) fn refs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
-}
-
-pub(super) fn weight_dims(conv: &Conv) -> [usize; 4] {
-    [conv.out, conv.depth(), conv.kernel, conv.kernel]
-}
-
-pub(super) fn conv_attributes(conv: &Conv) -> Vec<tract_onnx::pb::AttributeProto> {
-    let (k, s) = (conv.kernel as i64, conv.stride as i64);
-    let pads = conv.pads.map(|p| p as i64);
-    vec![ints("kernel_shape", &[k, k]), ints("strides", &[s, s]), ints("pads", &pads), int("group", conv.groups as i64)]
 }
 
 fn before_activation(out: &str, activation: Activation) -> String {

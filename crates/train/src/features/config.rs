@@ -1,0 +1,51 @@
+//! `[features]` of the training config.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeatureConfig {
+    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
+    pub strides: Vec<usize>,
+    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and all share one
+    /// int8 range well.
+    pub standardise: bool,
+    /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
+    pub error: ErrorSpace,
+    /// Cache mirrored copies of every training image.
+    pub flips: Flips,
+}
+
+impl Default for FeatureConfig {
+    fn default() -> Self {
+        FeatureConfig { strides: vec![8, 16], standardise: true, error: ErrorSpace::Raw, flips: Flips::None }
+    }
+}
+
+/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that is noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorSpace {
+    Raw,
+    Standardised,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Flips {
+    None,
+    Horizontal,
+    Both,
+}
+
+impl Flips {
+    /// (left-right, top-bottom) of each cached copy.
+    pub fn variants(self) -> &'static [(bool, bool)] {
+        match self {
+            Flips::None => &[(false, false)],
+            Flips::Horizontal => &[(false, false), (true, false)],
+            Flips::Both => &[(false, false), (true, false), (false, true), (true, true)],
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! [`Graph`](crate::graph::Graph) → ONNX: in f32, and in int8 in two dialects. Only writers; which graph is written is decided elsewhere.
+//!
+//! | file | what it writes |
+//! |---|---|
+//! | `float` | the input `image` (u8), every operator in f32 |
+//! | [`int8`] | quantised layers, as QOperator or QDQ |
+//! | `tail` | cosine errors, energies, distances, their sum: float in both |
+//! | `proto` | the protobuf messages |
+
+mod float;
+pub mod int8;
+mod proto;
+mod tail;
+
+pub use float::{OUTPUT, emit_f32};
