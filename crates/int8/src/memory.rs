@@ -174,12 +174,12 @@ fn alone(region: &Region, id: Id, shape: Shape, floats: bool) -> Buffer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::region::{Input, Node};
+    use super::super::region::{ElementType, Input, Node};
     use super::*;
 
     #[test]
     fn tensors_that_live_together_do_not_overlap_and_dead_ones_make_room() {
-        let input = Op::Input(Input { index: 0, channels_last: true, signed: false, append: None });
+        let input = Op::Input(Input { index: 0, channels_last: true, element: ElementType::U8, append: None });
         let node = |op: Op, inputs: Vec<Id>| Node { name: String::new(), op, inputs };
         let up = || Op::Upsample([1, 1]);
         let region = Region {

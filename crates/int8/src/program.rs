@@ -35,7 +35,7 @@ impl Program {
         let (shapes, floats) = (region.shapes(inputs)?, region.floats());
         let Memory { buffers, bytes } = layout(region, &shapes)?;
         let mut steps = vec![];
-        let bytes_a_value = |id: usize| if let Op::Bytes { .. } = region.nodes[id].op { 1 } else { size_of::<f32>() };
+        let bytes_a_value = |id: usize| if let Op::Bytes(_) = region.nodes[id].op { 1 } else { size_of::<f32>() };
         let outputs = region.outputs.iter().map(|&id| (shapes[id].iter().product(), bytes_a_value(id))).collect();
         for (id, node) in region.nodes.iter().enumerate() {
             let from = |i: usize| buffers[node.inputs[i]];
@@ -83,10 +83,7 @@ impl Program {
                     let table = Box::new(std::array::from_fn(|byte| (byte as f32 - zero) * scale));
                     (height, Kind::Dequantise { from: from(0), table, output: output()? })
                 }
-                Op::Bytes { signed } => {
-                    let flip = if *signed { 0x80 } else { 0 };
-                    (height, Kind::Bytes { from: from(0), flip, output: output()? })
-                }
+                Op::Bytes(element) => (height, Kind::Bytes { from: from(0), flip: element.flip(), output: output()? }),
                 Op::CosineError(how) => {
                     let how = how.for_channels(shapes[node.inputs[0]][0]).ok_or("a cosine error of other channels")?;
                     let (a, b, output) = (from(0), from(1), output()?);

@@ -10,6 +10,21 @@ pub type Id = usize;
 /// Channels, height, width.
 pub type Shape = [usize; 3];
 
+/// What the values of a tensor outside a region are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElementType {
+    U8,
+    I8,
+    F32,
+}
+
+impl ElementType {
+    /// What turns a byte outside into the u8 inside, and back: an i8 is kept 128 higher.
+    pub fn flip(self) -> u8 {
+        if self == ElementType::I8 { 0x80 } else { 0 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// A tensor from outside.
@@ -57,9 +72,7 @@ pub enum Op {
         zero: f32,
     },
     /// Leaves the region as bytes `[1,C,H,W]`.
-    Bytes {
-        signed: bool,
-    },
+    Bytes(ElementType),
     /// Leaves the region as f32 `[1,1,H,W]`. Its scales and offsets have one value a channel, or one for all.
     /// Of bytes or floats.
     CosineError(CosineRow),
@@ -71,8 +84,8 @@ pub struct Input {
     pub index: usize,
     /// `[1,H,W,C]` rather than `[1,C,H,W]`.
     pub channels_last: bool,
-    /// i8 rather than u8.
-    pub signed: bool,
+    /// U8 or I8.
+    pub element: ElementType,
     /// One more channel behind the others, filled with this byte.
     pub append: Option<u8>,
 }
@@ -231,14 +244,14 @@ impl Op {
 
     /// Whether its result leaves the region.
     pub fn leaves(&self) -> bool {
-        matches!(self, Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } | Op::CosineError(_) | Op::Distance)
+        matches!(self, Op::Dequantise { .. } | Op::Floats | Op::Bytes(_) | Op::CosineError(_) | Op::Distance)
     }
 
     /// Whether it reads floats rather than bytes; none where it reads either.
     fn reads_floats(&self) -> Option<bool> {
         match self {
             Op::Input(_) | Op::MaxPool(_) | Op::Upsample(_) | Op::Concat | Op::CosineError(_) => None,
-            Op::Conv(_) | Op::Add(_) | Op::Float { .. } | Op::Dequantise { .. } | Op::Bytes { .. } => Some(false),
+            Op::Conv(_) | Op::Add(_) | Op::Float { .. } | Op::Dequantise { .. } | Op::Bytes(_) => Some(false),
             Op::Quantise { .. } | Op::FloatConv(_) | Op::FloatAdd(_) | Op::InstanceNorm(_) | Op::Append(_) => {
                 Some(true)
             }
@@ -250,7 +263,7 @@ impl Op {
     pub fn gives_floats(&self, of: bool) -> bool {
         match self {
             Op::MaxPool(_) | Op::Upsample(_) | Op::Concat => of,
-            Op::Input(_) | Op::Conv(_) | Op::Add(_) | Op::Quantise { .. } | Op::Bytes { .. } => false,
+            Op::Input(_) | Op::Conv(_) | Op::Add(_) | Op::Quantise { .. } | Op::Bytes(_) => false,
             Op::Float { .. } | Op::FloatConv(_) | Op::FloatAdd(_) | Op::InstanceNorm(_) | Op::Append(_) => true,
             Op::AveragePool(_) | Op::Enlarge(_) | Op::Unit { .. } => true,
             Op::Distance | Op::Dequantise { .. } | Op::Floats | Op::CosineError(_) => true,
@@ -372,7 +385,7 @@ impl Node {
                 same.then_some([of.iter().map(|s| s[0]).sum(), first?[1], first?[2]])
             }
             Op::Float { .. } | Op::Quantise { .. } | Op::Unit { .. } => first,
-            Op::Dequantise { .. } | Op::Floats | Op::Bytes { .. } => first,
+            Op::Dequantise { .. } | Op::Floats | Op::Bytes(_) => first,
         }
     }
 }
@@ -390,7 +403,7 @@ impl Op {
             Op::Quantise { .. } => "a quantisation",
             Op::Unit { .. } | Op::InstanceNorm(_) => "a normalisation",
             Op::Distance => "a distance",
-            Op::Bytes { .. } | Op::Floats => "an output",
+            Op::Bytes(_) | Op::Floats => "an output",
             Op::CosineError(_) => "a cosine error",
         }
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 pub fn read_input(values: &[u8], input: &Input, [lanes_used, height, width]: Shape, y: usize, out: &mut [u8]) {
     let channels = lanes_used - usize::from(input.append.is_some());
     let lanes = out.len() / width;
-    let flip = if input.signed { 0x80 } else { 0 };
+    let flip = input.element.flip();
     for (x, pixel) in out.chunks_exact_mut(lanes).enumerate() {
         for (c, byte) in pixel[..channels].iter_mut().enumerate() {
             let at = if input.channels_last { (y * width + x) * channels + c } else { (c * height + y) * width + x };

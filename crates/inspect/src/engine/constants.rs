@@ -1,5 +1,6 @@
 //! Constants and attributes of an ONNX graph, read with their types checked.
 
+use ckaad_int8::region::ElementType;
 use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 
@@ -10,7 +11,20 @@ pub struct Constants<'a>(HashMap<&'a str, &'a TensorProto>);
 pub struct Quantisation {
     pub scale: f32,
     pub zero: u8,
-    pub signed: bool,
+    /// What the bytes are in the file.
+    pub element: ElementType,
+}
+
+/// What a QLinearConv computes with.
+pub struct QuantisedConv {
+    /// `[out, in / groups, height, width]`.
+    pub values: Vec<i8>,
+    pub dims: [usize; 4],
+    pub bias: Vec<i32>,
+    /// `x_scale * w_scale / y_scale` of each output channel.
+    pub multipliers: Vec<f32>,
+    pub x: Quantisation,
+    pub y: Quantisation,
 }
 
 impl<'a> Constants<'a> {
@@ -51,17 +65,19 @@ impl<'a> Constants<'a> {
         tensor.raw_data.chunks_exact(8).map(eight).collect()
     }
 
-    /// Bytes, and whether they are i8 rather than u8.
-    pub fn bytes(&self, name: &str) -> Option<(Vec<u8>, bool)> {
+    /// Bytes, and whether they are u8 or i8.
+    pub fn bytes(&self, name: &str) -> Option<(Vec<u8>, ElementType)> {
         let tensor = self.get(name)?;
-        let signed = tensor.data_type == DataType::Int8 as i32;
-        if !signed && tensor.data_type != DataType::Uint8 as i32 {
-            return None;
-        }
+        let is = |kind: DataType| tensor.data_type == kind as i32;
+        let element = match () {
+            () if is(DataType::Uint8) => ElementType::U8,
+            () if is(DataType::Int8) => ElementType::I8,
+            () => return None,
+        };
         if tensor.int32_data.is_empty() {
-            return Some((tensor.raw_data.clone(), signed));
+            return Some((tensor.raw_data.clone(), element));
         }
-        Some((tensor.int32_data.iter().map(|&v| v as u8).collect(), signed))
+        Some((tensor.int32_data.iter().map(|&v| v as u8).collect(), element))
     }
 
     /// The four sides of a convolution's weights.
@@ -81,15 +97,46 @@ impl<'a> Constants<'a> {
     /// Of a whole tensor: one scale, finite and above 0, and one zero point.
     pub fn quantisation(&self, scale: &str, zero: &str) -> Option<Quantisation> {
         let scale = self.f32(scale).filter(|s| s.is_finite() && *s > 0.0)?;
-        let (zero, signed) = self.bytes(zero)?;
-        let zero = one(zero)?;
-        Some(Quantisation { scale, zero: if signed { zero ^ 0x80 } else { zero }, signed })
+        let (zero, element) = self.bytes(zero)?;
+        Some(Quantisation { scale, zero: one(zero)? ^ element.flip(), element })
+    }
+
+    /// A QLinearConv's weights, as many as its shape says; none where its weights are not i8 around 0.
+    pub fn quantised_conv(&self, node: &NodeProto) -> Option<QuantisedConv> {
+        let input = |i: usize| node.input.get(i).map(String::as_str);
+        let (x, y) = (self.quantisation(input(1)?, input(2)?)?, self.quantisation(input(6)?, input(7)?)?);
+        let dims = self.sides(input(3)?)?;
+        let (values, ElementType::I8) = self.bytes(input(3)?)? else { return None };
+        let (zeros, ElementType::I8) = self.bytes(input(5)?)? else { return None };
+        let mut scales = self.f32s(input(4)?)?;
+        if let &[scale] = scales.as_slice() {
+            scales = vec![scale; dims[0]];
+        }
+        let bias = match input(8).filter(|name| !name.is_empty()) {
+            Some(name) => self.i32s(name)?,
+            None => vec![0; dims[0]],
+        };
+        let sizes = values.len() == dims.iter().product::<usize>() && [scales.len(), bias.len()] == [dims[0]; 2];
+        let symmetric = !zeros.is_empty() && zeros.iter().all(|&zero| zero == 0);
+        (sizes && symmetric).then(|| QuantisedConv {
+            values: values.iter().map(|&w| w as i8).collect(),
+            dims,
+            bias,
+            multipliers: scales.iter().map(|w_scale| x.scale * w_scale / y.scale).collect(),
+            x,
+            y,
+        })
     }
 }
 
 fn one<T>(values: Vec<T>) -> Option<T> {
     let mut values = values.into_iter();
     values.next().filter(|_| values.next().is_none())
+}
+
+/// The attribute's number, or the default where it is absent.
+pub fn float(node: &NodeProto, name: &str, default: f32) -> f32 {
+    node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.f)
 }
 
 /// The attribute's integers, or the default where it is absent.

@@ -5,14 +5,17 @@
 //! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
 //! belong to `inspect`.
 
+mod assemble;
 mod constants;
 mod float_conv;
-mod lower;
 mod op;
 mod partition;
 mod patterns;
+mod tensors;
 
+use ckaad_int8::region::Region;
 use ndarray::Array2;
+use partition::Partitioned;
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::pb::ModelProto;
@@ -44,13 +47,19 @@ pub enum EngineError {
 /// An optimised graph, ready to run. Running does not change it; clones share the weights.
 #[derive(Clone)]
 pub struct Plan {
-    runnable: Arc<TypedRunnableModel>,
+    network: Network,
     executor: Executor,
+    unfused: Vec<String>,
+}
+
+/// What tract made of a graph.
+#[derive(Clone)]
+struct Network {
+    runnable: Arc<TypedRunnableModel>,
     width: usize,
     height: usize,
     /// Channels, height and width of each output.
     outputs: Vec<[usize; 3]>,
-    unfused: Vec<String>,
 }
 
 impl Plan {
@@ -63,27 +72,28 @@ impl Plan {
         let mut reader = tract_onnx::onnx();
         op::register(&mut reader);
         let read = || reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported);
-        let mut proto = read()?;
+        let proto = read()?;
         if proto.graph.as_ref().is_some_and(partition::forged) {
             return Err(EngineError::Unsupported(format!(
                 "it uses the operator {}, which is no file's to use",
                 partition::REGION
             )));
         }
-        let unfused = partition::partition(&mut proto, threads);
+        let Partitioned { model, regions, unfused } = partition::partition(proto);
         // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
-        let loaded = Loaded::new(&reader, proto, unfused);
-        let Loaded { runnable, width, height, outputs, unfused } = match loaded {
-            Err(EngineError::Unsupported(e)) => Loaded::new(&reader, read()?, vec![format!("the whole network: {e}")])?,
-            loaded => loaded?,
+        let (network, unfused) = match Network::load(&reader, model, regions, threads) {
+            Err(EngineError::Unsupported(e)) => {
+                (Network::load(&reader, read()?, vec![], threads)?, vec![format!("the whole network: {e}")])
+            }
+            network => (network?, unfused),
         };
         let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
-        Ok(Plan { runnable, executor, width, height, outputs, unfused })
+        Ok(Plan { network, executor, unfused })
     }
 
     /// Width and height of the input.
     pub fn input_size(&self) -> (usize, usize) {
-        (self.width, self.height)
+        (self.network.width, self.network.height)
     }
 
     /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line, `the whole network` and
@@ -94,7 +104,7 @@ impl Plan {
 
     /// Channels, height and width of each output.
     pub fn outputs(&self) -> &[[usize; 3]] {
-        &self.outputs
+        &self.network.outputs
     }
 
     /// `image` is `[H,W,3]`; the results are `[C,h,w]`, row by row, in the order of [`Plan::outputs`].
@@ -102,7 +112,7 @@ impl Plan {
     /// # Errors
     /// [`EngineError::ImageSize`] or [`EngineError::Run`].
     pub fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
-        let (width, height) = (self.width, self.height);
+        let (width, height) = (self.network.width, self.network.height);
         let expected = width * height * 3;
         if image.len() != expected {
             return Err(EngineError::ImageSize { actual: image.len(), expected, width, height });
@@ -111,7 +121,7 @@ impl Plan {
         let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
         // An operator that panics over an unsound model must not stop the daemon.
         let work = std::panic::AssertUnwindSafe(|| {
-            multithread_tract_scope(self.executor.clone(), || self.runnable.run(tvec!(input.into_tvalue())))
+            multithread_tract_scope(self.executor.clone(), || self.network.runnable.run(tvec!(input.into_tvalue())))
         });
         let outputs = std::panic::catch_unwind(work)
             .unwrap_or_else(|_| Err(TractError::msg("an operator failed half-way: the model is not sound")));
@@ -120,33 +130,34 @@ impl Plan {
     }
 }
 
-struct Loaded {
-    runnable: Arc<TypedRunnableModel>,
-    width: usize,
-    height: usize,
-    outputs: Vec<[usize; 3]>,
-    unfused: Vec<String>,
-}
-
-impl Loaded {
+impl Network {
     /// A file that makes tract panic is a file that cannot be run; the daemon goes on.
-    fn new(reader: &tract_onnx::Onnx, proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
-        let load = std::panic::AssertUnwindSafe(|| Loaded::build(reader, proto, unfused));
+    fn load(
+        reader: &tract_onnx::Onnx,
+        proto: ModelProto,
+        regions: Vec<Region>,
+        threads: usize,
+    ) -> Result<Network, EngineError> {
+        let load = std::panic::AssertUnwindSafe(|| Network::build(reader, proto, regions, threads));
         let panicked = || EngineError::Unsupported("it is not sound: reading it failed half-way".into());
         std::panic::catch_unwind(load).unwrap_or_else(|_| Err(panicked()))
     }
 
-    fn build(reader: &tract_onnx::Onnx, mut proto: ModelProto, unfused: Vec<String>) -> Result<Loaded, EngineError> {
+    fn build(
+        reader: &tract_onnx::Onnx,
+        mut proto: ModelProto,
+        regions: Vec<Region>,
+        threads: usize,
+    ) -> Result<Network, EngineError> {
         float_conv::rewrite(&mut proto);
-        let model = reader
-            .model_for_proto_model(&proto)
-            .and_then(|m| m.into_typed())
-            .and_then(|m| m.into_decluttered())
-            .map_err(unsupported)?;
+        let mut model = reader.model_for_proto_model(&proto).map_err(unsupported)?;
+        drop(proto);
+        op::fill(&mut model, regions, threads).map_err(unsupported)?;
+        let model = model.into_typed().and_then(|m| m.into_decluttered()).map_err(unsupported)?;
         let (width, height) = input_size(&model)?;
         let outputs = output_shapes(&model)?;
         let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
-        Ok(Loaded { runnable, width, height, outputs, unfused })
+        Ok(Network { runnable, width, height, outputs })
     }
 }
 

@@ -1,38 +1,68 @@
 //! A region as an operator of tract: first one whose shapes are to be found out, then one that runs.
 
-use super::lower;
-use super::partition::{REGION, THREADS};
+use super::partition::{INDEX, REGION};
 use ckaad_int8::kernels::Isa;
 use ckaad_int8::pool::Pool;
 use ckaad_int8::program::Program;
-use ckaad_int8::region::{Op as RegionOp, Region};
+use ckaad_int8::region::{ElementType, Op as RegionOp, Region};
 use ckaad_int8::run::Scratch;
 use std::sync::{Arc, Mutex};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-/// Makes tract's ONNX reader understand regions.
+/// Makes tract's ONNX reader understand the nodes that stand for regions. The reader only leaves a place for each: what is registered
+/// with it cannot hold anything. [`fill`] puts the regions there.
 pub fn register(reader: &mut tract_onnx::Onnx) {
-    reader.op_register.insert(REGION, |_, node| {
-        let region = lower::region(node).map_err(|e| format_err!("{e}"))?;
-        let threads = node.attribute.iter().find(|a| a.name == THREADS).map_or(1, |a| a.i.clamp(1, 256) as usize);
-        let inputs = input_types(&region, node);
-        Ok((expand(Unshaped { region: Arc::new(region), inputs, threads }), vec![]))
-    });
+    reader.op_register.insert(REGION, |_, node| Ok((expand(Place::of(node)), vec![])));
 }
 
-/// The datum types of a region's inputs.
-fn input_types(region: &Region, node: &NodeProto) -> Vec<DatumType> {
-    let mut types = vec![DatumType::U8; node.input.len()];
-    for node in &region.nodes {
-        let RegionOp::Input(input) = &node.op else { continue };
-        if let Some(kind) = types.get_mut(input.index).filter(|_| input.signed) {
-            *kind = DatumType::I8;
-        }
+/// Puts each region where its node is.
+///
+/// # Errors
+/// When a node has a number that no region has.
+pub fn fill(model: &mut InferenceModel, regions: Vec<Region>, threads: usize) -> TractResult<()> {
+    let mut regions: Vec<Option<Region>> = regions.into_iter().map(Some).collect();
+    for node in &mut model.nodes {
+        let expansion = node.op_as::<Box<dyn Expansion>>();
+        let Some(place) = expansion.and_then(|e| (**e).as_any().downcast_ref::<Place>()) else { continue };
+        let region = place.0.and_then(|index| regions.get_mut(index)?.take());
+        let region = region.ok_or_else(|| format_err!("{REGION} with the number of no region"))?;
+        node.op = expand(Unshaped::new(region, node.inputs.len(), threads));
     }
-    types
+    Ok(())
 }
 
+/// Where a region belongs, by its number.
+#[derive(Clone, Debug)]
+struct Place(Option<usize>);
+
+impl Place {
+    fn of(node: &NodeProto) -> Place {
+        let index = node.attribute.iter().find(|a| a.name == INDEX);
+        Place(index.and_then(|a| usize::try_from(a.i).ok()))
+    }
+}
+
+impl Expansion for Place {
+    fn name(&self) -> StaticName {
+        REGION.into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        _: &mut Solver<'r>,
+        _: &'p [TensorProxy],
+        _: &'p [TensorProxy],
+    ) -> InferenceResult {
+        bail!("{REGION} without its region")
+    }
+
+    fn wire(&self, _: &str, _: &mut TypedModel, _: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        bail!("{REGION} without its region")
+    }
+}
+
+/// A region whose shapes are to be found out.
 #[derive(Clone, Debug)]
 struct Unshaped {
     region: Arc<Region>,
@@ -40,13 +70,31 @@ struct Unshaped {
     threads: usize,
 }
 
+fn datum_type(element: ElementType) -> DatumType {
+    match element {
+        ElementType::U8 => DatumType::U8,
+        ElementType::I8 => DatumType::I8,
+        ElementType::F32 => DatumType::F32,
+    }
+}
+
 impl Unshaped {
+    fn new(region: Region, inputs: usize, threads: usize) -> Unshaped {
+        let mut types = vec![DatumType::U8; inputs];
+        for node in &region.nodes {
+            let RegionOp::Input(input) = &node.op else { continue };
+            if let Some(kind) = types.get_mut(input.index) {
+                *kind = datum_type(input.element);
+            }
+        }
+        Unshaped { region: Arc::new(region), inputs: types, threads }
+    }
+
     /// `[1,C,H,W]` and the type of each output.
     fn outputs(&self, inputs: &[TVec<TDim>]) -> TractResult<Vec<([usize; 4], DatumType)>> {
         let shapes = self.region.shapes(&concrete(inputs)?).map_err(|e| format_err!("{e}"))?;
         let kind = |op: &RegionOp| match op {
-            RegionOp::Bytes { signed: true } => DatumType::I8,
-            RegionOp::Bytes { signed: false } => DatumType::U8,
+            RegionOp::Bytes(element) => datum_type(*element),
             _ => DatumType::F32,
         };
         let output = |&id: &usize| {
@@ -167,4 +215,38 @@ impl TypedOp for Int8 {
     }
 
     as_op!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+
+    #[test]
+    fn a_region_number_that_nobody_wrote_is_refused() {
+        for numbers in [vec![], vec![0], vec![-1], vec![i64::MAX]] {
+            let attribute = |&i: &i64| AttributeProto { name: INDEX.into(), i, ..Default::default() };
+            let node = NodeProto {
+                op_type: REGION.into(),
+                input: vec!["image".into()],
+                output: vec!["y".into()],
+                attribute: numbers.iter().map(attribute).collect(),
+                ..Default::default()
+            };
+            let value = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
+            let graph = GraphProto {
+                node: vec![node],
+                input: vec![value("image")],
+                output: vec![value("y")],
+                ..Default::default()
+            };
+            let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
+            let model = ModelProto { graph: Some(graph), opset_import: vec![opset], ..Default::default() };
+            let mut reader = tract_onnx::onnx();
+            register(&mut reader);
+            let mut model = reader.model_for_proto_model(&model).unwrap();
+            let error = fill(&mut model, vec![], 1).unwrap_err().to_string();
+            assert!(error.contains("the number of no region"), "{error}");
+        }
+    }
 }

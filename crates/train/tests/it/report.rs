@@ -1,7 +1,7 @@
 //! The report's promises: one well-formed page that needs nothing from outside, whatever the names in it.
 
 use ckaad_bundle::{Bundle, Precision};
-use ckaad_inspect::imaging::RgbImage;
+use ckaad_inspect::imaging::{Placement, RgbImage};
 use ckaad_inspect::{StageTimes, Verdict};
 use ckaad_train::evaluate::{Counts, DefectRow, Evaluation, Judged, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
@@ -76,6 +76,7 @@ fn page(bundle: &Bundle, e: &Evaluation) -> String {
             score: judged.score,
             threshold: e.threshold,
             map: Array2::from_shape_fn((height as usize, width as usize), |(_, x)| x as f32 / width as f32),
+            placement: Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) },
             pixel_threshold: 0.6,
             regions: vec![],
             times: StageTimes::default(),

@@ -1,7 +1,7 @@
 //! Operators on floats: layers that stay in float, and whole networks in f32.
 
 use super::{Graph, Match, Reads, depthwise, window};
-use crate::engine::constants::text;
+use crate::engine::constants::{float, text};
 use ckaad_int8::region::{Activation, FloatConv, InstanceNorm, Op};
 use tract_onnx::pb::NodeProto;
 
@@ -20,7 +20,7 @@ impl Graph<'_> {
         let sound = values.len() == dims.iter().product::<usize>() && bias.len() == dims[0];
         let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation, depthwise });
         let nodes = if index == conv { vec![conv] } else { vec![index, conv] };
-        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, signed: vec![], nodes })
+        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, elements: vec![], nodes })
     }
 
     /// Conv or Add → activation.
@@ -35,7 +35,7 @@ impl Graph<'_> {
             "Relu" => Activation::Slope(0.0, f32::INFINITY),
             "Abs" => Activation::Slope(-1.0, f32::INFINITY),
             "LeakyRelu" => {
-                let slope = node.attribute.iter().find(|a| a.name == "alpha").map_or(0.01, |a| a.f);
+                let slope = float(node, "alpha", 0.01);
                 Activation::Slope(slope, f32::INFINITY)
             }
             _ => {
@@ -56,12 +56,12 @@ impl Graph<'_> {
         let variable = node.input.len() == 2 && node.input.iter().all(|x| self.constants.get(x).is_none());
         let nodes = if index == add { vec![add] } else { vec![index, add] };
         let (op, inputs) = (Op::FloatAdd(activation), node.input.clone());
-        variable.then_some(Match { op, inputs, reads: Reads::Floats, signed: vec![], nodes })
+        variable.then_some(Match { op, inputs, reads: Reads::Floats, elements: vec![], nodes })
     }
 
     pub(super) fn instance_norm(&self, node: &NodeProto) -> Option<Op> {
         let (scale, offset) = (self.constants.f32s(node.input.get(1)?)?, self.constants.f32s(node.input.get(2)?)?);
-        let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(1e-5, |a| a.f);
+        let epsilon = float(node, "epsilon", 1e-5);
         Some(Op::InstanceNorm(InstanceNorm { scale, offset, epsilon }))
     }
 
@@ -73,7 +73,7 @@ impl Graph<'_> {
             op,
             inputs: vec![node.input[0].clone()],
             reads: Reads::Floats,
-            signed: vec![],
+            elements: vec![],
             nodes: vec![index],
         })
     }

@@ -5,7 +5,7 @@ mod quantised;
 mod tail;
 
 use super::constants::{Constants, Quantisation, int, ints, text};
-use ckaad_int8::region::{Activation, Input, Op, Window};
+use ckaad_int8::region::{Activation, ElementType, Input, Op, Window};
 use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
@@ -35,9 +35,10 @@ pub struct Match {
     pub inputs: Vec<String>,
     /// What it reads.
     pub reads: Reads,
-    /// Of each input, where it matters, whether its bytes must be i8.
-    pub signed: Vec<bool>,
-    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no others.
+    /// Of each input, where it matters, what its bytes must be.
+    pub elements: Vec<ElementType>,
+    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no
+    /// others.
     pub nodes: Vec<usize>,
 }
 
@@ -104,11 +105,11 @@ impl<'a> Graph<'a> {
             },
             _ => return None,
         };
-        let signed = match node.op_type.as_str() {
-            "QLinearConv" | "DequantizeLinear" => vec![self.quantisation(node, 1)?.signed],
+        let elements = match node.op_type.as_str() {
+            "QLinearConv" | "DequantizeLinear" => vec![self.quantisation(node, 1)?.element],
             _ => vec![],
         };
-        Some(Match { op, inputs, reads, signed, nodes: vec![index] })
+        Some(Match { op, inputs, reads, elements, nodes: vec![index] })
     }
 
     fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
@@ -128,7 +129,7 @@ impl<'a> Graph<'a> {
 
 /// The image: channels last, u8; which of the region's inputs it is, the caller says.
 fn input(append: Option<u8>) -> Op {
-    Op::Input(Input { index: 0, channels_last: true, signed: false, append })
+    Op::Input(Input { index: 0, channels_last: true, element: ElementType::U8, append })
 }
 
 /// Whether a convolution has one group a channel; none where it has other groups than that or one.

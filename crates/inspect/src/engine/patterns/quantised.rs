@@ -1,41 +1,17 @@
 //! Operators on bytes.
 
 use super::{Graph, Match, Reads, depthwise, input, window};
-use crate::engine::constants::{int, ints, text};
+use crate::engine::constants::{QuantisedConv, int, ints, text};
 
-use ckaad_int8::region::{AddRow, Conv, Op, Weights};
+use ckaad_int8::region::{AddRow, Conv, ElementType, Op, Weights};
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
 impl Graph<'_> {
     pub(super) fn conv(&self, node: &NodeProto) -> Option<Op> {
-        let (x, y) = (self.quantisation(node, 1)?, self.quantisation(node, 6)?);
-        let dims = self.constants.sides(node.input.get(3)?)?;
-        let (values, true) = self.constants.bytes(&node.input[3])? else { return None };
-        let (zeros, true) = self.constants.bytes(node.input.get(5)?)? else { return None };
-        let out = dims[0];
-        let mut scales = self.constants.f32s(node.input.get(4)?)?;
-        if scales.len() == 1 {
-            scales = vec![scales[0]; out];
-        }
-        let bias = match node.input.get(8).filter(|name| !name.is_empty()) {
-            Some(name) => self.constants.i32s(name)?,
-            None => vec![0; out],
-        };
-        let depthwise = depthwise(node, dims)?;
-        let weights = Weights {
-            values: values.iter().map(|&w| w as i8).collect(),
-            dims,
-            bias,
-            multipliers: scales.iter().map(|w| x.scale * w / y.scale).collect(),
-            x_zero: x.zero,
-            y_zero: y.zero,
-        };
-        let sizes = weights.values.len() == dims.iter().product::<usize>()
-            && weights.multipliers.len() == out
-            && weights.bias.len() == out;
-        let symmetric = !zeros.is_empty() && zeros.iter().all(|&z| z == 0);
-        let window = window(node, Some([dims[2], dims[3]]))?;
-        (sizes && symmetric && weights.bounded()).then_some(Op::Conv(Conv { weights, window, depthwise }))
+        let QuantisedConv { values, dims, bias, multipliers, x, y } = self.constants.quantised_conv(node)?;
+        let (window, depthwise) = (window(node, Some([dims[2], dims[3]]))?, depthwise(node, dims)?);
+        let weights = Weights { values, dims, bias, multipliers, x_zero: x.zero, y_zero: y.zero };
+        weights.bounded().then_some(Op::Conv(Conv { weights, window, depthwise }))
     }
 
     /// DequantizeLinear of two tensors → Add → (Relu) → QuantizeLinear.
@@ -63,7 +39,7 @@ impl Graph<'_> {
             op: Op::Add(how),
             inputs: vec![a.input[0].clone(), b.input[0].clone()],
             reads: Reads::Bytes,
-            signed: vec![qa.signed, qb.signed],
+            elements: vec![qa.element, qb.element],
             nodes,
         })
     }
@@ -81,11 +57,11 @@ impl Graph<'_> {
                 op: Op::Append(value),
                 inputs,
                 reads: Reads::Floats,
-                signed: vec![],
+                elements: vec![],
                 nodes: vec![index],
             });
         }
-        let (value, false) = self.constants.bytes(&node.input[2])? else { return None };
+        let (value, ElementType::U8) = self.constants.bytes(&node.input[2])? else { return None };
         let &[value] = value.as_slice() else { return None };
         let (i, transpose) = self.writer(&node.input[0], "Transpose", 1)?;
         let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2];
@@ -94,7 +70,7 @@ impl Graph<'_> {
             op: input(Some(value)),
             inputs,
             reads: Reads::Bytes,
-            signed: vec![false],
+            elements: vec![ElementType::U8],
             nodes: vec![index, i],
         })
     }
@@ -112,7 +88,7 @@ impl Graph<'_> {
             op: Op::Float { scale, zero },
             inputs,
             reads: Reads::Bytes,
-            signed: vec![false],
+            elements: vec![ElementType::U8],
             nodes: vec![index, i, j],
         })
     }

@@ -3,7 +3,7 @@
 use super::{Graph, Match, Reads};
 use crate::engine::constants::{int, ints};
 
-use ckaad_int8::region::{CosineRow, Op};
+use ckaad_int8::region::{CosineRow, ElementType, Op};
 
 /// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
 struct Affine {
@@ -11,8 +11,8 @@ struct Affine {
     scales: Vec<f32>,
     offsets: Vec<f32>,
     real: bool,
-    /// Of bytes, whether they must be i8.
-    signed: Option<bool>,
+    /// Of bytes, what they must be.
+    element: Option<ElementType>,
 }
 
 impl Graph<'_> {
@@ -46,14 +46,14 @@ impl Graph<'_> {
         let (a, b) = (self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?);
         let reads = if a.real && b.real { Reads::Floats } else { Reads::Bytes };
         let row = CosineRow { scale_a: a.scales, offset_a: a.offsets, scale_b: b.scales, offset_b: b.offsets, epsilon };
-        let signed = a.signed.into_iter().chain(b.signed).collect();
+        let elements = a.element.into_iter().chain(b.element).collect();
         let inputs = vec![a.name, b.name];
-        (a.real == b.real).then_some(Match { op: Op::CosineError(row), inputs, reads, signed, nodes })
+        (a.real == b.real).then_some(Match { op: Op::CosineError(row), inputs, reads, elements, nodes })
     }
 
     /// (DequantizeLinear →) (Mul → Add) → `name`.
     fn affine(&self, name: &str, nodes: &mut Vec<usize>) -> Option<Affine> {
-        let mut affine = Affine { name: name.into(), scales: vec![1.0], offsets: vec![0.0], real: true, signed: None };
+        let mut affine = Affine { name: name.into(), scales: vec![1.0], offsets: vec![0.0], real: true, element: None };
         let moved = self.writer(name, "Add", 2).and_then(|(i, add)| {
             let (j, scaled) = self.only(&add.input[0], "Mul", 2)?;
             let (offsets, scales) =
@@ -64,7 +64,7 @@ impl Graph<'_> {
         });
         if let Some((i, j, name, scales, offsets)) = moved {
             nodes.extend([i, j]);
-            affine = Affine { name, scales, offsets, real: true, signed: None };
+            affine = Affine { name, scales, offsets, real: true, element: None };
         }
         if let Some((i, real)) = self.writer(&affine.name, "DequantizeLinear", 3) {
             nodes.push(i);
@@ -74,7 +74,7 @@ impl Graph<'_> {
                 *offset -= zero * q.scale * *scale;
                 *scale *= q.scale;
             }
-            affine = Affine { name: real.input[0].clone(), real: false, signed: Some(q.signed), ..affine };
+            affine = Affine { name: real.input[0].clone(), real: false, element: Some(q.element), ..affine };
         }
         Some(affine)
     }
@@ -91,7 +91,7 @@ impl Graph<'_> {
             op: Op::Unit { epsilon },
             inputs: vec![x.clone()],
             reads: Reads::Floats,
-            signed: vec![],
+            elements: vec![],
             nodes: vec![index, i, j, k, l],
         })
     }
@@ -113,7 +113,7 @@ impl Graph<'_> {
             op: Op::Distance,
             inputs,
             reads: Reads::Floats,
-            signed: vec![],
+            elements: vec![],
             nodes: vec![index, i, j, k, l, m],
         })
     }

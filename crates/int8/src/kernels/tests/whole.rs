@@ -5,7 +5,7 @@ use super::*;
 use crate::pack::Line;
 use crate::pool::Pool;
 use crate::program::Program;
-use crate::region::{Activation, Conv, FloatConv, Id, Input, InstanceNorm, Node, Op, Region, Window};
+use crate::region::{Activation, Conv, ElementType, FloatConv, Id, Input, InstanceNorm, Node, Op, Region, Window};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,8 @@ fn region(rng: &mut ChaCha8Rng) -> Region {
     };
     let mut all = Region::default();
     let r = &mut all;
-    let image = push(r, Op::Input(Input { index: 0, channels_last: true, signed: false, append: Some(9) }), &[]);
+    let image =
+        push(r, Op::Input(Input { index: 0, channels_last: true, element: ElementType::U8, append: Some(9) }), &[]);
     let stem = push(r, conv([24, 4, 3, 3], [2, 2], [0, 0, 1, 1], false), &[image]);
     let wide = push(r, conv([90, 24, 1, 1], [1, 1], [0; 4], false), &[stem]);
     let deep = push(r, conv([90, 1, 5, 5], [1, 1], [2; 4], true), &[wide]);
@@ -86,7 +87,7 @@ fn region(rng: &mut ChaCha8Rng) -> Region {
     let both = push(r, Op::Concat, &[pool, sum, stem]);
     let head = push(r, conv([20, 72, 3, 3], [1, 1], [1, 0, 1, 2], false), &[both]);
     let map = push(r, Op::Dequantise { scale: 0.1, zero: 3.0 }, &[head]);
-    let bytes = push(r, Op::Bytes { signed: true }, &[large]);
+    let bytes = push(r, Op::Bytes(ElementType::I8), &[large]);
     let [scale_a, offset_a, scale_b, offset_b] = [0.02, -1.0, 0.03, -2.0].map(|value| vec![value]);
     let cosine = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 };
     let error = push(r, Op::CosineError(cosine), &[pool, sum]);
@@ -117,7 +118,7 @@ fn region(rng: &mut ChaCha8Rng) -> Region {
         CosineRow { scale_a: vec![1.0], offset_a: vec![0.5], scale_b: vec![2.0], offset_b: vec![0.1], epsilon: 1e-9 };
     let float_error = push(r, Op::CosineError(cosine), &[more, unit]);
     let again = push(r, Op::Quantise { scale: 0.02, zero: 100.0 }, &[sum]);
-    let again = push(r, Op::Bytes { signed: false }, &[again]);
+    let again = push(r, Op::Bytes(ElementType::U8), &[again]);
     let floats = push(r, Op::Floats, &[all_floats]);
     r.outputs = vec![map, bytes, error, distance, float_error, again, floats];
     all
@@ -131,7 +132,7 @@ impl Results {
         let shapes = region.shapes(&[IMAGE]).unwrap();
         let one = |&id: &Id| {
             let bytes =
-                shapes[id].iter().product::<usize>() * if let Op::Bytes { .. } = region.nodes[id].op { 1 } else { 4 };
+                shapes[id].iter().product::<usize>() * if let Op::Bytes(_) = region.nodes[id].op { 1 } else { 4 };
             (vec![Line([fill; 64]); bytes.div_ceil(64)], bytes)
         };
         Results(region.outputs.iter().map(one).collect())
