@@ -2,12 +2,12 @@ use super::limits::{MAX_BYTES, MAX_GOLDEN};
 use semver::VersionReq;
 use std::path::PathBuf;
 
-/// Why a bundle cannot be read or written.
+/// Why a bundle cannot be read or written, and which one. Like every error of ckaad-edge its message holds its cause, and it has no `source`:
+/// whoever prints a chain would say the cause twice.
 #[derive(Debug, thiserror::Error)]
 #[error("the bundle {path} cannot be used: {problem}")]
 pub struct BundleError {
     pub path: PathBuf,
-    #[source]
     pub problem: Problem,
 }
 

@@ -1,15 +1,16 @@
-//! Command line of the trainer; the work is `ckaad_edge::train`'s.
+//! Command line of the trainer; the work is the library's.
 
 use anyhow::{Context, Result, bail};
-use ckaad_bundle::Bundle;
+use ckaad_bundle::{Bundle, ScoreRule};
+use ckaad_inspect::console::{end, say};
 use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
 use ckaad_train::config::TrainConfig;
 use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
-use ckaad_train::evaluate::{Evaluation, evaluate};
+use ckaad_train::evaluate::evaluate;
 use ckaad_train::export::{self, Form};
 use ckaad_train::fit::{FitOptions, Fitted, fit};
-use ckaad_train::metrics::{ImageMetrics, PixelMetrics};
+use ckaad_train::graph::MapWeights;
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -154,17 +155,13 @@ struct EvaluateArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
+    let done = match Cli::parse().command {
         Command::Synth(args) => synth(args),
         Command::Fit(args) => run_fit(args),
         Command::Export(args) => run_export(args),
         Command::Evaluate(args) => run_evaluate(args),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("ckaad-train: {error:#}");
-        ExitCode::from(2)
-    })
+    done.unwrap_or_else(|error| end("ckaad-train", error.as_ref()))
 }
 
 fn synth(args: SynthArgs) -> Result<ExitCode> {
@@ -177,7 +174,7 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
         ..Default::default()
     };
     let summary = write_dataset(&args.out, &config)?;
-    println!("{}: {} images, {} masks", args.out.display(), summary.images, summary.masks);
+    say(format_args!("{}: {} images, {} masks", args.out.display(), summary.images, summary.masks))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,14 +191,14 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
     match done {
         Fitted::Trained(done) => {
             let best = done.best.context("no epoch was validated")?;
-            println!(
+            say(format_args!(
                 "{out}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
                 done.epochs_done, done.seconds, best.epoch, best.quality
-            );
+            ))?;
         }
-        Fitted::Bank { vectors, seconds } => println!(
-            "{out}: a bank of {vectors} patches in {seconds:.0} s; it has no epochs, and export is the first to judge held-out images"
-        ),
+        Fitted::Bank { vectors, seconds } => say(format_args!(
+            "{out}: a bank of {vectors} patches in {seconds:.0} s; nothing was validated, which is left to export"
+        ))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -215,7 +212,7 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
     };
     let done = export::export(&args.run, &args.out, form)?;
     let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
-    println!(
+    say(format_args!(
         "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}{}",
         args.out.display(),
         done.manifest.name,
@@ -228,21 +225,21 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
         done.manifest.calibration.threshold,
         report::number(done.validation_auroc),
         done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
-    );
+    ))?;
     if let Some(quantisation) = &done.quantisation {
-        println!("{quantisation}");
+        say(format_args!("{quantisation}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The terms of the map with their weights.
-fn terms(weights: ckaad_train::graph::MapWeights) -> String {
+fn terms(weights: MapWeights) -> String {
     let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
     let used: Vec<String> = all.iter().filter(|(_, w)| *w != 0.0).map(|(name, w)| format!("{w:.3} x {name}")).collect();
     used.join(" + ")
 }
 
-fn rule(score: &ckaad_bundle::ScoreRule) -> String {
+fn rule(score: &ScoreRule) -> String {
     match score.terms.len() {
         0 => format!("top-k {}", score.top_k),
         n => format!("{n} score terms"),
@@ -254,7 +251,6 @@ fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     let data = DataSet::open(&args.data.into())?;
     let mut gallery = report::Gallery::new(&bundle);
     let evaluation = evaluate(&bundle, &data, |judged, image, verdict| gallery.add(judged, image, verdict))?;
-    print_table(&evaluation);
     if let Some(path) = &args.json {
         let text = serde_json::to_vec_pretty(&evaluation)?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -262,6 +258,10 @@ fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     if let Some(path) = &args.report {
         let page = report::page(&bundle, &evaluation, &gallery);
         std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // Behind the files, so that a reader who has seen enough does not cost them.
+    for line in report::lines(&evaluation) {
+        say(format_args!("{line}"))?;
     }
     if let Some(bar) = args.min_auroc {
         let reached = evaluation.image.auroc.context("the set has only one class, so there is no AUROC to compare")?;
@@ -271,69 +271,4 @@ fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print_table(e: &Evaluation) {
-    let number = report::number;
-    println!("{} {} on {}: {} normal, {} anomalous", e.model, e.version, e.data, e.normal_images, e.anomalous_images);
-    print_images("image, bundle's score", &e.image);
-    print_images("image, map's maximum", &e.image_by_map_maximum);
-    if let Some(part) = &e.part {
-        println!("{} normal, {} anomalous parts", part.normal_parts, part.anomalous_parts);
-        print_images("part, bundle's score", &part.by_score);
-        print_images("part, map's maximum", &part.by_map_maximum);
-    }
-    if let Some(pixel) = &e.pixel {
-        print_pixels(pixel);
-    }
-    let c = e.at_threshold;
-    println!(
-        "threshold {:.4}: {} of {} defects alerted, {} false alarms in {} good images",
-        e.threshold,
-        c.hits,
-        c.hits + c.misses,
-        c.false_alarms,
-        c.false_alarms + c.passed
-    );
-    for row in &e.defects {
-        println!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc));
-    }
-    println!("median {:.1} ms an image, one thread", e.median_ms);
-}
-
-fn print_images(what: &str, m: &ImageMetrics) {
-    let number = report::number;
-    println!(
-        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {}",
-        number(m.auroc),
-        report::interval(m.auroc_95),
-        number(m.average_precision),
-        number(m.f1_max)
-    );
-}
-
-fn print_pixels(p: &PixelMetrics) {
-    let number = report::number;
-    println!(
-        "{:<22} AUROC {}  AP {}  F1-max {}  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
-        "pixel, all thresholds",
-        number(p.auroc),
-        number(p.average_precision),
-        number(p.f1_max),
-        number(p.aupro_30),
-        number(p.aupro_05),
-        p.regions
-    );
-    if let Some(a) = &p.ader {
-        println!(
-            "{:<22} F1-max {:.4}  IoU-max {:.4}  F1 .2-.8 {:.4}  Acc .2-.8 {:.4}  IoU .2-.8 {:.4}  AUPRO(0.3) {}",
-            "pixel, ADer's steps",
-            a.f1_max,
-            a.iou_max,
-            a.f1_mean,
-            a.acc_mean,
-            a.iou_mean,
-            number(a.aupro_30)
-        );
-    }
 }

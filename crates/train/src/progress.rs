@@ -1,7 +1,7 @@
 //! A bar with the time left on a terminal, a plain line now and then elsewhere.
 
 use indicatif::ProgressStyle;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl ProgressDisplay {
 
     /// A line that stays.
     pub fn say(&self, line: &str) {
-        eprintln!("{line}");
+        tell(format_args!("{line}"));
     }
 }
 
@@ -57,7 +57,7 @@ impl ProgressBar {
             *spoken = Instant::now();
             let (done, length) = (self.bar.position().max(1), self.bar.length().unwrap_or(0));
             let left = self.started.elapsed().mul_f64(length.saturating_sub(done) as f64 / done as f64);
-            eprintln!("{}: {done}/{length} {} {} s left", self.name, self.bar.message(), left.as_secs());
+            tell(format_args!("{}: {done}/{length} {} {} s left", self.name, self.bar.message(), left.as_secs()));
         }
     }
 
@@ -70,4 +70,9 @@ impl Drop for ProgressBar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A line on standard error; where that is gone there is nobody to tell.
+fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -120,14 +120,12 @@ impl RunFolder {
         self.path(CONFIG)
     }
 
-    /// The config that the run was started with.
+    /// The text of the config that the run was started with.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
-    pub fn config<C: DeserializeOwned>(&self) -> Result<C, RunFolderError> {
-        let path = self.config_path();
-        let text = self.text(&path)?;
-        toml::from_str(&text).map_err(|e| RunFolderError::Malformed { path, reason: e.to_string() })
+    /// It cannot be read.
+    pub fn config(&self) -> Result<String, RunFolderError> {
+        self.text(&self.config_path())
     }
 
     pub fn info(&self) -> Result<RunInfo, RunFolderError> {

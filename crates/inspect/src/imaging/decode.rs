@@ -9,8 +9,8 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("cannot read the image {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the image {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{path} is not an image that can be decoded (PNG, JPEG, BMP or TIFF expected): {reason}")]
     Malformed { path: PathBuf, reason: String },
     #[error("{path} is {width}x{height} pixels; at most {MAX_PIXELS} pixels are accepted")]
@@ -49,7 +49,7 @@ pub fn load_mask(path: &Path) -> Result<GrayImage, DecodeError> {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, DecodeError> {
-    let read = |source| DecodeError::Read { path: path.to_owned(), source };
+    let read = |cause| DecodeError::Read { path: path.to_owned(), cause };
     let file = File::open(path).map_err(read)?;
     let length = file.metadata().map_err(read)?.len();
     let mut bytes = vec![];

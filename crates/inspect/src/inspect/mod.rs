@@ -29,8 +29,8 @@ use std::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    #[error("model {name} {version}: {source}")]
-    Engine { name: String, version: String, source: EngineError },
+    #[error("model {name} {version}: {cause}")]
+    Engine { name: String, version: String, cause: EngineError },
     #[error(
         "model {name} {version}: the manifest says {}x{} input pixels, the network takes {}x{}",
         manifest.0, manifest.1, network.0, network.1
@@ -73,7 +73,7 @@ impl Inspector {
         let (name, version) = (manifest.name.clone(), manifest.version.to_string());
         let engine = match Engine::load(&bundle.model, options.threads) {
             Ok(engine) => engine,
-            Err(source) => return Err(InspectError::Engine { name, version, source }),
+            Err(cause) => return Err(InspectError::Engine { name, version, cause }),
         };
         let stated = (manifest.input.width as usize, manifest.input.height as usize);
         if engine.input_size() != stated {
@@ -109,10 +109,10 @@ impl Inspector {
         let started = Instant::now();
         let (pixels, placement) = imaging::resize(image, &self.manifest.input);
         let fitted = Instant::now();
-        let map = self.engine.run(&pixels).map_err(|source| InspectError::Engine {
+        let map = self.engine.run(&pixels).map_err(|cause| InspectError::Engine {
             name: self.manifest.name.clone(),
             version: self.manifest.version.to_string(),
-            source,
+            cause,
         })?;
         let ran = Instant::now();
         let (width, height) = (self.manifest.input.width as usize, self.manifest.input.height as usize);

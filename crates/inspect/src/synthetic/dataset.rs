@@ -42,12 +42,12 @@ pub struct DatasetSummary {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    #[error("cannot create the folder {path}: {source}")]
-    Create { path: PathBuf, source: std::io::Error },
+    #[error("cannot create the folder {path}: {cause}")]
+    Create { path: PathBuf, cause: std::io::Error },
     #[error("{path} is not empty; the data set needs a folder of its own")]
     NotEmpty { path: PathBuf },
-    #[error("cannot write the image {path}: {source}")]
-    Write { path: PathBuf, source: ImageError },
+    #[error("cannot write the image {path}: {cause}")]
+    Write { path: PathBuf, cause: ImageError },
 }
 
 /// Writes a data set in the layout of MVTec AD, with coarse labelled anomalies (no masks) to train on:
@@ -58,7 +58,7 @@ pub enum DatasetError {
 /// ```
 pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
     create(dir)?;
-    if fs::read_dir(dir).map_err(|source| DatasetError::Create { path: dir.to_owned(), source })?.next().is_some() {
+    if fs::read_dir(dir).map_err(|cause| DatasetError::Create { path: dir.to_owned(), cause })?.next().is_some() {
         return Err(DatasetError::NotEmpty { path: dir.to_owned() });
     }
     let mut line = Line::new(LineConfig {
@@ -85,11 +85,11 @@ pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummar
             for i in 0..count {
                 let Part { image, mask, .. } = line.make(defect);
                 let path = folder.join(format!("{i:03}.png"));
-                image.save(&path).map_err(|source| DatasetError::Write { path, source })?;
+                image.save(&path).map_err(|cause| DatasetError::Write { path, cause })?;
                 summary.images += 1;
                 if masked {
                     let path = masks.join(format!("{i:03}_mask.png"));
-                    mask.save(&path).map_err(|source| DatasetError::Write { path, source })?;
+                    mask.save(&path).map_err(|cause| DatasetError::Write { path, cause })?;
                     summary.masks += 1;
                 }
             }
@@ -99,5 +99,5 @@ pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummar
 }
 
 fn create(path: &Path) -> Result<(), DatasetError> {
-    fs::create_dir_all(path).map_err(|source| DatasetError::Create { path: path.to_owned(), source })
+    fs::create_dir_all(path).map_err(|cause| DatasetError::Create { path: path.to_owned(), cause })
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
-    #[error("cannot read the weights {origin}: {source}")]
-    Read { origin: String, source: std::io::Error },
+    #[error("cannot read the weights {origin}: {cause}")]
+    Read { origin: String, cause: std::io::Error },
     #[error("{origin} is {size} bytes; weights of at most {MAX_BYTES} are expected")]
     TooLarge { origin: String, size: u64 },
     #[error("{origin} is neither a safetensors file nor a PyTorch state dict: {reason}")]
@@ -51,7 +51,7 @@ impl Weights {
     /// Reads a safetensors file or, by its ending `.pth` or `.pt`, a PyTorch state dict (nothing in it is executed).
     pub fn load(path: &Path) -> Result<Weights, WeightError> {
         let origin = path.display().to_string();
-        let read = |source| WeightError::Read { origin: origin.clone(), source };
+        let read = |cause| WeightError::Read { origin: origin.clone(), cause };
         let size = std::fs::metadata(path).map_err(read)?.len();
         if size > MAX_BYTES {
             return Err(WeightError::TooLarge { origin, size });

@@ -1,6 +1,7 @@
 //! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an error.
 
 mod check;
+mod keys;
 
 use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
@@ -23,8 +24,10 @@ pub enum ConfigError {
     Read { path: PathBuf, cause: std::io::Error },
     #[error(transparent)]
     Run(#[from] RunFolderError),
-    #[error("{path}: {message}")]
-    Malformed { path: PathBuf, message: String },
+    #[error("{path} is no training config: {reason}")]
+    Malformed { path: PathBuf, reason: String },
+    #[error("unknown key `{key}` in {path}{}", .nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey { path: PathBuf, key: String, nearest: Option<String> },
     #[error("{path}: {key} is {found}; {expected}")]
     Value { path: PathBuf, key: &'static str, found: String, expected: &'static str },
 }
@@ -139,8 +142,18 @@ impl TrainConfig {
     /// The file cannot be read or is no training config: one sentence with the file and, where one is wrong, the key.
     pub fn load(path: &Path) -> Result<TrainConfig, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-        let config: TrainConfig = toml::from_str(&text)
-            .map_err(|e| ConfigError::Malformed { path: path.to_owned(), message: e.to_string() })?;
+        TrainConfig::parse(&text, path)
+    }
+
+    /// `path` is for the sentences.
+    fn parse(text: &str, path: &Path) -> Result<TrainConfig, ConfigError> {
+        let malformed = |e| ConfigError::Malformed { path: path.to_owned(), reason: one_line(text, &e) };
+        let table: toml::Table = toml::from_str(text).map_err(malformed)?;
+        let written = serde_json::to_value(&table).expect("a TOML table has string keys");
+        if let Some((key, nearest)) = keys::unknown(&written) {
+            return Err(ConfigError::UnknownKey { path: path.to_owned(), key, nearest });
+        }
+        let config: TrainConfig = toml::from_str(text).map_err(malformed)?;
         config.check(path)?;
         Ok(config)
     }
@@ -150,9 +163,7 @@ impl TrainConfig {
     /// # Errors
     /// It cannot be read, is damaged, or has a value out of its bounds.
     pub fn of_run(run: &RunFolder) -> Result<TrainConfig, ConfigError> {
-        let config: TrainConfig = run.config()?;
-        config.check(&run.config_path())?;
-        Ok(config)
+        TrainConfig::parse(&run.config()?, &run.config_path())
     }
 
     /// What CKAAD's networks are made from, on the features of `extractor`.
@@ -165,5 +176,14 @@ impl TrainConfig {
             scales: &extractor.scales,
             spread: extractor.spread.as_deref().filter(|_| raw),
         }
+    }
+}
+
+/// The parser draws the place over several lines; a sentence has the line's number.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span() {
+        Some(span) => format!("line {}: {message}", text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1),
+        None => message,
     }
 }

@@ -17,11 +17,17 @@ pub const MEMORY_BYTES: usize = 512 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum PixelError {
     #[error("cannot sort pixels in the temporary folder {folder}: {0}; TMPDIR names another one", folder = std::env::temp_dir().display())]
-    Spill(#[from] std::io::Error),
+    Spill(std::io::Error),
     #[error("an anomaly map holds {0}; only finite values can be ranked")]
     NotFinite(f32),
     #[error("an anomaly map has {}x{} pixels, its mask {}x{}", map.1, map.0, mask.1, mask.0)]
     Shape { map: (usize, usize), mask: (usize, usize) },
+}
+
+impl From<std::io::Error> for PixelError {
+    fn from(cause: std::io::Error) -> PixelError {
+        PixelError::Spill(cause)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -7,14 +7,18 @@
 //! | score histogram, ROC, precision and recall | [`curves`], drawn with [`chart`] |
 //! | losses and validation quality | [`training`] |
 //! | heatmaps | [`gallery`] |
+//!
+//! The same numbers as lines of a terminal are [`lines`].
 
 mod chart;
 mod curves;
 mod gallery;
+mod lines;
 mod tables;
 mod training;
 
 pub use gallery::Gallery;
+pub use lines::lines;
 
 use super::evaluate::Evaluation;
 use ckaad_bundle::Bundle;

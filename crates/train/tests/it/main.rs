@@ -1,7 +1,9 @@
 //! Integration tests, one file a promise, one binary to link.
 
 mod backbones;
+mod console;
 mod datasets;
 mod metrics;
+mod program;
 mod report;
 mod trainer;

@@ -1,22 +1,12 @@
 //! The trainer's promises, shown on small sets with the real binaries.
 
 use crate::backbones::formula_weights;
+use crate::program::{complaint, refused, train, train_well};
 use ckaad_bundle::{Bundle, Precision};
 use ckaad_testing::onnx_runtime;
 use ckaad_train::backbones::Backbone;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-
-fn train(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ckaad-train")).args(arguments).output().expect("the trainer starts")
-}
-
-fn train_well(arguments: &[&str]) -> String {
-    let output = train(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ckaad-train {arguments:?} failed: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 /// synth → fit → export → evaluate, then the same score from `evaluate` and from the agent's `infer`, bit for bit.
 #[test]
@@ -56,8 +46,8 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
 
 /// `--format qdq`: a plain ONNX file whose map in ONNX Runtime is that of the f32 bundle but for quantisation noise.
 fn the_same_map_as_for_tensorrt(run: &str, f32_bundle: &str, model: &str) {
-    let refused = train(&["export", "--run", run, "--out", model, "--format", "qdq", "--precision", "f32"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--format qdq is int8"));
+    let f32 = refused(&["export", "--run", run, "--out", model, "--format", "qdq", "--precision", "f32"]);
+    assert_eq!(f32, "--format qdq is int8; leave --precision f32 out");
     let said = train_well(&["export", "--run", run, "--out", model, "--format", "qdq"]);
     assert!(said.contains("int8 against f32 on held-out images"), "{said}");
     assert!(!said.contains("sha256"), "it is no bundle: {said}");
@@ -92,16 +82,16 @@ fn layers_stay_in_float_and_the_report_says_which() {
     }
     // `export` reads this section anew: it may be changed in the run.
     let config = std::fs::read_to_string(at("run/config.toml")).unwrap();
-    for (from, to, expected) in [
-        ("blocks.1", "blocks.99", "quantise.float_layers names blocks.99, which is no layer of this network"),
-        ("images = 8", "images = 0", "quantise.images is 0; 1 to 100000 expected"),
-    ] {
+    let export = |from: &str, to: &str| {
         std::fs::write(at("run/config.toml"), config.replace(from, to)).unwrap();
-        let refused = train(&["export", "--run", &at("run"), "--out", &at("refused.ckaad")]);
-        assert_eq!(refused.status.code(), Some(2));
-        let stderr = String::from_utf8_lossy(&refused.stderr);
-        assert!(stderr.contains(expected), "{stderr}");
-    }
+        refused(&["export", "--run", &at("run"), "--out", &at("refused.ckaad")])
+    };
+    let told = export("blocks.1", "blocks.99");
+    let sentence =
+        "quantise.float_layers names blocks.99, which is no layer of this network; its layers are stem, blocks.0.0.";
+    assert!(told.starts_with(sentence) && told.matches("its layers are").count() == 1, "{told}");
+    let sentence = format!("{}: quantise.images is 0; 1 to 100000 expected", at("run/config.toml"));
+    assert_eq!(export("images = 8", "images = 0"), sentence);
 }
 
 /// The options that the whole way above does not take: instance norm, both discriminators, made anomalies, features computed while
@@ -122,9 +112,12 @@ fn the_papers_parts_reach_the_bundle_too() {
 #[test]
 fn a_resnet_reaches_the_bundle_too() {
     let config = CONFIG.replace("epochs = 4", "epochs = 2");
-    let without = train_on(&format!("backbone = \"resnet18\"\n{config}"), &[]).1;
-    let stderr = String::from_utf8_lossy(&without.stderr);
-    assert!(stderr.contains("resnet18 does not come with this program") && stderr.contains("key weights"), "{stderr}");
+    let (_folder, without) = train_on(&format!("backbone = \"resnet18\"\n{config}"), &[]);
+    assert_eq!(
+        complaint(&without),
+        "the backbone resnet18 does not come with this program: set the key weights to a torchvision state dict \
+         (.pth or .safetensors)"
+    );
     let config = format!("backbone = \"resnet18\"\nweights = \"WEIGHTS\"\n{config}");
     let manifest = through_the_bundle(&config, &formula_weights(Backbone::ResNet18));
     assert_eq!(manifest.backbone, "resnet18");
@@ -177,15 +170,21 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[loss]\ngamma = 0.0", "loss.gamma is 0.0; above 0 and at most 1 expected"),
         ("[discriminator]\nkernel = 2", "discriminator.kernel is 2; 1 or 3 expected"),
         ("[discriminator]\nstride = 4", "discriminator.stride is 4; one of features.strides expected"),
-        ("[features]\nstrides = [4, 16]", "features.strides is [4, 16]; neighbours"),
-        ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0"),
+        (
+            "[features]\nstrides = [4, 16]",
+            "features.strides is [4, 16]; neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
+        ),
+        ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0; 0 (all) to 1 expected"),
         ("[score]\nenergy = -1.0", "score.energy is -1.0; 0 to 1000 expected"),
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
-        ("method = \"nearest-neighbour\"\n[bank]\nvectors = 0", "bank.vectors is 0"),
+        (
+            "method = \"nearest-neighbour\"\n[bank]\nvectors = 0",
+            "bank.vectors is 0; 1 to 65536 expected, or 0 with method ckaad for none",
+        ),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = ckaad_train::config::TrainConfig::load(&path).unwrap_err().to_string();
-        assert!(error.contains(expected) && error.contains("c.toml"), "{error}");
+        assert_eq!(error, format!("{}: {expected}", path.display()));
     }
 }
 
@@ -210,9 +209,10 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let refused = train(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"));
+    assert_eq!(
+        refused(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"]),
+        format!("{broken} holds a run already; give --resume to go on with it, or another --out")
+    );
     train_well(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
     let losses = |run: &str| {
         let text = std::fs::read_to_string(Path::new(run).join("last/progress.json")).unwrap();
@@ -222,8 +222,10 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     assert_eq!(losses(&whole), losses(&broken));
     // Another config is not silently mixed into the run.
     std::fs::write(&short, CONFIG.replace("seed = 7", "seed = 8")).unwrap();
-    let refused = train(&["fit", "--config", &short, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("another config"));
+    assert_eq!(
+        refused(&["fit", "--config", &short, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]),
+        format!("{broken} was made with another config; resume with the same, or give another --out")
+    );
 }
 
 #[test]
@@ -231,10 +233,40 @@ fn a_typo_in_the_training_config_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("c.toml").to_string_lossy().into_owned();
     std::fs::write(&config, "[train]\nepoch = 3\n").unwrap();
-    let output = train(&["fit", "--config", &config, "--data", "x", "--out", "y"]);
-    assert_eq!(output.status.code(), Some(2));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("epoch") && stderr.contains("epochs") && stderr.contains("c.toml"), "{stderr}");
+    assert_eq!(
+        refused(&["fit", "--config", &config, "--data", "x", "--out", "y"]),
+        format!("unknown key `train.epoch` in {config}; did you mean `epochs`?")
+    );
+}
+
+/// The baseline has no epochs and nothing is validated before export: no line and no file says otherwise.
+#[test]
+fn a_baseline_reports_its_bank_and_no_epoch() {
+    let (folder, output) = train_on(&format!("method = \"nearest-neighbour\"\n{CONFIG}[bank]\nvectors = 32\n"), &[]);
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.starts_with(&format!("{}: a bank of 32 patches in ", at("run"))), "{said}");
+    assert!(
+        said.ends_with(" s; nothing was validated, which is left to export\n") && !said.contains("epoch"),
+        "{said}"
+    );
+    train_well(&["export", "--run", &at("run"), "--out", &at("bank.ckaad"), "--precision", "f32"]);
+    let training = &Bundle::read(Path::new(&at("bank.ckaad"))).unwrap().report.unwrap()["training"];
+    assert_eq!((&training["epochs"], &training["best_epoch"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!(training["validations"], serde_json::json!([]));
+}
+
+/// Nobody looks at anomalous training images then, made ones included, so their features are not computed.
+#[test]
+fn without_a_discriminator_only_normal_images_are_trained_on() {
+    let config = CONFIG.replace("epochs = 4", "epochs = 1") + "[discriminator]\nkind = \"none\"\n";
+    for source in ["auto", "perlin"] {
+        let (folder, output) = train_on(&format!("{config}[anomalies]\nsource = \"{source}\"\n"), &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bytes = |name: &str| std::fs::metadata(folder.path().join("run/cache").join(name)).map_or(0, |m| m.len());
+        assert!(bytes("train-normal.f16") > 0 && bytes("validation-anomalous.f16") > 0);
+        assert_eq!((bytes("train-anomalous.f16"), bytes("made-anomalies.f16")), (0, 0), "{source}");
+    }
 }
 
 fn synth(data: &str) {

@@ -1,6 +1,7 @@
 //! One sentence for a folder that is not what it should be: what was expected, and what is there.
 
 use super::*;
+use crate::program::{refused, train};
 
 #[test]
 fn a_folder_of_no_known_layout_is_answered_with_the_layouts_and_what_is_there() {
@@ -118,22 +119,25 @@ fn the_command_line_takes_layout_and_category() {
     let tree = Tree::new(&["bottle/train/good/0.png", "cable/train/good/0.png"]);
     let config = tree.at("c.toml");
     std::fs::write(&config, "").unwrap();
-    let fit = |more: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ckaad-train"))
-            .args(["fit", "--device", "cpu", "--config"])
-            .arg(&config)
-            .arg("--out")
-            .arg(tree.path().join("run"))
-            .arg("--data")
-            .arg(tree.path())
-            .args(more)
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    assert!(fit(&[]).contains("bottle, cable"));
-    assert!(fit(&["--category", "cable"]).contains("cable holds 1 normal training images"));
-    assert!(fit(&["--layout", "visa"]).contains("split_csv/1cls.csv"));
-    assert!(fit(&["--layout", "mvtek"]).contains("mvtec"));
+    let at = |name: &str| tree.path().join(name).to_str().unwrap().to_owned();
+    let (root, config, run) = (at(""), config.to_str().unwrap(), at("run"));
+    let root = root.trim_end_matches('/');
+    let all = ["fit", "--device", "cpu", "--config", config, "--out", &run, "--data", root];
+    let fit = |more: &[&str]| refused(&[&all, more].concat());
+    assert_eq!(fit(&[]), format!("{root} holds several categories: choose one with --category, of bottle, cable"));
+    assert_eq!(
+        fit(&["--category", "cable"]),
+        format!("{root}/cable holds 1 normal training images; at least 40 are needed")
+    );
+    assert_eq!(
+        fit(&["--layout", "visa"]),
+        format!(
+            "{root} is no data set in the layout visa: expected split_csv/1cls.csv and a folder of each category; \
+             found bottle, c.toml, cable"
+        )
+    );
+    // Usage is answered with the values that there are.
+    let usage = train(&[&all, ["--layout", "mvtek"].as_slice()].concat());
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("[possible values: mvtec, loco, visa, "));
 }

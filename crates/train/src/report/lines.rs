@@ -1,0 +1,73 @@
+//! An evaluation as the lines of a terminal.
+
+use super::{interval, number};
+use crate::evaluate::Evaluation;
+use crate::metrics::{ImageMetrics, PixelMetrics};
+
+/// One line a level (image, part, pixel), then what the threshold makes of the set and of each kind of defect.
+pub fn lines(e: &Evaluation) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "{} {} on {}: {} normal, {} anomalous",
+            e.model, e.version, e.data, e.normal_images, e.anomalous_images
+        ),
+        ranking("image, bundle's score", &e.image),
+        ranking("image, map's maximum", &e.image_by_map_maximum),
+    ];
+    if let Some(part) = &e.part {
+        lines.push(format!("{} normal, {} anomalous parts", part.normal_parts, part.anomalous_parts));
+        lines.push(ranking("part, bundle's score", &part.by_score));
+        lines.push(ranking("part, map's maximum", &part.by_map_maximum));
+    }
+    lines.extend(e.pixel.iter().flat_map(pixels));
+    let c = e.at_threshold;
+    lines.push(format!(
+        "threshold {:.4}: {} of {} defects alerted, {} false alarms in {} good images",
+        e.threshold,
+        c.hits,
+        c.hits + c.misses,
+        c.false_alarms,
+        c.false_alarms + c.passed
+    ));
+    lines.extend(e.defects.iter().map(|row| {
+        format!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc))
+    }));
+    lines.push(format!("median {:.1} ms an image, one thread", e.median_ms));
+    lines
+}
+
+fn ranking(what: &str, m: &ImageMetrics) -> String {
+    format!(
+        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {}",
+        number(m.auroc),
+        interval(m.auroc_95),
+        number(m.average_precision),
+        number(m.f1_max)
+    )
+}
+
+fn pixels(p: &PixelMetrics) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:<22} AUROC {}  AP {}  F1-max {}  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
+        "pixel, all thresholds",
+        number(p.auroc),
+        number(p.average_precision),
+        number(p.f1_max),
+        number(p.aupro_30),
+        number(p.aupro_05),
+        p.regions
+    )];
+    lines.extend(p.ader.iter().map(|a| {
+        format!(
+            "{:<22} F1-max {:.4}  IoU-max {:.4}  F1 .2-.8 {:.4}  Acc .2-.8 {:.4}  IoU .2-.8 {:.4}  AUPRO(0.3) {}",
+            "pixel, ADer's steps",
+            a.f1_max,
+            a.iou_max,
+            a.f1_mean,
+            a.acc_mean,
+            a.iou_mean,
+            number(a.aupro_30)
+        )
+    }));
+    lines
+}
