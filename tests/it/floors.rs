@@ -66,7 +66,10 @@ fn a_circle_is_found() {
     };
     write("lib.rs", "mod a; mod b; mod room; // use crate::b::X;");
     write("a.rs", "use crate::room::Name; const TEXT: &str = \"crate::b::X\";");
-    write("b.rs", "fn f() -> crate::a::T { crate::a::T } #[cfg(test)] mod tests { use super::*; use crate::room::Name; }");
+    write(
+        "b.rs",
+        "fn f() -> crate::a::T { crate::a::T } #[cfg(test)] mod tests { use super::*; use crate::room::Name; }",
+    );
     write("room/mod.rs", "mod inner; mod other; pub use inner::Name; pub const MINE: u32 = 1;");
     write("room/inner.rs", "use super::other::Thing; use super::MINE; pub struct Name;");
     write("room/other.rs", "use crate::a::{T as U}; pub struct Thing;");
@@ -110,8 +113,13 @@ impl Tree {
         let mut tree = Tree { modules: BTreeMap::new(), files: BTreeMap::new(), named: BTreeMap::new() };
         let mut parsed = vec![];
         for file in rust_files(src) {
-            let mut module: Vec<String> =
-                file.strip_prefix(src).unwrap().with_extension("").iter().map(|p| p.to_str().unwrap().to_owned()).collect();
+            let mut module: Vec<String> = file
+                .strip_prefix(src)
+                .unwrap()
+                .with_extension("")
+                .iter()
+                .map(|p| p.to_str().unwrap().to_owned())
+                .collect();
             let test = module.iter().any(|part| part == "tests" || part.ends_with("_tests") || part == "bin");
             if test || module == ["main"] {
                 continue;

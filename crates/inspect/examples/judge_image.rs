@@ -13,7 +13,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let image = imaging::load(Path::new(image))?;
     let verdict = inspector.inspect(&image)?;
-    println!("score {} of {}: {}", verdict.score, verdict.threshold, if verdict.is_defective() { "defective" } else { "good" });
+    println!(
+        "score {} of {}: {}",
+        verdict.score,
+        verdict.threshold,
+        if verdict.is_defective() { "defective" } else { "good" }
+    );
     heatmap(&image, &verdict, 1024).save("heatmap.png")?;
     Ok(())
 }
