@@ -3,19 +3,20 @@
 //! Responsible for: which part runs in which thread, and how everything ends. Not responsible for: any of the parts.
 //!
 //! ```text
-//!  one thread a camera                     tokio runtime
-//! ┌──────────────────────────────┐        ┌──────────────────────────────────┐
-//! │ Source ─► Inspector ─► events ├─outbox─► Session ─► broker                 │
-//! └───────┬──────────────────────┘        │ health, watchdog, signals        │
-//!         └─ progress (atomics) ──────────►                                  │
-//!                                         └──────────────────────────────────┘
+//!  one thread a camera                    the outbox's thread       tokio runtime
+//! ┌──────────────────────────────┐        ┌──────────────────┐      ┌──────────────────────────────────┐
+//! │ Source ─► Inspector ─► events ├─ put ──► SQLite           ├──────► Session ─► broker                 │
+//! └───────┬──────────────▲───────┘        └───────┬──────────┘      │ health, watchdog, signals        │
+//!         │              └──── receipts ──────────┘                 │                                  │
+//!         └─ progress ──────────────────────────────────────────────►                                  │
+//!                                                                   └──────────────────────────────────┘
 //! ```
-//! The end, always in this order: sources stop, lines finish their frame, the outbox drains up to the deadline, `stopped` is
-//! published, the connection says goodbye. What is unacknowledged stays in the outbox.
+//! The end, always in this order: sources stop, cameras finish their frame, the session delivers up to the deadline, `stopped` is
+//! published, the connection says goodbye, the outbox closes. What is unacknowledged stays in it.
 //!
 //! | file | command |
 //! |---|---|
-//! | `run` with `line`, `notify` | `run` |
+//! | `run` with `pipeline`, `progress`, `notify` | `run` |
 //! | `demo` | `demo`: the same `run` over a configuration made in memory |
 //! | `check`, `infer`, `bench`, `cameras`, `inspect_bundle` | the commands of these names |
 

@@ -1,10 +1,15 @@
 use ckaad_inspect::imaging::{self, RgbImage};
-use nokhwa::utils::{FrameFormat, Resolution, nv12_to_rgb, yuyv422_to_rgb};
+use nokhwa::utils::{Resolution, nv12_to_rgb, yuyv422_to_rgb};
 use std::path::Path;
 
+pub use nokhwa::utils::FrameFormat;
+
 /// A buffer as the driver gave it → RGB. The driver hands out its whole buffer, which is often longer than the picture, so
-/// every format is cut to its own length first; a shorter one is an error and not a picture with garbage below.
-pub(super) fn to_rgb(data: &[u8], width: u32, height: u32, format: FrameFormat) -> Result<RgbImage, String> {
+/// every format is cut to its own length first.
+///
+/// # Errors
+/// A buffer that is too short for the size, rather than a picture with garbage below; an MJPEG that cannot be decoded.
+pub fn to_rgb(data: &[u8], width: u32, height: u32, format: FrameFormat) -> Result<RgbImage, String> {
     let pixels = width as usize * height as usize;
     let cut = |bytes: usize| {
         data.get(..bytes).ok_or_else(|| format!("{} bytes came, {width}x{height} {format} has {bytes}", data.len()))

@@ -19,6 +19,7 @@ mod pace;
 mod synthetic;
 
 pub use camera::{CameraConfig, Device, list as list_devices};
+pub use convert::{FrameFormat, to_rgb};
 pub use directory::{AfterInspection, DirectoryConfig, Mode};
 pub use synthetic::SyntheticConfig;
 

@@ -1,6 +1,6 @@
 """One optimiser step of CKAAD in PyTorch: writes crates/train/tests/fixtures/train/ckaad_step.json.
 
-The networks are those of src/train/methods/ckaad/{net,discriminator}.rs, the losses are written anew from the paper's equations. Both
+The networks are those of crates/train/src/methods/ckaad/{net,discriminator}.rs, the losses are written anew from the paper's equations. Both
 sides fill every parameter and every input from the same formula (`fill`), so no weights have to be carried over. Two cases: the
 paper's (a patch head a scale and the image discriminator, flattened cosine) and ours (one joint patch head, its hardest quarter,
 cosine of positions).

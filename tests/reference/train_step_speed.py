@@ -1,6 +1,6 @@
 """CPU seconds of one training step: ckaad-train's (examples/train_step.rs) against PyTorch's, same net, same batch, one run.
 
-    cargo build --release --features train --example train_step
+    cargo build --release -p ckaad-train --example train_step
     python tests/reference/train_step_speed.py target/release/examples/train_step
 """
 
