@@ -29,12 +29,14 @@ mod error;
 pub mod limits;
 mod manifest;
 mod read;
+mod replace;
 mod summary;
 mod write;
 
 pub use error::{BundleError, Problem};
 pub use limits::{MAX_BYTES, MAX_GOLDEN};
 pub use manifest::*;
+pub use replace::replace;
 pub use write::Draft;
 
 /// A bundle in memory, every digest checked.

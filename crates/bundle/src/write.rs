@@ -1,9 +1,9 @@
 use super::error::{BundleError, Problem};
 use super::{
-    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, sha256,
+    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, replace,
+    sha256,
 };
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// What goes into a bundle. `manifest.members` and `manifest.format` are filled in when packing.
@@ -21,18 +21,7 @@ impl Draft {
     pub fn write(self, path: &Path) -> Result<String, BundleError> {
         let fail = |problem| BundleError { path: path.to_owned(), problem };
         let bytes = self.pack().map_err(fail)?;
-        let store = || -> io::Result<()> {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut file = tempfile::Builder::new().prefix(".ckaad-").tempfile_in(folder)?;
-            file.write_all(&bytes)?;
-            // A temporary file is private; a bundle is for the agent's user as well.
-            #[cfg(unix)]
-            fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        store().map_err(|e| fail(Problem::Write(e)))?;
+        replace(path, |file| file.write_all(&bytes)).map_err(|e| fail(Problem::Write(e)))?;
         Ok(sha256(&bytes))
     }
 
