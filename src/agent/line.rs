@@ -8,8 +8,8 @@ use crate::events::{
 };
 use crate::mqtt::{Handle, Message, Rank, SharedOutbox, Stored};
 use ckaad_bundle::{Filter, Input, ResizeMode};
-use ckaad_inspect::imaging::{self, Frame, RgbImage, Truth};
-use ckaad_inspect::{Inspector, Verdict};
+use ckaad_inspect::imaging::{self, Frame, RgbImage};
+use ckaad_inspect::{Counts, Inspector, Verdict};
 use jiff::Timestamp;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -66,28 +66,8 @@ pub struct LineReport {
     /// Of the last frames, from the image to the verdict.
     pub median_inspect_ms: f64,
     /// Alerts against what the source knew, when it knew.
-    pub truth: Option<Confusion>,
+    pub truth: Option<Counts>,
     pub why: String,
-}
-
-/// Frames by truth and verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Confusion {
-    pub hits: u64,
-    pub misses: u64,
-    pub false_alarms: u64,
-    pub quiet: u64,
-}
-
-impl Confusion {
-    fn count(&mut self, truth: &Truth, alerted: bool) {
-        match (truth.is_defective(), alerted) {
-            (true, true) => self.hits += 1,
-            (true, false) => self.misses += 1,
-            (false, true) => self.false_alarms += 1,
-            (false, false) => self.quiet += 1,
-        }
-    }
 }
 
 impl std::fmt::Display for LineReport {
@@ -99,12 +79,14 @@ impl std::fmt::Display for LineReport {
             h.name, h.judged, h.defective, h.skipped, h.dropped
         )?;
         write!(f, ", {:.1} ms a frame (median)", self.median_inspect_ms)?;
-        if let Some(Confusion { hits, misses, false_alarms, quiet }) = self.truth {
+        if let Some(counts) = self.truth {
             write!(
                 f,
-                "; of {} defective by label {hits} alerted, of {} good {false_alarms} alerted",
-                hits + misses,
-                false_alarms + quiet
+                "; of {} defective by label {} alerted, of {} good {} alerted",
+                counts.defective(),
+                counts.hits,
+                counts.good(),
+                counts.false_alarms
             )?;
         }
         write!(f, "; {}", self.why)
@@ -141,7 +123,7 @@ struct Running {
     grouper: Grouper,
     sequence: u64,
     times: Vec<f64>,
-    truth: Option<Confusion>,
+    truth: Option<Counts>,
     phase: (CameraPhase, String, Timestamp),
     said_at: Instant,
     said_judged: u64,
@@ -232,7 +214,7 @@ impl Line {
         }
         running.times.push(took.as_secs_f64() * 1000.0);
         if let Some(truth) = &frame.truth {
-            running.truth.get_or_insert_default().count(truth, defective);
+            running.truth.get_or_insert_default().count(truth.is_defective(), defective);
         }
         if let Some(observer) = &self.observer {
             observer(frame, &verdict);

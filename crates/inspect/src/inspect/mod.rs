@@ -9,13 +9,17 @@
 //! Not here: what happens with a verdict (`events`), and how good the verdicts are (`train::metrics`).
 
 mod calibrate;
+mod counts;
 mod golden;
+mod quantile;
 mod regions;
 mod smooth;
 mod verdict;
 
 pub use calibrate::{CalibrationError, calibrate};
+pub use counts::Counts;
 pub use golden::{GoldenResult, golden_answer};
+pub use quantile::quantile;
 pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 
