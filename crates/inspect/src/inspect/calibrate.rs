@@ -1,3 +1,5 @@
+//! Where a score begins to be a defect.
+
 use super::quantile;
 use ckaad_bundle::Calibration;
 
@@ -7,7 +9,9 @@ pub const MIN_IMAGES: usize = 20;
 /// Share of the normal images whose scores the exponential tail is fitted to.
 const TAIL_SHARE: f32 = 0.2;
 
+/// Why no threshold can be learned.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum CalibrationError {
     #[error("{0} held-out normal images are too few to calibrate a threshold; at least {MIN_IMAGES} are needed")]
     TooFew(usize),
@@ -22,6 +26,9 @@ pub enum CalibrationError {
 ///
 /// A budget of one false alarm in 500 lies beyond what 80 images can show by counting, so the largest fifth of the scores is
 /// fitted with an exponential tail, and the threshold is where that tail falls to `budget`.
+///
+/// # Errors
+/// There are fewer than [`MIN_IMAGES`] scores, `budget` does not lie in the tail, or a score is not finite.
 pub fn calibrate(scores: &[f32], peaks: &[f32], budget: f32) -> Result<Calibration, CalibrationError> {
     if scores.len() < MIN_IMAGES {
         return Err(CalibrationError::TooFew(scores.len()));

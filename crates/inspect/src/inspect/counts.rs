@@ -1,3 +1,5 @@
+//! Alerts against the truth.
+
 use serde::Serialize;
 
 /// Images by what is true of them and by whether they were alerted: the confusion matrix of a threshold.

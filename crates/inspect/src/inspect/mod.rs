@@ -28,7 +28,9 @@ use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Input, Manifest};
 use std::time::Instant;
 
+/// Why an image cannot be judged, and by which model.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum InspectError {
     #[error("model {name} {version}: {cause}")]
     Engine { name: String, version: String, cause: EngineError },
@@ -67,6 +69,8 @@ pub struct Inspector {
 }
 
 impl Inspector {
+    /// Loads and plans the network of `bundle`.
+    ///
     /// # Errors
     /// When the network cannot be run, or does not fit the manifest.
     pub fn new(bundle: &Bundle, options: &InspectOptions) -> Result<Inspector, InspectError> {
@@ -89,6 +93,7 @@ impl Inspector {
         Ok(Inspector { manifest, engine, threshold })
     }
 
+    /// The manifest of the bundle that it was made from.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -98,6 +103,7 @@ impl Inspector {
         self.engine.unfused()
     }
 
+    /// The score from which an image is defective: the bundle's, or [`InspectOptions::threshold`].
     pub fn threshold(&self) -> f32 {
         self.threshold
     }

@@ -1,3 +1,5 @@
+//! One definition of a quantile for both programs.
+
 use ndarray::NdFloat;
 
 /// The value below which the share `share` (0 to 1) of `sorted` lies, linear between the two values next to that place (Hyndman and Fan's
