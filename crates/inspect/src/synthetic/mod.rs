@@ -51,15 +51,15 @@ impl PartKind {
 /// What can be wrong with a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DefectKind {
-    /// A thin bright line.
+    /// A slightly bent line: a bright burr beside a dark furrow.
     Scratch,
-    /// A shaded hollow.
+    /// A round hollow, one wall bright and the other dark.
     Dent,
     /// Oil, rust or residue on the surface.
     Stain,
     /// Material missing at an edge.
     Chip,
-    /// A thin dark line that wanders.
+    /// A thin jagged dark line from an edge into the material.
     Crack,
     /// A large soft patch of another colour: heat tint, bleached plastic.
     Discolouration,
