@@ -6,7 +6,7 @@ use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::imaging::{self, DecodeError};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
-use serde_json::json;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// What `infer` was asked for.
@@ -85,15 +85,31 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
     }
 }
 
+/// One line of `--json`. Serialised as it is, an f32 is written with the fewest digits that tell it apart, as everywhere else; made a JSON
+/// value first, it would be widened to f64.
+#[derive(Serialize)]
+struct JudgedImage {
+    path: String,
+    score: f32,
+    threshold: f32,
+    verdict: &'static str,
+    severity: f32,
+    regions: Vec<RegionBox>,
+}
+
 fn print(path: &Path, verdict: &Verdict, as_json: bool) -> Result<(), OutputError> {
     let word = if verdict.is_defective() { "defective" } else { "good" };
     let boxes: Vec<RegionBox> = verdict.regions.iter().map(RegionBox::from).collect();
     if as_json {
-        let line = json!({
-            "path": path.display().to_string(), "score": verdict.score, "threshold": verdict.threshold,
-            "verdict": word, "severity": verdict.severity(), "regions": boxes,
-        });
-        return say(format_args!("{line}"));
+        let line = JudgedImage {
+            path: path.display().to_string(),
+            score: verdict.score,
+            threshold: verdict.threshold,
+            verdict: word,
+            severity: verdict.severity(),
+            regions: boxes,
+        };
+        return say(format_args!("{}", serde_json::to_string(&line).expect("a judged image is plain data")));
     }
     let regions: Vec<String> = boxes.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
     let (score, threshold) = (verdict.score, verdict.threshold);

@@ -43,7 +43,7 @@ pub use infer::{InferOptions, infer};
 pub use inspect_bundle::{show, verify};
 pub use notify::init_logs;
 pub use pipeline::Observer;
-pub use progress::{CameraReport, Confusion};
+pub use progress::CameraReport;
 pub use run::{Report, RunError, run, run_until_signal};
 
 /// How a command ended, when it could be carried out at all.
@@ -62,9 +62,8 @@ pub fn peak_rss_bytes() -> u64 {
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Middle of `values`, which are sorted on the way; 0 when there are none. `share` 0.5 is the median.
+/// [`ckaad_inspect::quantile`] of `values`, which are sorted on the way; 0 when there are none.
 pub(crate) fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((share * last as f64).round() as usize).copied().unwrap_or(0.0)
+    ckaad_inspect::quantile(values, share).unwrap_or(0.0)
 }

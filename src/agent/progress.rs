@@ -2,6 +2,7 @@
 
 use super::quantile;
 use crate::events::{CameraHealth, CameraPhase};
+use ckaad_inspect::Counts;
 use ckaad_inspect::imaging::Truth;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +34,7 @@ struct More {
     /// Milliseconds of the last frames; the oldest is overwritten.
     times: Vec<f64>,
     oldest: usize,
-    truth: Option<Confusion>,
+    truth: Option<Counts>,
     phase: CameraPhase,
     reason: String,
 }
@@ -83,7 +84,7 @@ impl CameraProgress {
             more.oldest = (oldest + 1) % TIMES;
         }
         if let Some(truth) = truth {
-            more.truth.get_or_insert_default().count(truth, defective);
+            more.truth.get_or_insert_default().count(truth.is_defective(), defective);
         }
     }
 
@@ -154,28 +155,8 @@ pub struct CameraReport {
     /// Of the last frames, from the image to the verdict.
     pub median_inspect_ms: f64,
     /// Alerts against what the source knew, when it knew.
-    pub truth: Option<Confusion>,
+    pub truth: Option<Counts>,
     pub why: String,
-}
-
-/// Frames by truth and verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Confusion {
-    pub hits: u64,
-    pub misses: u64,
-    pub false_alarms: u64,
-    pub quiet: u64,
-}
-
-impl Confusion {
-    fn count(&mut self, truth: &Truth, alerted: bool) {
-        match (truth.is_defective(), alerted) {
-            (true, true) => self.hits += 1,
-            (true, false) => self.misses += 1,
-            (false, true) => self.false_alarms += 1,
-            (false, false) => self.quiet += 1,
-        }
-    }
 }
 
 impl std::fmt::Display for CameraReport {
@@ -187,13 +168,10 @@ impl std::fmt::Display for CameraReport {
             h.name, h.judged, h.defective, h.skipped, h.dropped
         )?;
         write!(f, ", {:.1} ms a frame (median)", self.median_inspect_ms)?;
-        if let Some(Confusion { hits, misses, false_alarms, quiet }) = self.truth {
-            write!(
-                f,
-                "; of {} defective by label {hits} alerted, of {} good {false_alarms} alerted",
-                hits + misses,
-                false_alarms + quiet
-            )?;
+        if let Some(counts) = self.truth {
+            let (defective, good) = (counts.defective(), counts.good());
+            let Counts { hits, false_alarms, .. } = counts;
+            write!(f, "; of {defective} defective by label {hits} alerted, of {good} good {false_alarms} alerted")?;
         }
         write!(f, "; {}", self.why)
     }

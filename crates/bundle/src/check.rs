@@ -1,3 +1,5 @@
+//! The sanity of every number and name of a bundle.
+
 use super::error::Problem;
 use super::{FORMAT, GoldenAnswer, Manifest};
 use semver::Version;

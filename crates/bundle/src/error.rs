@@ -1,3 +1,5 @@
+//! What can be wrong with a bundle.
+
 use super::limits::{MAX_BYTES, MAX_GOLDEN};
 use semver::VersionReq;
 use std::path::PathBuf;
@@ -7,11 +9,15 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[error("the bundle {path} cannot be used: {problem}")]
 pub struct BundleError {
+    /// The bundle's file.
     pub path: PathBuf,
+    /// What is wrong with it.
     pub problem: Problem,
 }
 
+/// What is wrong with a bundle, one variant and one sentence for each way to be damaged or hostile.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum Problem {
     #[error("it cannot be opened: {0}")]
     Open(std::io::Error),

@@ -24,25 +24,31 @@
 //! numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence ([`Problem`]).
 //! A declared size is compared with what is there before it is used; nothing is allocated by it.
 
+#![warn(missing_docs)]
+
 mod check;
 mod error;
 pub mod limits;
 mod manifest;
 mod read;
+mod replace;
 mod summary;
 mod write;
 
 pub use error::{BundleError, Problem};
 pub use limits::{MAX_BYTES, MAX_GOLDEN};
 pub use manifest::*;
+pub use replace::replace;
 pub use write::Draft;
 
 /// A bundle in memory, every digest checked.
 #[derive(Clone, Debug)]
 pub struct Bundle {
+    /// What the agent must know besides the network's weights.
     pub manifest: Manifest,
     /// `model.onnx`, as it stands in the archive.
     pub model: Vec<u8>,
+    /// At most [`MAX_GOLDEN`] samples, by which another machine can check that it judges as the one that packed them.
     pub golden: Vec<Golden>,
     /// `report.json`: the evaluation that came with the model.
     pub report: Option<serde_json::Value>,
@@ -53,7 +59,9 @@ pub struct Bundle {
 /// A picture with the answer that the model gave when it was packed.
 #[derive(Clone, Debug)]
 pub struct Golden {
+    /// `golden/NN.png` at the network's input size. Only its first bytes are looked at when a bundle is read; it is decoded by whoever uses it.
     pub png: Vec<u8>,
+    /// The answer to it.
     pub expected: GoldenAnswer,
 }
 
@@ -61,6 +69,7 @@ pub struct Golden {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenAnswer {
+    /// The image score.
     pub score: f32,
     /// Means of the smoothed map over an 8x8 grid, row by row.
     pub grid: Vec<f32>,

@@ -1,3 +1,5 @@
+//! Bounded reading.
+
 use super::error::{BundleError, Problem};
 use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_GOLDEN, limit};
 use super::{
@@ -14,6 +16,9 @@ const BLOCK: usize = 512;
 
 impl Bundle {
     /// Reads a bundle file, checking every bound and digest.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged or hostile in one of the ways of [`Problem`]; the sentence names the file.
     pub fn read(path: &Path) -> Result<Bundle, BundleError> {
         let fail = |problem| BundleError { path: path.to_owned(), problem };
         let bytes = load(path).map_err(fail)?;
@@ -21,6 +26,9 @@ impl Bundle {
     }
 
     /// As [`Bundle::read`], from memory.
+    ///
+    /// # Errors
+    /// As [`Bundle::read`], without a file's name.
     pub fn from_bytes(bytes: &[u8]) -> Result<Bundle, Problem> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(Problem::TooLong { bytes: bytes.len() as u64 });

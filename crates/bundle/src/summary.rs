@@ -1,3 +1,5 @@
+//! A bundle in a few lines.
+
 use super::{Bundle, Filter, Precision, ResizeMode, ScoreRule, ScoreTerm};
 use std::fmt::Write;
 

@@ -1,42 +1,43 @@
+//! Packing.
+
 use super::error::{BundleError, Problem};
 use super::{
-    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, sha256,
+    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, replace,
+    sha256,
 };
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// What goes into a bundle. `manifest.members` and `manifest.format` are filled in when packing.
 #[derive(Clone, Debug)]
 pub struct Draft {
+    /// All of it but the list of members.
     pub manifest: Manifest,
+    /// `model.onnx`.
     pub model: Vec<u8>,
+    /// At most [`MAX_GOLDEN`](super::MAX_GOLDEN) samples.
     pub golden: Vec<Golden>,
+    /// `report.json`, if there is to be one.
     pub report: Option<serde_json::Value>,
 }
 
 impl Draft {
     /// Packs into `path` and returns the file's SHA-256. An older file there is replaced at once or not at all, and nothing is written
     /// that [`Bundle::read`] would refuse.
+    ///
+    /// # Errors
+    /// The draft breaks a bound of the format, or the file cannot be written; the sentence names the file.
     pub fn write(self, path: &Path) -> Result<String, BundleError> {
         let fail = |problem| BundleError { path: path.to_owned(), problem };
         let bytes = self.pack().map_err(fail)?;
-        let store = || -> io::Result<()> {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut file = tempfile::Builder::new().prefix(".ckaad-").tempfile_in(folder)?;
-            file.write_all(&bytes)?;
-            // A temporary file is private; a bundle is for the agent's user as well.
-            #[cfg(unix)]
-            fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        store().map_err(|e| fail(Problem::Write(e)))?;
+        replace(path, |file| file.write_all(&bytes)).map_err(|e| fail(Problem::Write(e)))?;
         Ok(sha256(&bytes))
     }
 
     /// The bundle's bytes; the same draft gives the same bytes.
+    ///
+    /// # Errors
+    /// The draft breaks a bound of the format.
     pub fn pack(mut self) -> Result<Vec<u8>, Problem> {
         let mut members = vec![(MODEL.to_owned(), self.model)];
         for (i, golden) in self.golden.into_iter().enumerate() {

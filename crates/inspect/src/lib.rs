@@ -11,7 +11,32 @@
 //! | 2 | [`engine`] | ONNX → runnable plan on tract, quantised parts on `ckaad-int8`'s kernels; u8 image in, anomaly map out |
 //! | 2 | [`synthetic`] | the synthetic line: parts, textures, defects with masks |
 //! | 3 | [`inspect`] | bundle + image → [`Verdict`]: smoothing, image score, calibration, regions |
+//!
+//! # Judging an image
+//!
+//! ```
+//! use ckaad_bundle::Bundle;
+//! use ckaad_inspect::{InspectOptions, Inspector, imaging};
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+//! let bundle = Bundle::read(Path::new("models/demo.ckaad"))?;
+//! let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
+//! // Or a picture of one's own, by `imaging::load`.
+//! let image = imaging::decode(&bundle.golden[0].png, Path::new("golden/00.png"))?;
+//! let verdict = inspector.inspect(&image)?;
+//! println!("score {} against {}: defective? {}", verdict.score, verdict.threshold, verdict.is_defective());
+//! for region in &verdict.regions {
+//!     println!("{}x{} pixels at {},{}", region.width, region.height, region.x, region.y);
+//! }
+//! # assert_eq!(verdict.is_defective(), bundle.golden[0].expected.score >= verdict.threshold);
+//! # assert_eq!(verdict.map.dim(), (bundle.manifest.input.height as usize, bundle.manifest.input.width as usize));
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod console;
 pub mod engine;

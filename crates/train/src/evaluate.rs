@@ -5,7 +5,7 @@ use crate::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use crate::progress::ProgressDisplay;
 use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
-use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
+use ckaad_inspect::{Counts, InspectError, InspectOptions, Inspector, Verdict, quantile};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -44,6 +44,7 @@ pub struct Evaluation {
     /// `None` when the set has no masks.
     pub pixel: Option<PixelMetrics>,
     pub threshold: f32,
+    /// What the calibrated threshold makes of the set.
     pub at_threshold: Counts,
     pub defects: Vec<DefectRow>,
     /// Median of one inspection, one thread.
@@ -60,20 +61,11 @@ pub struct PartMetrics {
     pub by_map_maximum: ImageMetrics,
 }
 
-/// What the calibrated threshold makes of the set.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Counts {
-    pub hits: usize,
-    pub misses: usize,
-    pub false_alarms: usize,
-    pub passed: usize,
-}
-
 #[derive(Clone, Debug, Serialize)]
 pub struct DefectRow {
     pub defect: String,
-    pub images: usize,
-    pub hits: usize,
+    pub images: u64,
+    pub hits: u64,
     /// This defect's images against all normal ones.
     pub auroc: Option<f64>,
 }
@@ -144,7 +136,7 @@ pub fn evaluate(
         threshold,
         at_threshold: counts(&samples, threshold),
         defects: defects(&samples, threshold),
-        median_ms: times[times.len() / 2],
+        median_ms: quantile(&times, 0.5).unwrap_or_default(),
         samples,
     })
 }
@@ -188,12 +180,7 @@ fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
 fn counts(samples: &[Judged], threshold: f32) -> Counts {
     let mut counts = Counts::default();
     for sample in samples {
-        *match (sample.defect.is_some(), sample.score >= threshold) {
-            (true, true) => &mut counts.hits,
-            (true, false) => &mut counts.misses,
-            (false, true) => &mut counts.false_alarms,
-            (false, false) => &mut counts.passed,
-        } += 1;
+        counts.count(sample.defect.is_some(), sample.score >= threshold);
     }
     counts
 }
@@ -206,8 +193,8 @@ fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
             samples.iter().filter(|s| s.defect.is_none() || of_kind(s)).map(|s| (s.score, s.defect.is_some())).unzip();
         DefectRow {
             defect: (*kind).clone(),
-            images: samples.iter().filter(of_kind).count(),
-            hits: samples.iter().filter(of_kind).filter(|s| s.score >= threshold).count(),
+            images: samples.iter().filter(of_kind).count() as u64,
+            hits: samples.iter().filter(of_kind).filter(|s| s.score >= threshold).count() as u64,
             auroc: metrics::auroc(&scores, &labels),
         }
     };

@@ -12,11 +12,13 @@
 use crate::datasets::{self, DataSet, Sample};
 use crate::graph::ChannelStatistics;
 use crate::methods::ckaad::Losses;
+use ckaad_bundle::replace;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -186,9 +188,7 @@ impl RunFolder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunFolderError> {
         let path = self.path(name);
-        let partial = self.path(&format!("{name}.partial"));
-        let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
-        written.map_err(|cause| RunFolderError::Write { path, cause })
+        replace(&path, |file| file.write_all(bytes)).map_err(|cause| RunFolderError::Write { path, cause })
     }
 
     fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunFolderError> {

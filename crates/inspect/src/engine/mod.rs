@@ -32,7 +32,9 @@ pub fn peak_macs_per_second(seconds: f64) -> Option<f64> {
     ckaad_int8::peak(ckaad_int8::Isa::best(), seconds)
 }
 
+/// Why a model cannot be run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum EngineError {
     #[error("the model is not an ONNX graph that this engine can run: {0}")]
     Unsupported(String),

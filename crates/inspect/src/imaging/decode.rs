@@ -1,3 +1,5 @@
+//! Image files, within bounds.
+
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -7,7 +9,9 @@ use std::path::{Path, PathBuf};
 pub const MAX_PIXELS: u64 = 64_000_000;
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
+/// Why an image file cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum DecodeError {
     #[error("cannot read the image {path}: {cause}")]
     Read { path: PathBuf, cause: std::io::Error },
@@ -32,6 +36,9 @@ pub fn load(path: &Path) -> Result<RgbImage, DecodeError> {
 }
 
 /// As [`load`], from memory; `name` is only for the error's sentence.
+///
+/// # Errors
+/// As [`load`].
 pub fn decode(bytes: &[u8], name: &Path) -> Result<RgbImage, DecodeError> {
     Ok(decode_as_stored(bytes, name)?.into_rgb8())
 }

@@ -1,3 +1,5 @@
+//! A picture on its way through the agent.
+
 use image::RgbImage;
 use jiff::Timestamp;
 
@@ -8,6 +10,7 @@ pub struct Frame {
     pub id: String,
     /// Counts every frame that the source gave, from 0; a gap means that frames were dropped.
     pub sequence: u64,
+    /// By this machine's clock.
     pub captured_at: Timestamp,
     /// `[H,W,3] u8` RGB.
     pub image: RgbImage,
@@ -18,12 +21,14 @@ pub struct Frame {
 /// What is known of a part beforehand, to measure alerts against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Truth {
+    /// Nothing is wrong with it.
     Good,
     /// The kind of defect: a folder's name, or the synthetic line's.
     Defective(String),
 }
 
 impl Truth {
+    /// Whether an alert is wanted.
     pub fn is_defective(&self) -> bool {
         matches!(self, Truth::Defective(_))
     }

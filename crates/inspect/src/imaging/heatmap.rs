@@ -1,3 +1,5 @@
+//! Maps as colours, boxes and numbers on a picture.
+
 use super::resize::Placement;
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
@@ -65,6 +67,8 @@ fn bilinear(map: ArrayView2<f32>, x: f32, y: f32) -> f32 {
     (at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx) * (1.0 - fy) + (at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx) * fy
 }
 
+/// The picture as a PNG file.
+///
 /// # Errors
 /// Only when memory runs out.
 pub fn encode_png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
@@ -73,7 +77,10 @@ pub fn encode_png(image: &RgbImage) -> image::ImageResult<Vec<u8>> {
     Ok(out)
 }
 
-/// `quality` from 1 to 100.
+/// The picture as a JPEG file; `quality` from 1 to 100.
+///
+/// # Errors
+/// Only when memory runs out.
 pub fn encode_jpeg(image: &RgbImage, quality: u8) -> image::ImageResult<Vec<u8>> {
     let mut out = Vec::new();
     JpegEncoder::new_with_quality(&mut out, quality).write_image(

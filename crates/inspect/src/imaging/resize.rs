@@ -1,3 +1,5 @@
+//! From a frame to the network's input.
+
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use fast_image_resize as fir;
 use image::RgbImage;

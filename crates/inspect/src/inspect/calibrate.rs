@@ -1,3 +1,6 @@
+//! Where a score begins to be a defect.
+
+use super::quantile;
 use ckaad_bundle::Calibration;
 
 /// Fewer normal images than this say nothing about a tail.
@@ -6,7 +9,9 @@ pub const MIN_IMAGES: usize = 20;
 /// Share of the normal images whose scores the exponential tail is fitted to.
 const TAIL_SHARE: f32 = 0.2;
 
+/// Why no threshold can be learned.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum CalibrationError {
     #[error("{0} held-out normal images are too few to calibrate a threshold; at least {MIN_IMAGES} are needed")]
     TooFew(usize),
@@ -21,6 +26,9 @@ pub enum CalibrationError {
 ///
 /// A budget of one false alarm in 500 lies beyond what 80 images can show by counting, so the largest fifth of the scores is
 /// fitted with an exponential tail, and the threshold is where that tail falls to `budget`.
+///
+/// # Errors
+/// There are fewer than [`MIN_IMAGES`] scores, `budget` does not lie in the tail, or a score is not finite.
 pub fn calibrate(scores: &[f32], peaks: &[f32], budget: f32) -> Result<Calibration, CalibrationError> {
     if scores.len() < MIN_IMAGES {
         return Err(CalibrationError::TooFew(scores.len()));
@@ -31,19 +39,20 @@ pub fn calibrate(scores: &[f32], peaks: &[f32], budget: f32) -> Result<Calibrati
     if scores.iter().chain(peaks).any(|v| !v.is_finite()) {
         return Err(CalibrationError::NotFinite);
     }
-    let scores = sorted(scores);
-    let tail_start = quantile(&scores, 1.0 - TAIL_SHARE);
+    let (scores, peaks) = (sorted(scores), sorted(peaks));
+    let at = |sorted: &[f32], share: f32| quantile(sorted, share).unwrap_or(f32::NAN);
+    let tail_start = at(&scores, 1.0 - TAIL_SHARE);
     let tail: Vec<f32> = scores.iter().copied().filter(|&s| s > tail_start).collect();
     let tail_scale = (tail.iter().map(|s| s - tail_start).sum::<f32>() / tail.len().max(1) as f32).max(1e-6);
     Ok(Calibration {
         images: scores.len() as u32,
-        quantiles: (0..=20).map(|i| quantile(&scores, i as f32 / 20.0)).collect(),
+        quantiles: (0..=20).map(|i| at(&scores, i as f32 / 20.0)).collect(),
         tail_start,
         tail_share: TAIL_SHARE,
         tail_scale,
         false_alarm_budget: budget,
         threshold: tail_start + tail_scale * (TAIL_SHARE / budget).ln(),
-        pixel_threshold: quantile(&sorted(peaks), 0.95),
+        pixel_threshold: at(&peaks, 0.95),
     })
 }
 
@@ -51,14 +60,6 @@ fn sorted(values: &[f32]) -> Vec<f32> {
     let mut values = values.to_vec();
     values.sort_by(f32::total_cmp);
     values
-}
-
-/// Linear between order statistics (Hyndman and Fan's type 7).
-fn quantile(sorted: &[f32], q: f32) -> f32 {
-    let at = q * (sorted.len() - 1) as f32;
-    let low = at as usize;
-    let high = (low + 1).min(sorted.len() - 1);
-    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f32)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Golden samples: does a model do here what it did where it was packed?
+
 use super::{InspectError, Inspector, Verdict};
 use crate::imaging;
 use ckaad_bundle::{Bundle, GoldenAnswer};
@@ -13,12 +15,15 @@ const TOLERANCE: f32 = 0.02;
 /// A golden sample, run here.
 #[derive(Clone, Debug)]
 pub struct GoldenResult {
+    /// The number in its file's name.
     pub index: usize,
+    /// The image score that was packed with it.
     pub expected: f32,
     /// `None` when the picture could not be decoded.
     pub score: Option<f32>,
     /// Largest difference between a cell's mean and the stored one.
     pub max_grid_error: f32,
+    /// Whether score and map are within the tolerance.
     pub passed: bool,
 }
 

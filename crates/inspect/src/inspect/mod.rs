@@ -9,16 +9,20 @@
 //! Not here: what happens with a verdict (`events`), and how good the verdicts are (`train::metrics`).
 
 mod calibrate;
+mod counts;
 mod golden;
 mod heatmap;
+mod quantile;
 mod regions;
 mod smooth;
 mod verdict;
 
 pub use calibrate::{CalibrationError, calibrate};
+pub use counts::Counts;
 pub use golden::{GoldenResult, golden_answer};
 pub use heatmap::heatmap;
 pub use regions::MAX_REGIONS;
+pub use quantile::quantile;
 pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 
@@ -27,7 +31,9 @@ use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Manifest};
 use std::time::Instant;
 
+/// Why an image cannot be judged, and by which model.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum InspectError {
     #[error("model {name} {version}: {cause}")]
     Engine { name: String, version: String, cause: EngineError },
@@ -66,6 +72,8 @@ pub struct Inspector {
 }
 
 impl Inspector {
+    /// Loads and plans the network of `bundle`.
+    ///
     /// # Errors
     /// When the network cannot be run, or does not fit the manifest.
     pub fn new(bundle: &Bundle, options: &InspectOptions) -> Result<Inspector, InspectError> {
@@ -88,6 +96,7 @@ impl Inspector {
         Ok(Inspector { manifest, engine, threshold })
     }
 
+    /// The manifest of the bundle that it was made from.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -97,6 +106,7 @@ impl Inspector {
         self.engine.unfused()
     }
 
+    /// The score from which an image is defective: the bundle's, or [`InspectOptions::threshold`].
     pub fn threshold(&self) -> f32 {
         self.threshold
     }

@@ -1,3 +1,5 @@
+//! Where in the frame a defect is.
+
 use super::verdict::Region;
 use crate::imaging::Placement;
 use image::{GrayImage, Luma};

@@ -1,3 +1,5 @@
+//! From the network's map to the smoothed map and the image score.
+
 use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ndarray::{Array2, ArrayView2};
 

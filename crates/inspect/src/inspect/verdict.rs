@@ -1,3 +1,5 @@
+//! What an inspection gives.
+
 use crate::imaging::Placement;
 use ndarray::Array2;
 use std::time::Duration;
@@ -17,10 +19,12 @@ pub struct Verdict {
     pub pixel_threshold: f32,
     /// Largest peak first; empty when the image is normal.
     pub regions: Vec<Region>,
+    /// Where the time went.
     pub times: StageTimes,
 }
 
 impl Verdict {
+    /// Whether the score reaches the threshold.
     pub fn is_defective(&self) -> bool {
         self.score >= self.threshold
     }
@@ -34,9 +38,13 @@ impl Verdict {
 /// A connected anomalous area, in pixels of the frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Region {
+    /// Left edge.
     pub x: u32,
+    /// Upper edge.
     pub y: u32,
+    /// At least 1.
     pub width: u32,
+    /// At least 1.
     pub height: u32,
     /// Area in frame pixels.
     pub area_px: f32,

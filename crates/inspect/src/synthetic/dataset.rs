@@ -6,14 +6,21 @@ use std::path::{Path, PathBuf};
 /// How many pictures of what; defective counts are per defect kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetConfig {
+    /// Another seed gives other pictures.
     pub seed: u64,
+    /// Of every picture, in pixels.
     pub width: u32,
+    /// Of every picture, in pixels.
     pub height: u32,
     /// Empty means every kind.
     pub parts: Vec<PartKind>,
+    /// Good parts to train on.
     pub train_good: u32,
+    /// Defective parts to train on, of each kind of defect, without masks.
     pub train_defective: u32,
+    /// Good parts to test on.
     pub test_good: u32,
+    /// Defective parts to test on, of each kind of defect, with masks.
     pub test_defective: u32,
 }
 
@@ -36,11 +43,15 @@ impl Default for DatasetConfig {
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatasetSummary {
+    /// Pictures of parts.
     pub images: u32,
+    /// Masks of test defects.
     pub masks: u32,
 }
 
+/// Why a data set cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum DatasetError {
     #[error("cannot create the folder {path}: {cause}")]
     Create { path: PathBuf, cause: std::io::Error },

@@ -36,8 +36,10 @@ pub enum PartKind {
 }
 
 impl PartKind {
+    /// Every kind.
     pub const ALL: [PartKind; 2] = [PartKind::Washer, PartKind::Connector];
 
+    /// In lower case, as it stands in file names.
     pub fn name(self) -> &'static str {
         match self {
             PartKind::Washer => "washer",
@@ -46,20 +48,25 @@ impl PartKind {
     }
 }
 
+/// What can be wrong with a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DefectKind {
+    /// A slightly bent line: a bright burr beside a dark furrow.
     Scratch,
+    /// A round hollow, one wall bright and the other dark.
     Dent,
     /// Oil, rust or residue on the surface.
     Stain,
     /// Material missing at an edge.
     Chip,
+    /// A thin jagged dark line from an edge into the material.
     Crack,
     /// A large soft patch of another colour: heat tint, bleached plastic.
     Discolouration,
 }
 
 impl DefectKind {
+    /// Every kind.
     pub const ALL: [DefectKind; 6] = [
         DefectKind::Scratch,
         DefectKind::Dent,
@@ -69,6 +76,7 @@ impl DefectKind {
         DefectKind::Discolouration,
     ];
 
+    /// In lower case, as it stands in folder names.
     pub fn name(self) -> &'static str {
         match self {
             DefectKind::Scratch => "scratch",
@@ -93,11 +101,14 @@ impl fmt::Display for DefectKind {
     }
 }
 
+/// What a line makes; the same config makes the same parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineConfig {
+    /// Another seed is another line.
     pub seed: u64,
     /// Frame size in pixels; parts scale with the shorter side. Below 64 a side is taken as 64.
     pub width: u32,
+    /// As `width`.
     pub height: u32,
     /// Share of parts that are defective, 0 to 1.
     pub defect_rate: f32,
@@ -114,10 +125,13 @@ impl Default for LineConfig {
 /// One picture with the truth about it.
 #[derive(Clone, Debug)]
 pub struct Part {
+    /// As a camera would see it, `[height,width,3]`.
     pub image: RgbImage,
     /// 255 where the defect changed the picture, else 0; as large as the image.
     pub mask: GrayImage,
+    /// What it shows.
     pub kind: PartKind,
+    /// What is wrong with it; `None` for a good part.
     pub defect: Option<DefectKind>,
 }
 
@@ -129,6 +143,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// A line at its first part.
     pub fn new(mut config: LineConfig) -> Line {
         if config.parts.is_empty() {
             config.parts = PartKind::ALL.to_vec();

@@ -12,6 +12,17 @@ fn row(key: &'static str, good: bool, found: impl Debug, expected: &'static str)
     (key, good, format!("{found:?}"), expected)
 }
 
+const RATE: &str = "above 0 and at most 1 expected";
+
+fn rate(value: f64) -> bool {
+    value > 0.0 && value <= 1.0
+}
+
+/// A share that may be nothing or all.
+fn unit(value: f64) -> bool {
+    (0.0..=1.0).contains(&value)
+}
+
 impl TrainConfig {
     pub(crate) fn check(&self, path: &Path) -> Result<(), ConfigError> {
         match self.rows().into_iter().find(|row| !row.1) {
@@ -20,23 +31,18 @@ impl TrainConfig {
         }
     }
 
+    /// In the order of the file.
     fn rows(&self) -> Vec<Row> {
+        [self.input(), self.networks(), self.method(), self.training(), self.score()].concat()
+    }
+
+    fn input(&self) -> Vec<Row> {
+        const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
         let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
-        let share = |s: f64| s > 0.0 && s < 0.5;
-        let unit = |s: f64| (0.0..=1.0).contains(&s);
-        let weight = |w: Option<f32>| w.is_none_or(|w| (0.0..=1e3).contains(&w));
-        let rate = |s: f64| s > 0.0 && s <= 1.0;
         let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         let strides = &self.features.strides;
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
-        let (net, d, l, t) = (&self.net, &self.discriminator, &self.loss, &self.train);
-        let (a, j, b, q) = (&self.anomalies, &self.augment, &self.bank, &self.quantise);
-        // The baseline is nothing but its bank.
-        let least = usize::from(self.method == Method::NearestNeighbour);
-        const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
-        const RATE: &str = "above 0 and at most 1 expected";
-        const SHARE: &str = "above 0 and below 0.5 expected";
         vec![
             row("name", named && (1..=64).contains(&self.name.len()), &self.name, "1 to 64 of a-z, 0-9 and - expected"),
             row("input.width", side(self.input.width), self.input.width, SIDE),
@@ -47,6 +53,12 @@ impl TrainConfig {
                 strides,
                 "neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
             ),
+        ]
+    }
+
+    fn networks(&self) -> Vec<Row> {
+        let (strides, net, d) = (&self.features.strides, &self.net, &self.discriminator);
+        vec![
             row(
                 "net.widths",
                 net.widths.is_empty() || net.widths.len() == strides.len(),
@@ -77,6 +89,15 @@ impl TrainConfig {
                 d.noise_weight,
                 "0 to 100 expected",
             ),
+        ]
+    }
+
+    fn method(&self) -> Vec<Row> {
+        let (strides, l) = (&self.features.strides, &self.loss);
+        let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
+        // The baseline is nothing but its bank.
+        let least = usize::from(self.method == Method::NearestNeighbour);
+        vec![
             row(
                 "bank.vectors",
                 (least..=65_536).contains(&b.vectors),
@@ -99,6 +120,14 @@ impl TrainConfig {
             row("augment.rotate_deg", (0.0..=180.0).contains(&j.rotate_deg), j.rotate_deg, "0 to 180 expected"),
             row("augment.brightness", (0.0..=1.0).contains(&j.brightness), j.brightness, "0 to 1 expected"),
             row("augment.contrast", (0.0..=1.0).contains(&j.contrast), j.contrast, "0 to 1 expected"),
+        ]
+    }
+
+    fn training(&self) -> Vec<Row> {
+        const SHARE: &str = "above 0 and below 0.5 expected";
+        let share = |s: f64| s > 0.0 && s < 0.5;
+        let t = &self.train;
+        vec![
             row("train.epochs", (1..=10_000).contains(&t.epochs), t.epochs, "1 to 10000 expected"),
             row("train.batch", (2..=1024).contains(&t.batch), t.batch, "2 to 1024 expected"),
             row(
@@ -122,6 +151,13 @@ impl TrainConfig {
                 SHARE,
             ),
             row("validation.every", self.validation.every > 0, self.validation.every, "at least 1 expected"),
+        ]
+    }
+
+    fn score(&self) -> Vec<Row> {
+        let weight = |w: Option<f32>| w.is_none_or(|w| (0.0..=1e3).contains(&w));
+        let q = &self.quantise;
+        vec![
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
             row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
             row("score.error", weight(self.score.error), self.score.error.unwrap_or_default(), "0 to 1000 expected"),

@@ -4,10 +4,11 @@ use super::{Extractor, FeatureError};
 use crate::augment::View;
 use crate::datasets::Sample;
 use crate::progress::ProgressDisplay;
+use ckaad_bundle::replace;
 use half::f16;
 use ndarray::{Array4, Axis};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -40,22 +41,11 @@ impl FeatureCache {
         let shapes = extractor.shapes();
         let size = (samples.len() * variants * record(&shapes) * 2) as u64;
         if !std::fs::metadata(path).is_ok_and(|m| m.len() == size) {
-            let partial = path.with_extension("partial");
-            let mut out = BufWriter::new(File::create(&partial).map_err(failed)?);
-            let views = |i: usize| (0..variants).map(move |v| (i, v));
-            let jobs: Vec<(usize, usize)> = (0..samples.len()).flat_map(views).collect();
-            let bar = progress.bar("features", jobs.len());
-            for chunk in jobs.chunks(32) {
-                let chunk: Vec<(&Path, View)> =
-                    chunk.iter().map(|&(i, v)| (samples[i].path.as_path(), view(i, v))).collect();
-                for values in extractor.compute(&chunk)?.iter().flatten() {
-                    let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
-                    out.write_all(&bytes).map_err(failed)?;
-                }
-                bar.advance(chunk.len());
-            }
-            out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
-            std::fs::rename(&partial, path).map_err(failed)?;
+            let written = replace(path, |file| fill(file, extractor, samples, variants, view, progress));
+            written.map_err(|stopped| match stopped {
+                Stopped::Disk(cause) => failed(cause),
+                Stopped::Features(error) => error,
+            })?;
         }
         let file = File::open(path).map_err(failed)?;
         Ok(FeatureCache { file, path: path.to_owned(), images: samples.len(), variants, shapes })
@@ -91,6 +81,41 @@ impl FeatureCache {
         }
         Ok(scales)
     }
+}
+
+/// What ends the filling of a cache early.
+enum Stopped {
+    Disk(io::Error),
+    Features(FeatureError),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(cause: io::Error) -> Stopped {
+        Stopped::Disk(cause)
+    }
+}
+
+/// Writes the features of every variant of every sample, in this order.
+fn fill(
+    file: &mut File,
+    extractor: &Extractor,
+    samples: &[Sample],
+    variants: usize,
+    view: impl Fn(usize, usize) -> View,
+    progress: &ProgressDisplay,
+) -> Result<(), Stopped> {
+    let mut out = BufWriter::new(file);
+    let jobs: Vec<(usize, usize)> = (0..samples.len()).flat_map(|i| (0..variants).map(move |v| (i, v))).collect();
+    let bar = progress.bar("features", jobs.len());
+    for chunk in jobs.chunks(32) {
+        let chunk: Vec<(&Path, View)> = chunk.iter().map(|&(i, v)| (samples[i].path.as_path(), view(i, v))).collect();
+        for values in extractor.compute(&chunk).map_err(Stopped::Features)?.iter().flatten() {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+            out.write_all(&bytes)?;
+        }
+        bar.advance(chunk.len());
+    }
+    Ok(out.flush()?)
 }
 
 /// Values an image.

@@ -2,6 +2,7 @@
 //! averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it is one 1x1 convolution.
 
 use crate::graph::{Bank, Graph, Id, Joint};
+use ckaad_bundle::replace;
 use ndarray::ArrayView3;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -10,6 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,18 +101,21 @@ impl Candidates {
 pub const FILE: &str = "bank.safetensors";
 const KEY: &str = "bank";
 
-/// Writes the bank beside its name and renames it.
+/// Writes the bank, whole or not at all.
+///
+/// # Errors
+/// It cannot be written.
 pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
     let failed = |reason: String| BankError { path: path.to_owned(), reason };
     let bytes: Vec<u8> = bank.vectors.iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = vec![bank.vectors.len() / bank.channels, bank.channels];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|e| failed(e.to_string()))?;
     let file = serialize([(KEY, view)], None).map_err(|e| failed(e.to_string()))?;
-    let partial = path.with_extension("partial");
-    let written = std::fs::write(&partial, file).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|e| failed(e.to_string()))
+    replace(path, |out| out.write_all(&file)).map_err(|e| failed(e.to_string()))
 }
 
+/// # Errors
+/// It cannot be read, or holds no such matrix.
 pub fn load(path: &Path) -> Result<Bank, BankError> {
     let failed = |reason: String| BankError { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;

@@ -1,6 +1,7 @@
 //! How far an AUROC can be trusted: test sets of a few hundred images leave it uncertain in the second digit.
 
 use super::curve::{Above, Curve};
+use ckaad_inspect::quantile;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -24,7 +25,7 @@ pub fn auroc_interval(scores: &[f32], anomalous: &[bool]) -> Option<(f64, f64)> 
     let resample = |_| auroc(&draw(&normal, distinct, &mut rng), &draw(&anomalous, distinct, &mut rng));
     let mut values: Vec<f64> = (0..RESAMPLES).filter_map(resample).collect();
     values.sort_unstable_by(f64::total_cmp);
-    Some((quantile(&values, 0.025), quantile(&values, 0.975)))
+    quantile(&values, 0.025).zip(quantile(&values, 0.975))
 }
 
 /// The place of each score among the distinct scores, the highest first.
@@ -53,12 +54,4 @@ fn auroc(negatives: &[u64], positives: &[u64]) -> Option<f64> {
         curve.step(-(rank as f32), above);
     }
     curve.auroc()
-}
-
-/// Linear between order statistics.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let at = q * (sorted.len() - 1) as f64;
-    let low = at as usize;
-    let high = (low + 1).min(sorted.len() - 1);
-    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
 }

@@ -25,9 +25,9 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
         "threshold {:.4}: {} of {} defects alerted, {} false alarms in {} good images",
         e.threshold,
         c.hits,
-        c.hits + c.misses,
+        c.defective(),
         c.false_alarms,
-        c.false_alarms + c.passed
+        c.good()
     ));
     lines.extend(e.defects.iter().map(|row| {
         format!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc))

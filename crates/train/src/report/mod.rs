@@ -67,7 +67,7 @@ fn score(value: f32) -> String {
     format!("{value:.*}", digits.clamp(0, 9) as usize)
 }
 
-fn percent(part: usize, whole: usize) -> String {
+fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "–".to_owned() } else { format!("{:.1} %", part as f64 / whole as f64 * 100.0) }
 }
 

@@ -31,13 +31,10 @@ pub fn tiles(e: &Evaluation) -> String {
     let tile = |value: String, what: String| format!("<div class=\"tile\"><b>{value}</b><span>{what}</span></div>");
     let tiles = [
         tile(number(e.image.auroc), format!("image AUROC, 95 % interval {}", interval(e.image.auroc_95))),
+        tile(percent(c.hits, c.defective()), format!("{} of {} anomalous images alerted", c.hits, c.defective())),
         tile(
-            percent(c.hits, c.hits + c.misses),
-            format!("{} of {} anomalous images alerted", c.hits, c.hits + c.misses),
-        ),
-        tile(
-            percent(c.false_alarms, c.false_alarms + c.passed),
-            format!("{} false alarms in {} normal images", c.false_alarms, c.false_alarms + c.passed),
+            percent(c.false_alarms, c.good()),
+            format!("{} false alarms in {} normal images", c.false_alarms, c.good()),
         ),
         tile(format!("{:.1} ms", e.median_ms), "an image, median, one thread".to_owned()),
     ];
@@ -101,8 +98,8 @@ fn pixels(p: &PixelMetrics) -> String {
 
 pub fn at_threshold(e: &Evaluation) -> String {
     let c = e.at_threshold;
-    let line = |what: &str, alerted: usize, passed: usize| {
-        let of = |n: usize| format!("{n} ({})", percent(n, alerted + passed));
+    let line = |what: &str, alerted: u64, passed: u64| {
+        let of = |n: u64| format!("{n} ({})", percent(n, alerted + passed));
         vec![what.to_owned(), of(alerted), of(passed), (alerted + passed).to_string()]
     };
     let rows = [

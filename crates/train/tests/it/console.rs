@@ -55,10 +55,10 @@ fn every_refusal_is_one_sentence_with_its_cause_said_once() {
     let fit = |config: &str| refused(&["fit", "--config", config, "--data", &missing, "--out", &at("run")]);
     assert_eq!(fit(&missing), format!("cannot read the training config {missing}: {gone}"));
     assert_eq!(fit(&empty), format!("cannot read {missing}: {gone}"));
-    std::fs::write(&config, "seed = 7\nbackbone = 5\n").unwrap();
+    std::fs::write(&config, "[train]\nepochs = \"many\"\n").unwrap();
     assert_eq!(
         fit(&config),
-        format!("{config} is no training config: line 2: invalid type: integer `5`, expected string or map")
+        format!("{config} is no training config: line 2: invalid type: string \"many\", expected usize")
     );
     std::fs::write(&config, "[loss]\ngamma = 0.0\n").unwrap();
     assert_eq!(fit(&config), format!("{config}: loss.gamma is 0.0; above 0 and at most 1 expected"));

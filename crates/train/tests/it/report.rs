@@ -2,8 +2,8 @@
 
 use ckaad_bundle::{Bundle, Precision};
 use ckaad_inspect::imaging::{Placement, RgbImage};
-use ckaad_inspect::{StageTimes, Verdict};
-use ckaad_train::evaluate::{Counts, DefectRow, Evaluation, Judged, PartMetrics};
+use ckaad_inspect::{Counts, StageTimes, Verdict};
+use ckaad_train::evaluate::{DefectRow, Evaluation, Judged, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
 use ndarray::{Array2, arr2};

@@ -48,10 +48,10 @@ impl Fold<'_> {
                 &values(norm.running_var.value_sync()).0,
                 norm.epsilon as f32,
             );
-            return self.push(name, input, weight, bias, &dims, stride, activation);
+            return self.graph.conv(name, input, padded(weight, bias, &dims, stride, activation));
         }
         let plain = if module.instance.is_some() { Activation::Linear } else { activation };
-        let x = self.push(name, input, weight, vec![0.0; dims[0]], &dims, stride, plain);
+        let x = self.graph.conv(name, input, padded(weight, vec![0.0; dims[0]], &dims, stride, plain));
         let Some(norm) = &module.instance else { return x };
         let affine = |p: &Option<burn::module::Param<Tensor<1>>>, default: f32| {
             p.as_ref().map_or_else(|| vec![default; dims[0]], |p| values(p.val()).0)
@@ -69,7 +69,8 @@ impl Fold<'_> {
     fn conv(&mut self, name: &str, input: Id, module: &Conv2d) -> Id {
         let (weight, dims) = values(module.weight.val());
         let bias = module.bias.as_ref().map_or_else(|| vec![0.0; dims[0]], |b| values(b.val()).0);
-        self.push(name, input, weight, bias, &dims, module.stride[0], Activation::Linear)
+        let conv = padded(weight, bias, &dims, module.stride[0], Activation::Linear);
+        self.graph.conv(name, input, conv)
     }
 
     fn blocks(&mut self, name: &str, input: Id, blocks: &[Block]) -> Id {
@@ -107,30 +108,18 @@ impl Fold<'_> {
             })
             .collect()
     }
+}
 
-    #[allow(clippy::too_many_arguments)]
-    fn push(
-        &mut self,
-        name: &str,
-        input: Id,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-        dims: &[usize],
-        stride: usize,
-        activation: Activation,
-    ) -> Id {
-        let (out, kernel) = (dims[0], dims[2]);
-        let pads = [kernel / 2; 4];
-        self.graph.conv(name, input, Conv { weight, bias, out, kernel, stride, pads, groups: 1, activation })
-    }
+/// A convolution whose weights have the dimensions `dims`, with zeros around the input so that stride 1 keeps its size.
+fn padded(weight: Vec<f32>, bias: Vec<f32>, dims: &[usize], stride: usize, activation: Activation) -> Conv {
+    let (out, kernel) = (dims[0], dims[2]);
+    Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation }
 }
 
 /// A convolution of stride 1 without bias.
 fn plain(module: &Conv2d) -> Conv {
     let (weight, dims) = values(module.weight.val());
-    let (out, kernel) = (dims[0], dims[2]);
-    let pads = [kernel / 2; 4];
-    Conv { weight, bias: vec![], out, kernel, stride: 1, pads, groups: 1, activation: Activation::Linear }
+    padded(weight, vec![], &dims, 1, Activation::Linear)
 }
 
 /// A tensor's values, row by row, and its shape.
