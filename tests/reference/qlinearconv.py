@@ -31,7 +31,7 @@ class Tensor:
 class Model:
     def __init__(self, seed, height=17, width=13, image_scale=1 / 255, image_zero=0):
         self.rng = np.random.default_rng(seed)
-        self.nodes, self.constants, self.size, self.has_signed = [], [], (height, width), False
+        self.nodes, self.constants, self.size, self.has_signed, self.opset = [], [], (height, width), False, 13
         self.image = Tensor("chw", 3, image_scale, image_zero, False, 74**2 + (127.5 - image_zero) ** 2)
         self.node("Transpose", ["image"], "chw", perm=[0, 3, 1, 2])
 
@@ -92,6 +92,10 @@ class Model:
         y.name = self.node("QuantizeLinear", [total, *self.quantisation(y)])
         return y
 
+    def bytes_of(self, name, y):
+        y.name = self.node("QuantizeLinear", [name, *self.quantisation(y)])
+        return y
+
     def like(self, x, name, channels=None):
         return Tensor(name, channels or x.channels, x.scale, x.zero, x.signed, x.square)
 
@@ -127,7 +131,7 @@ class Model:
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])
         result = helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, [1, last.channels, None, None])
         graph = helper.make_graph(self.nodes, name, [image], [result], self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)], ir_version=8)
         onnx.checker.check_model(model)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -215,6 +219,45 @@ def float_between(signed):
     return build
 
 
+def activation(kind, signed=False, **attributes):
+    # Between two quantisations, the result's zero point low, as much of it is negative only by a little.
+    def build(m):
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        y = m.result(20, 0.7 * x.scale, None, signed)
+        y = m.bytes_of(m.node(kind, [m.real(x)], **attributes), y)
+        return m.conv(y, 18, 3, pads=1)
+
+    return build
+
+
+def leaky_relu_of_bytes(signed):
+    # ONNX Runtime's own operator.
+    def build(m):
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        y = m.result(20, 0.7 * x.scale, None, signed)
+        inputs = [x.name, *m.quantisation(x), *m.quantisation(y)]
+        y.name = m.node("QLinearLeakyRelu", inputs, domain="com.microsoft", alpha=0.2)
+        return m.conv(y, 18, 3, pads=1)
+
+    return build
+
+
+def layer_norm(affine, bias, signed=False):
+    # Over channels, height and width; 20 channels leave lanes behind the last.
+    def build(m):
+        m.opset = 17
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        shape = (x.channels, *m.size)
+        scale = m.rng.normal(1, 0.3, shape) if affine else np.ones(shape)
+        inputs = [m.real(x), m.constant(scale, np.float32)]
+        if bias:
+            inputs.append(m.constant(m.rng.normal(0, 0.3, shape), np.float32))
+        y = m.bytes_of(m.node("LayerNormalization", inputs, axis=1, epsilon=1e-5), m.result(x.channels, 8 / 255, None, signed))
+        return m.conv(y, 18, 3, pads=1)
+
+    return build
+
+
 def grouped(m):
     x = m.conv(m.image, 16, 3, pads=1)
     return m.conv(m.like(x, x.name, 8), 12, 3, pads=1, group=2)
@@ -274,6 +317,16 @@ MODELS = {
     "resize_signed": lambda m: m.resize(m.signed(), 2, 2),
     "float_between": float_between(False),
     "float_between_signed": float_between(True),
+    "leaky_relu": activation("LeakyRelu", alpha=0.2),
+    "leaky_relu_signed": activation("LeakyRelu", signed=True, alpha=0.05),
+    "relu_on_bytes": activation("Relu"),
+    "abs_on_signed_bytes": activation("Abs", signed=True),
+    "leaky_relu_of_bytes": leaky_relu_of_bytes(False),
+    "leaky_relu_of_bytes_signed": leaky_relu_of_bytes(True),
+    "layer_norm": layer_norm(False, False),
+    "layer_norm_affine": layer_norm(True, True),
+    "layer_norm_without_bias": layer_norm(True, False),
+    "layer_norm_signed": layer_norm(True, True, signed=True),
     "grouped": grouped,
     "dilated": lambda m: m.conv(m.conv(m.image, 16, 1), 24, 3, pads=2, dilations=[2, 2]),
     "max_pool_of_the_image": lambda m: m.max_pool(m.image, 3, 2, 1),

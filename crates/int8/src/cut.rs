@@ -1,8 +1,8 @@
 //! How a convolution's output is cut in units of work.
 
-use super::kernels::MAX_BLOCKS;
-use super::memory::Buffer;
-use super::region::Window;
+use crate::buffer::Buffer;
+use crate::kernels::MAX_BLOCKS;
+use crate::shape::Window;
 use std::ops::Range;
 
 /// How a convolution's output is cut in units: pixels times groups of blocks.
@@ -38,7 +38,7 @@ pub struct Work {
 
 impl Work {
     /// `weights` is the multiply-adds of an output pixel.
-    pub fn new(window: Window, from: Buffer, to: Buffer, weights: usize, threads: usize) -> Work {
+    pub fn new(window: Window, from: &Buffer, to: &Buffer, weights: usize, threads: usize) -> Work {
         let pixels = to.shape[1] * to.shape[2];
         let in_bytes = window.stride[0] * window.stride[1] * from.pixel;
         Work { pixels, in_bytes, macs: weights * pixels, threads }

@@ -5,26 +5,48 @@
 //! work cut. It reads bytes, multiplies, requantises in registers and writes bytes.
 //!
 //! ```text
-//! Region ─memory, pack, cut─► Program ─run, steps, kernels─► bytes, maps
-//!                                        pool
+//! Region ─memory, pack, cut─► Program ─run, ops, kernels─► bytes, maps
+//!   ops                                  pool
 //! ```
 //!
-//! `unsafe` is in `kernels` (instruction sets), `memory`, `run`, `steps` and `rows` (threads write parts of one block of memory) and `pool`
-//! (threads run a borrowed function), and nowhere else.
+//! Each file imports only from those before it in this order: shape, weights, isa, buffer, pack, kernels, cut, operator, ops, region,
+//! memory, program, pool, run.
+//!
+//! A new operator is one file in `ops`: its parameters, an [`operator::Operator`], a step, and its kernel. `unsafe` is in `kernels` and
+//! `isa` (instruction sets), `buffer`, `operator`, `run`, `ops::convolution` and `ops::norm` (threads write parts of one block of memory)
+//! and `pool` (threads run a borrowed function), and nowhere else.
 
+#![warn(missing_docs)]
+
+mod buffer;
 #[forbid(unsafe_code)]
 mod cut;
-pub mod kernels;
-mod memory;
+pub mod isa;
+mod kernels;
 #[forbid(unsafe_code)]
-pub mod pack;
+mod memory;
+pub mod operator;
+pub mod ops;
+#[forbid(unsafe_code)]
+mod pack;
 pub mod pool;
 #[forbid(unsafe_code)]
 pub mod program;
 #[forbid(unsafe_code)]
 pub mod region;
-mod rows;
 pub mod run;
-mod steps;
+#[forbid(unsafe_code)]
+pub mod shape;
+#[cfg(test)]
+mod tests;
+#[forbid(unsafe_code)]
+pub mod weights;
 
-pub use kernels::{Isa, peak};
+pub use buffer::Buffer;
+pub use isa::Isa;
+pub use kernels::peak;
+
+/// The README's example is held to compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

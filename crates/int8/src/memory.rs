@@ -1,24 +1,16 @@
 //! Where each tensor of a region lies while it runs: one block of memory, used again as soon as a tensor's last reader is done.
 
-use super::region::{BLOCK, Id, Op, Region, Shape};
+use crate::buffer::Buffer;
+use crate::operator::Border;
+use crate::region::Region;
+use crate::shape::{BLOCK, ElementType, Shape};
+use std::ops::Range;
 
-/// A tensor in memory, channels last, with a border of zero points around it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
-    /// Of the border's first byte.
-    pub offset: usize,
-    pub shape: Shape,
-    /// Bytes of a pixel: its channels filled up to a multiple of 16 values, f32 or u8.
-    pub pixel: usize,
-    /// Border at the top, left, bottom and right.
-    pub pads: [usize; 4],
-    /// What the border holds.
-    pub zero: u8,
-}
-
+/// Where all tensors of a region lie.
 pub struct Memory {
     /// Of each node.
     pub buffers: Vec<Buffer>,
+    /// Of all tensors.
     pub bytes: usize,
 }
 
@@ -29,109 +21,23 @@ const MOST_MEMORY: u64 = 4 << 30;
 /// A pixel of at most so many channels, read only by dense convolutions, is not filled up: the image.
 const TIGHT: usize = 4;
 
-impl Buffer {
-    pub fn row_bytes(&self) -> usize {
-        (self.pads[1] + self.shape[2] + self.pads[3]) * self.pixel
-    }
-
-    pub fn border(&self) -> bool {
-        self.pads.iter().any(|&p| p > 0)
-    }
-
-    /// Of the first pixel.
-    pub fn start(&self) -> usize {
-        self.offset + self.pads[0] * self.row_bytes() + self.pads[1] * self.pixel
-    }
-
-    fn bytes(&self) -> usize {
-        (self.pads[0] + self.shape[1] + self.pads[2]) * self.row_bytes()
-    }
-
-    fn row_start(&self, y: usize) -> usize {
-        assert!(y < self.shape[1]);
-        self.start() + y * self.row_bytes()
-    }
-
-    /// # Safety
-    /// `memory` holds the region's tensors and nobody writes this row.
-    pub unsafe fn row<'a>(&self, memory: *const u8, y: usize) -> &'a [u8] {
-        // SAFETY: `layout` gave the whole tensor its room.
-        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)), self.shape[2] * self.pixel) }
-    }
-
-    /// As [`Buffer::row`], of a tensor of f32.
-    ///
-    /// # Safety
-    /// As [`Buffer::row`]; the tensor is one of f32.
-    pub unsafe fn floats<'a>(&self, memory: *const u8, y: usize) -> &'a [f32] {
-        // SAFETY: as `row`; offsets and pixels are multiples of 64 bytes, so the row is aligned, and every f32 is a value.
-        unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)).cast(), self.shape[2] * self.pixel / 4) }
-    }
-
-    /// As [`Buffer::row_mut`], of a tensor of f32.
-    ///
-    /// # Safety
-    /// As [`Buffer::row_mut`]; the tensor is one of f32.
-    pub unsafe fn floats_mut<'a>(&self, memory: *mut u8, y: usize) -> &'a mut [f32] {
-        // SAFETY: as `floats`.
-        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)).cast(), self.shape[2] * self.pixel / 4) }
-    }
-
-    /// # Safety
-    /// `memory` holds the region's tensors and nobody else reads or writes this row.
-    pub unsafe fn row_mut<'a>(&self, memory: *mut u8, y: usize) -> &'a mut [u8] {
-        // SAFETY: `layout` gave the whole tensor its room.
-        unsafe { std::slice::from_raw_parts_mut(memory.add(self.row_start(y)), self.shape[2] * self.pixel) }
-    }
-
-    /// # Safety
-    /// `memory` holds the region's tensors and nobody else reads or writes this border.
-    pub unsafe fn fill_border(&self, memory: *mut u8) {
-        let row = self.row_bytes();
-        let fill = |start: usize, length: usize| {
-            // SAFETY: `layout` gave the whole tensor its room, border and all.
-            unsafe { memory.add(start).write_bytes(self.zero, length) };
-        };
-        let [top, left, bottom, right] = self.pads;
-        let height = self.shape[1];
-        fill(self.offset, top * row);
-        for y in 0..height {
-            fill(self.offset + (top + y) * row, left * self.pixel);
-            fill(self.offset + (top + y + 1) * row - right * self.pixel, right * self.pixel);
-        }
-        fill(self.offset + (top + height) * row, bottom * row);
-    }
-}
-
+/// Gives each tensor its place.
+///
 /// # Errors
 /// When two readers of a tensor disagree about its zero point.
 pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
-    let floats = region.floats();
-    let mut buffers: Vec<Buffer> = (0..shapes.len()).map(|id| alone(region, id, shapes[id], floats[id])).collect();
+    let mut buffers = bordered(region, shapes)?;
     let mut last_use: Vec<usize> = (0..shapes.len()).collect();
-    for (id, node) in region.nodes.iter().enumerate() {
-        for &input in &node.inputs {
-            last_use[input] = id;
-        }
-        let (pads, zero) = match &node.op {
-            Op::Conv(conv) => (conv.window.pads, conv.weights.x_zero),
-            Op::FloatConv(conv) => (conv.window.pads, 0),
-            _ => continue,
-        };
-        let buffer = &mut buffers[node.inputs[0]];
-        if pads.iter().any(|&p| p > 0) {
-            if buffer.border() && buffer.zero != zero {
-                return Err(format!("{}: its zero point is not that of another reader of the same tensor", node.name));
-            }
-            buffer.zero = zero;
-            buffer.pads = std::array::from_fn(|side| buffer.pads[side].max(pads[side]));
+    for (id, node) in region.nodes().iter().enumerate() {
+        for input in &node.inputs {
+            last_use[input.index()] = id;
         }
     }
     // Tensors that live at the same time, by where they lie.
-    let mut alive: Vec<(std::ops::Range<usize>, Id)> = vec![];
+    let mut alive: Vec<(Range<usize>, usize)> = vec![];
     let mut bytes = 0;
     for (id, buffer) in buffers.iter_mut().enumerate() {
-        if region.nodes[id].op.leaves() {
+        if region.nodes()[id].op.leaves().is_some() {
             continue;
         }
         alive.retain(|&(_, other)| last_use[other] >= id);
@@ -149,7 +55,7 @@ pub fn layout(region: &Region, shapes: &[Shape]) -> Result<Memory, String> {
 }
 
 /// The smallest gap between the ranges that is large enough, or behind them all.
-fn best_gap(alive: &[(std::ops::Range<usize>, Id)], need: usize) -> usize {
+fn best_gap(alive: &[(Range<usize>, usize)], need: usize) -> usize {
     let mut end = 0;
     let mut best: Option<(usize, usize)> = None;
     for (range, _) in alive {
@@ -162,37 +68,51 @@ fn best_gap(alive: &[(std::ops::Range<usize>, Id)], need: usize) -> usize {
     best.map_or(end, |(_, start)| start)
 }
 
-fn alone(region: &Region, id: Id, shape: Shape, floats: bool) -> Buffer {
-    let mut readers = region.nodes.iter().filter(|n| n.inputs.contains(&id));
-    let dense = |op: &Op| matches!(op, Op::Conv(conv) if !conv.depthwise);
-    let input = matches!(region.nodes[id].op, Op::Input(_));
-    let tight = input && shape[0] <= TIGHT && readers.all(|n| dense(&n.op));
+/// The tensors with the borders that their readers want, nowhere yet.
+fn bordered(region: &Region, shapes: &[Shape]) -> Result<Vec<Buffer>, String> {
+    let elements = region.elements();
+    let mut buffers: Vec<Buffer> = (0..shapes.len()).map(|id| alone(region, id, shapes[id], elements[id])).collect();
+    for node in region.nodes() {
+        let (Some(Border { pads, zero }), Some(input)) = (node.op.border(), node.inputs.first()) else { continue };
+        let buffer = &mut buffers[input.index()];
+        if pads.iter().any(|&p| p > 0) {
+            if buffer.border() && buffer.zero != zero {
+                return Err(format!("{}: its zero point is not that of another reader of the same tensor", node.name));
+            }
+            buffer.zero = zero;
+            buffer.pads = std::array::from_fn(|side| buffer.pads[side].max(pads[side]));
+        }
+    }
+    Ok(buffers)
+}
+
+fn alone(region: &Region, id: usize, shape: Shape, element: ElementType) -> Buffer {
+    let mut readers = region.nodes().iter().filter(|n| n.inputs.iter().any(|input| input.index() == id));
+    let input = region.nodes()[id].op.input().is_some();
+    let tight = input && shape[0] <= TIGHT && readers.all(|n| n.op.reads_tight_pixels());
     let lanes = if tight { shape[0] } else { shape[0].next_multiple_of(BLOCK) };
-    let pixel = if floats { lanes * size_of::<f32>() } else { lanes };
-    Buffer { offset: 0, shape, pixel, pads: [0; 4], zero: 0 }
+    Buffer { offset: 0, shape, element, pixel: lanes * element.bytes(), pads: [0; 4], zero: 0 }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::region::{ElementType, Input, Node};
     use super::*;
+    use crate::ops::{Concat, ResizeNearest};
+    use crate::shape::Input;
+    use std::sync::Arc;
 
     #[test]
     fn tensors_that_live_together_do_not_overlap_and_dead_ones_make_room() {
-        let input = Op::Input(Input { index: 0, channels_last: true, element: ElementType::U8, append: None });
-        let node = |op: Op, inputs: Vec<Id>| Node { name: String::new(), op, inputs };
-        let up = || Op::Upsample([1, 1]);
-        let region = Region {
-            outputs: vec![],
-            nodes: vec![
-                node(input, vec![]),
-                node(up(), vec![0]),
-                node(up(), vec![1]),
-                node(up(), vec![2]),
-                node(Op::Concat, vec![0, 3]),
-            ],
-        };
-        let shapes = [[16, 4, 4], [16, 4, 4], [16, 4, 4], [16, 4, 4], [32, 4, 4]];
+        let mut region = Region::default();
+        let input = Input { index: 0, channels_last: true, element: ElementType::U8, append: None };
+        let first = region.push("input", Arc::new(input), vec![]);
+        let mut last = first;
+        for _ in 0..3 {
+            last = region.push("same", Arc::new(ResizeNearest([1, 1])), vec![last]);
+        }
+        region.push("both", Arc::new(Concat), vec![first, last]);
+        let shapes = region.shapes(&[[1, 4, 4, 16]]).unwrap();
+        assert_eq!(shapes[4], [32, 4, 4]);
         let memory = layout(&region, &shapes).unwrap();
         let one = 16 * 16 + GUARD;
         // 0 stays to the end; 3 takes the room of 1, and 4 that of 2 and more.

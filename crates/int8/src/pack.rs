@@ -1,11 +1,12 @@
 //! Weights as the kernels want them, made once at load.
 
-use super::region::{Activation, BLOCK, FloatConv, Weights};
+use crate::shape::BLOCK;
+use crate::weights::{FloatWeights, Weights};
 
 /// 64 bytes on a cache line of their own.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub struct Line(pub [u8; 64]);
+pub struct CacheLine(pub [u8; 64]);
 
 /// How output pixels, counted row by row, lie in the two tensors. All distances are in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ pub struct Dense {
     /// Of all segments.
     pub quads: usize,
     /// `[block][quad]`, each `[16 output channels][4 input bytes]` i8.
-    pub weights: Vec<Line>,
+    pub weights: Vec<CacheLine>,
     /// 128 times the sum of each output channel's weights: what sums lack whose inputs are taken as i8, 128 less.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub shift: Vec<i32>,
@@ -114,7 +115,7 @@ pub struct Wide {
     pub column: usize,
     /// `[64 channels][row][pixel][group][4]`, each `[4 times 4 channels][4 columns]` i8 as interleaving the columns' bytes leaves them, 0 where a
     /// pixel's kernel does not reach a column.
-    pub weights: Vec<Line>,
+    pub weights: Vec<CacheLine>,
     /// Bias and scale of each 64 channels in the same order, 4 lines of 16 values.
     pub bias: Vec<i32>,
     pub scale: Vec<f32>,
@@ -147,7 +148,7 @@ impl Wide {
                 (0..rows).flat_map(|y| (0..pixels).flat_map(move |p| (0..groups).map(move |g| (y, p, g))))
             {
                 for part in 0..4 {
-                    weights.push(Line(std::array::from_fn(|byte| {
+                    weights.push(CacheLine(std::array::from_fn(|byte| {
                         let channel = chunk * WIDE + Wide::channel(part, byte / 4);
                         let x = (4 * group + byte % 4).checked_sub(pixel * stride).filter(|&x| x < across);
                         let weight = |x: usize| of.values[(channel * rows + y) * across + x] as u8;
@@ -197,7 +198,7 @@ impl Weights {
         }
         let quads = segments.len() * quads_a_run;
         let blocks = out.div_ceil(BLOCK);
-        let mut weights = vec![Line([0; 64]); blocks * quads];
+        let mut weights = vec![CacheLine([0; 64]); blocks * quads];
         for o in 0..out {
             for (s, y, run) in (0..height).flat_map(|y| (0..runs).map(move |run| (y * runs + run, y, run))) {
                 for byte in 0..bytes {
@@ -236,7 +237,7 @@ impl Weights {
 
 impl DenseF32 {
     /// `pixel` are the bytes of an input pixel in memory, `row` those from one input row to the next.
-    pub fn new(conv: &FloatConv, pixel: usize, row: usize) -> DenseF32 {
+    pub fn new(conv: &FloatWeights, pixel: usize, row: usize) -> DenseF32 {
         let [out, channels, height, width] = conv.dims;
         let cells = || (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
         let segments = cells().map(|(y, x)| Segment { offset: y * row + x * pixel, quads: channels }).collect();
@@ -252,7 +253,7 @@ impl DenseF32 {
         }
         let mut bias = conv.bias.clone();
         bias.resize(blocks * BLOCK, 0.0);
-        let Activation::Slope(slope, ceiling) = conv.activation;
+        let (slope, ceiling) = (conv.activation.slope(), conv.ceiling);
         DenseF32 { segments, blocks, depth, weights, bias, slope, ceiling }
     }
 
@@ -263,7 +264,7 @@ impl DenseF32 {
 
 impl DepthwiseF32 {
     /// As [`DenseF32::new`], for one group a channel.
-    pub fn new(conv: &FloatConv, pixel: usize, row: usize) -> DepthwiseF32 {
+    pub fn new(conv: &FloatWeights, pixel: usize, row: usize) -> DepthwiseF32 {
         let [out, _, height, width] = conv.dims;
         let blocks = out.div_ceil(BLOCK);
         let (mut taps, mut weights) = (vec![], vec![]);
@@ -274,13 +275,13 @@ impl DepthwiseF32 {
         }
         let mut bias = conv.bias.clone();
         bias.resize(blocks * BLOCK, 0.0);
-        let Activation::Slope(slope, ceiling) = conv.activation;
+        let (slope, ceiling) = (conv.activation.slope(), conv.ceiling);
         DepthwiseF32 { taps, blocks, weights, bias, slope, ceiling }
     }
 }
 
 impl Dense {
-    pub fn weights_of(&self, block: usize) -> &[Line] {
+    pub fn weights_of(&self, block: usize) -> &[CacheLine] {
         &self.weights[block * self.quads..(block + 1) * self.quads]
     }
 }

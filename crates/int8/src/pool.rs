@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 /// How often a thread looks for work before it sleeps: half a millisecond on an AMD EPYC, whose pause is long; less elsewhere.
 const SPINS: u32 = 20_000;
 
+/// Some threads of the process, the caller of [`Pool::run`] not among them. They end with the last [`Arc`] of their pool.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -52,7 +53,7 @@ impl Pool {
         Pool { shared, threads, busy: Mutex::new(()) }
     }
 
-    /// The process's pool of so many threads; all models that ask for as many share one.
+    /// The process's pool of so many threads, the caller counted; all programs that ask for as many share one.
     pub fn of(threads: usize) -> Arc<Pool> {
         static POOLS: Mutex<Vec<(usize, Weak<Pool>)>> = Mutex::new(Vec::new());
         let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());

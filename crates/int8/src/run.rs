@@ -1,14 +1,14 @@
 //! A program runs: threads take units, step after step.
 
-use super::pack::Line;
-use super::pool::{Pool, pause};
-use super::program::{Program, Step};
-use super::steps::{Kind, Place};
+use crate::operator::Place;
+use crate::pack::CacheLine;
+use crate::pool::{Pool, pause};
+use crate::program::{Program, Stage};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// Memory of one run at a time.
+/// Memory of one run at a time. It belongs to the caller, who keeps it from run to run: nothing is allocated while a program runs.
 pub struct Scratch {
-    bytes: Vec<Line>,
+    bytes: Vec<CacheLine>,
     /// Of each step: the next unit that nobody has, and how many are done.
     next: Vec<AtomicUsize>,
     done: Vec<AtomicUsize>,
@@ -18,10 +18,11 @@ pub struct Scratch {
 }
 
 impl Program {
+    /// Memory for one run at a time; a run may follow another in it.
     pub fn scratch(&self) -> Scratch {
-        let counters = || self.steps.iter().map(|_| AtomicUsize::new(0)).collect();
+        let counters = || self.stages.iter().map(|_| AtomicUsize::new(0)).collect();
         Scratch {
-            bytes: vec![Line([0; 64]); self.memory.div_ceil(64)],
+            bytes: vec![CacheLine([0; 64]); self.memory.div_ceil(64)],
             next: counters(),
             done: counters(),
             failed: AtomicBool::new(false),
@@ -29,23 +30,20 @@ impl Program {
         }
     }
 
-    /// `inputs` and `outputs` hold as many values as the shapes say that the program was compiled for: bytes, or f32 in the machine's
+    /// Runs once, on this thread and those of the pool that are free. `inputs` and `outputs` hold as many values as the shapes say that the program was compiled for: bytes, or f32 in the machine's
     /// order and aligned.
     ///
     /// # Panics
     /// When they do not, or `scratch` is another program's.
     pub fn run(&self, pool: &Pool, scratch: &mut Scratch, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) {
-        assert!(scratch.bytes.len() * 64 >= self.memory && scratch.next.len() == self.steps.len());
+        assert!(scratch.bytes.len() * 64 >= self.memory && scratch.next.len() == self.stages.len());
         assert_eq!(outputs.len(), self.outputs.len());
-        for ((output, &(count, size)), target) in outputs.iter_mut().zip(&self.outputs).zip(&scratch.targets) {
-            assert!(output.len() == count * size && output.as_ptr().addr().is_multiple_of(size));
+        for ((output, what), target) in outputs.iter_mut().zip(&self.outputs).zip(&scratch.targets) {
+            assert!(output.len() == what.bytes() && output.as_ptr().addr().is_multiple_of(what.element.bytes()));
             target.store(output.as_mut_ptr(), Ordering::Relaxed);
         }
-        for step in &self.steps {
-            if let Kind::Input { input, from: [channels, height, width], .. } = &step.kind {
-                let channels = channels - usize::from(input.append.is_some());
-                assert_eq!(inputs[input.index].len(), channels * height * width);
-            }
+        for &(index, bytes) in &self.inputs {
+            assert_eq!(inputs[index].len(), bytes);
         }
         for counter in scratch.next.iter().chain(&scratch.done) {
             counter.store(0, Ordering::Relaxed);
@@ -53,7 +51,7 @@ impl Program {
         scratch.failed.store(false, Ordering::Relaxed);
         let memory = scratch.bytes.as_mut_ptr().cast();
         let run = Run {
-            steps: &self.steps,
+            stages: &self.stages,
             next: &scratch.next,
             done: &scratch.done,
             failed: &scratch.failed,
@@ -65,7 +63,7 @@ impl Program {
 }
 
 struct Run<'a> {
-    steps: &'a [Step],
+    stages: &'a [Stage],
     next: &'a [AtomicUsize],
     done: &'a [AtomicUsize],
     failed: &'a AtomicBool,
@@ -92,18 +90,18 @@ impl Run<'_> {
     /// What every thread does.
     fn take_part(&self) {
         let mut guard = Guard(self.failed, false);
-        for (i, step) in self.steps.iter().enumerate() {
-            let all = step.units + usize::from(step.border.is_some());
+        for (i, stage) in self.stages.iter().enumerate() {
             loop {
                 let unit = self.next[i].fetch_add(1, Ordering::Relaxed);
-                if unit >= all {
+                if unit >= stage.units {
                     break;
                 }
-                step.unit(unit, &self.place);
+                // SAFETY: each number is given once, and nobody comes here before the units of all stages before are done.
+                unsafe { stage.run(unit, &self.place) };
                 self.done[i].fetch_add(1, Ordering::Release);
             }
             let mut waited = 0;
-            while self.done[i].load(Ordering::Acquire) < all {
+            while self.done[i].load(Ordering::Acquire) < stage.units {
                 if self.failed.load(Ordering::Acquire) {
                     break;
                 }
@@ -117,13 +115,17 @@ impl Run<'_> {
     }
 }
 
-impl Step {
-    fn unit(&self, unit: usize, place: &Place) {
+impl Stage {
+    /// # Safety
+    /// That of [`Step::run`](crate::operator::Step::run), with the border's unit before the others.
+    unsafe fn run(&self, unit: usize, place: &Place) {
         match &self.border {
-            // SAFETY: the border is nobody else's.
+            // SAFETY: the border is this unit's alone.
             Some(to) if unit == 0 => unsafe { to.fill_border(place.memory) },
-            Some(_) => self.kind.unit(unit - 1, place),
-            None => self.kind.unit(unit, place),
+            // SAFETY: the caller's promise, passed on.
+            Some(_) => unsafe { self.step.run(unit - 1, place) },
+            // SAFETY: as above.
+            None => unsafe { self.step.run(unit, place) },
         }
     }
 }

@@ -2,8 +2,12 @@
 
 use super::patterns::Match;
 use super::tensors::Tensors;
-use ckaad_int8::region::{Id, Input, Node, Op, Region};
+use ckaad_int8::operator::Operator;
+use ckaad_int8::ops::{ByteOutput, FloatOutput};
+use ckaad_int8::region::{NodeId, Region};
+use ckaad_int8::shape::{ElementType, Input};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 pub struct Assembled {
     pub region: Region,
@@ -41,7 +45,7 @@ pub fn assemble(matches: Vec<(&str, Match)>, outputs: Vec<String>, tensors: &Ten
 
 struct Assembly<'a> {
     region: Region,
-    ids: HashMap<String, Id>,
+    ids: HashMap<String, NodeId>,
     inputs: Vec<String>,
     /// Results of the region's own nodes.
     written: HashSet<String>,
@@ -50,16 +54,13 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     fn take(&mut self, name: &str, found: Match, inside: bool) -> Result<(), String> {
-        let op = match found.op {
-            Op::Input(input) => {
-                let index = self.outer(&found.inputs[0]);
-                self.push(name, Op::Input(Input { index, ..input }), vec![]);
-                return Ok(());
-            }
-            // Nobody inside needs the floats: they leave as they are made.
-            Op::Float { scale, zero } if !inside => Op::Dequantise { scale, zero },
-            op => op,
-        };
+        if let Some(input) = found.op.input() {
+            let index = self.outer(&found.inputs[0]);
+            self.push(name, Arc::new(Input { index, ..input.clone() }), vec![]);
+            return Ok(());
+        }
+        // Where nobody inside needs the result, it may leave as it is made.
+        let op = found.op.leaving().filter(|_| !inside).unwrap_or(found.op);
         let inputs = found.inputs.iter().map(|x| self.read(x)).collect::<Result<_, _>>()?;
         self.push(name, op, inputs);
         Ok(())
@@ -67,21 +68,20 @@ impl Assembly<'_> {
 
     fn leave(&mut self, name: &str) -> Result<(), String> {
         let mut id = *self.ids.get(name).ok_or_else(|| unknown(name))?;
-        if !self.region.nodes[id].op.leaves() {
-            let op = match self.tensors.bytes(name) {
-                Some(element) if !self.region.floats()[id] => Op::Bytes(element),
-                _ => Op::Floats,
+        if self.region.nodes()[id.index()].op.leaves().is_none() {
+            let op: Arc<dyn Operator> = match (self.region.elements()[id.index()], self.tensors.bytes(name)) {
+                (ElementType::F32, _) => Arc::new(FloatOutput),
+                (_, Some(element)) => Arc::new(ByteOutput(element)),
+                (_, None) => return Err(format!("{name} is bytes here and not in the file")),
             };
-            self.region.nodes.push(Node { name: name.into(), op, inputs: vec![id] });
-            id = self.region.nodes.len() - 1;
+            id = self.region.push(name, op, vec![id]);
         }
-        self.region.outputs.push(id);
+        self.region.output(id);
         Ok(())
     }
 
-    fn push(&mut self, name: &str, op: Op, inputs: Vec<Id>) -> Id {
-        self.region.nodes.push(Node { name: name.into(), op, inputs });
-        let id = self.region.nodes.len() - 1;
+    fn push(&mut self, name: &str, op: Arc<dyn Operator>, inputs: Vec<NodeId>) -> NodeId {
+        let id = self.region.push(name, op, inputs);
         self.ids.insert(name.to_owned(), id);
         id
     }
@@ -96,14 +96,14 @@ impl Assembly<'_> {
     }
 
     /// A tensor that a node reads: another node's, or one from outside.
-    fn read(&mut self, name: &str) -> Result<Id, String> {
+    fn read(&mut self, name: &str) -> Result<NodeId, String> {
         if let Some(&id) = self.ids.get(name) {
             return Ok(id);
         }
         let element = self.tensors.bytes(name).filter(|_| !self.written.contains(name));
         let element = element.ok_or_else(|| unknown(name))?;
         let index = self.outer(name);
-        Ok(self.push(name, Op::Input(Input { index, channels_last: false, element, append: None }), vec![]))
+        Ok(self.push(name, Arc::new(Input { index, channels_last: false, element, append: None }), vec![]))
     }
 }
 

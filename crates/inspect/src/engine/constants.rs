@@ -1,6 +1,6 @@
 //! Constants and attributes of an ONNX graph, read with their types checked.
 
-use ckaad_int8::region::ElementType;
+use ckaad_int8::shape::ElementType;
 use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
 

@@ -50,7 +50,6 @@ pub enum EngineError {
 #[derive(Clone)]
 pub struct Plan {
     network: Network,
-    executor: Executor,
     unfused: Vec<String>,
 }
 
@@ -65,7 +64,8 @@ struct Network {
 }
 
 impl Plan {
-    /// `threads` is used inside matrix products; 1 stays on the caller's thread.
+    /// `threads` share the work of the int8 engine: the caller's and those of a pool that all models with as many threads have in common.
+    /// tract's own operators stay on the caller's thread; a second set of threads would only take the cores from the first.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
@@ -89,8 +89,7 @@ impl Plan {
             }
             network => (network?, unfused),
         };
-        let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
-        Ok(Plan { network, executor, unfused })
+        Ok(Plan { network, unfused })
     }
 
     /// Width and height of the input.
@@ -123,7 +122,8 @@ impl Plan {
         let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
         // An operator that panics over an unsound model must not stop the daemon.
         let work = std::panic::AssertUnwindSafe(|| {
-            multithread_tract_scope(self.executor.clone(), || self.network.runnable.run(tvec!(input.into_tvalue())))
+            // Whatever default the rest of the process has set.
+            multithread_tract_scope(Executor::SingleThread, || self.network.runnable.run(tvec!(input.into_tvalue())))
         });
         let outputs = std::panic::catch_unwind(work)
             .unwrap_or_else(|_| Err(TractError::msg("an operator failed half-way: the model is not sound")));

@@ -1,11 +1,12 @@
 //! A region as an operator of tract: first one whose shapes are to be found out, then one that runs.
 
 use super::partition::{INDEX, REGION};
-use ckaad_int8::kernels::Isa;
+use ckaad_int8::Isa;
 use ckaad_int8::pool::Pool;
-use ckaad_int8::program::Program;
-use ckaad_int8::region::{ElementType, Op as RegionOp, Region};
+use ckaad_int8::program::{self, Program};
+use ckaad_int8::region::Region;
 use ckaad_int8::run::Scratch;
+use ckaad_int8::shape::ElementType;
 use std::sync::{Arc, Mutex};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
@@ -81,8 +82,7 @@ fn datum_type(element: ElementType) -> DatumType {
 impl Unshaped {
     fn new(region: Region, inputs: usize, threads: usize) -> Unshaped {
         let mut types = vec![DatumType::U8; inputs];
-        for node in &region.nodes {
-            let RegionOp::Input(input) = &node.op else { continue };
+        for input in region.nodes().iter().filter_map(|node| node.op.input()) {
             if let Some(kind) = types.get_mut(input.index) {
                 *kind = datum_type(input.element);
             }
@@ -92,17 +92,15 @@ impl Unshaped {
 
     /// `[1,C,H,W]` and the type of each output.
     fn outputs(&self, inputs: &[TVec<TDim>]) -> TractResult<Vec<([usize; 4], DatumType)>> {
-        let shapes = self.region.shapes(&concrete(inputs)?).map_err(|e| format_err!("{e}"))?;
-        let kind = |op: &RegionOp| match op {
-            RegionOp::Bytes(element) => datum_type(*element),
-            _ => DatumType::F32,
-        };
-        let output = |&id: &usize| {
-            let [c, h, w] = shapes[id];
-            ([1, c, h, w], kind(&self.region.nodes[id].op))
-        };
-        Ok(self.region.outputs.iter().map(output).collect())
+        let outputs = program::outputs(&self.region, &concrete(inputs)?).map_err(|e| format_err!("{e}"))?;
+        Ok(outputs.iter().map(output).collect())
     }
+}
+
+/// `[1,C,H,W]` and the type of a result.
+fn output(output: &program::Output) -> ([usize; 4], DatumType) {
+    let [c, h, w] = output.shape;
+    ([1, c, h, w], datum_type(output.element))
 }
 
 fn concrete(shapes: &[TVec<TDim>]) -> TractResult<Vec<[usize; 4]>> {
@@ -119,7 +117,7 @@ impl Expansion for Unshaped {
     }
 
     fn nboutputs(&self) -> TractResult<usize> {
-        Ok(self.region.outputs.len())
+        Ok(self.region.outputs().len())
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -129,7 +127,7 @@ impl Expansion for Unshaped {
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
         check_input_arity(inputs, self.inputs.len())?;
-        check_output_arity(outputs, self.region.outputs.len())?;
+        check_output_arity(outputs, self.region.outputs().len())?;
         for (input, kind) in inputs.iter().zip(&self.inputs) {
             s.equals(&input.datum_type, *kind)?;
         }
@@ -145,12 +143,11 @@ impl Expansion for Unshaped {
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let shapes: Vec<TVec<TDim>> =
             inputs.iter().map(|&i| Ok(model.outlet_fact(i)?.shape.to_tvec())).collect::<TractResult<_>>()?;
-        let outputs = self.outputs(&shapes)?;
         let program = Program::compile(&self.region, &concrete(&shapes)?, Isa::best(), self.threads);
         let program = program.map_err(|e| format_err!("{e}"))?;
         let shaped = Int8 {
+            outputs: program.outputs().iter().map(output).collect(),
             program: Arc::new(program),
-            outputs,
             pool: Pool::of(self.threads),
             scratch: Arc::new(Mutex::new(vec![])),
         };
@@ -220,7 +217,15 @@ impl TypedOp for Int8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
+    };
+
+    fn image() -> ValueInfoProto {
+        let tensor = type_proto::Tensor { elem_type: tensor_proto::DataType::Uint8 as i32, shape: None };
+        let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+        ValueInfoProto { name: "image".into(), r#type: Some(kind), ..Default::default() }
+    }
 
     #[test]
     fn a_region_number_that_nobody_wrote_is_refused() {
@@ -233,13 +238,7 @@ mod tests {
                 attribute: numbers.iter().map(attribute).collect(),
                 ..Default::default()
             };
-            let value = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
-            let graph = GraphProto {
-                node: vec![node],
-                input: vec![value("image")],
-                output: vec![value("y")],
-                ..Default::default()
-            };
+            let graph = GraphProto { node: vec![node], input: vec![image()], ..Default::default() };
             let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
             let model = ModelProto { graph: Some(graph), opset_import: vec![opset], ..Default::default() };
             let mut reader = tract_onnx::onnx();

@@ -9,9 +9,10 @@
 //! what the kernels trust never travels through a file.
 
 use super::assemble::{Assembled, assemble};
-use super::patterns::{Graph, Match, Reads};
+use super::patterns::{Graph, Match};
 use super::tensors::Tensors;
-use ckaad_int8::region::{Op, Region};
+use ckaad_int8::operator::Reads;
+use ckaad_int8::region::Region;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType};
 
@@ -85,7 +86,7 @@ struct Taken {
 impl Taken {
     /// Whether it only brings the image's channels in front.
     fn image(&self) -> bool {
-        matches!(self.found.op, Op::Input(_))
+        self.found.op.input().is_some()
     }
 }
 
@@ -232,12 +233,12 @@ fn readable(found: &Match, tensors: &Tensors, graph: &GraphProto) -> bool {
         let here = Some(tensors.level_of(&found.inputs));
         found.inputs.iter().all(|x| tensors.floats(x) == here)
     };
-    match (&found.op, found.reads) {
+    match found.op.reads() {
         // Only the graph's own input comes channels last.
-        (Op::Input(_), _) => bytes && graph.input.iter().any(|x| x.name == found.inputs[0]),
-        (_, Reads::Bytes) => bytes,
-        (_, Reads::Floats) => own_floats(),
-        (_, Reads::Either) => bytes || own_floats(),
+        _ if found.op.input().is_some() => bytes && graph.input.iter().any(|x| x.name == found.inputs[0]),
+        Reads::Bytes => bytes,
+        Reads::Floats => own_floats(),
+        Reads::Either => bytes || own_floats(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::constants::Constants;
 use super::patterns::Match;
-use ckaad_int8::region::ElementType;
+use ckaad_int8::shape::ElementType;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto, tensor_proto::DataType, type_proto};
 
@@ -57,8 +57,9 @@ impl<'a> Tensors<'a> {
             self.ready.insert(output, level);
             if let Some(m) = found {
                 self.taken.insert(output);
-                let of = m.inputs.first().is_some_and(|x| self.floats.contains_key(x.as_str()));
-                if m.op.gives_floats(of) && !m.op.leaves() {
+                let floats = m.inputs.first().is_some_and(|x| self.floats.contains_key(x.as_str()));
+                let of = if floats { ElementType::F32 } else { ElementType::U8 };
+                if m.op.gives(of) == ElementType::F32 && m.op.leaves().is_none() {
                     self.floats.insert(output, level);
                 }
             }
@@ -74,6 +75,7 @@ impl<'a> Tensors<'a> {
         match node.op_type.as_str() {
             "QLinearConv" => zero_point(7),
             "QuantizeLinear" => zero_point(2),
+            "QLinearLeakyRelu" => zero_point(4),
             "Transpose" | "Pad" | "MaxPool" | "Resize" | "Concat" | "Identity" | "Reshape" | "Clip" => {
                 self.bytes(node.input.first()?)
             }

@@ -20,10 +20,12 @@ pub fn turbo(value: f32) -> [u8; 3] {
     ]
 }
 
-/// Which values of a map are coloured: none below `from`, the strongest colour from `full` on.
+/// Which values of a map are coloured, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColourScale {
+    /// Value of the map below which nothing is coloured.
     pub from: f32,
+    /// Value of the map from which the colour is full.
     pub full: f32,
 }
 

@@ -21,8 +21,8 @@ pub use calibrate::{CalibrationError, calibrate};
 pub use counts::Counts;
 pub use golden::{GoldenResult, golden_answer};
 pub use heatmap::heatmap;
-pub use regions::MAX_REGIONS;
 pub use quantile::quantile;
+pub use regions::MAX_REGIONS;
 pub use smooth::{image_score, smooth, top_k_mean};
 pub use verdict::{Region, StageTimes, Verdict};
 

@@ -1,12 +1,9 @@
 //! AVX2: bytes widened to i16, `vpmaddwd` adds the products of two neighbours exactly.
 
-use super::{Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant};
-use crate::region::BLOCK;
+use super::{Area, Tiles};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
+use crate::shape::BLOCK;
 use std::arch::x86_64::*;
-use std::ops::Range;
-
-elementwise_kernels!(compiled_for "avx2,fma");
 
 /// Pixels that share a load of weights: 8 sums, 2 inputs, and weights stay within 16 registers.
 const TILE: usize = 2;
@@ -14,16 +11,9 @@ const TILE: usize = 2;
 /// # Safety
 /// As [`super::dense`]; the CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn dense(
-    conv: &Dense,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    for block in blocks {
-        let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+pub unsafe fn dense(conv: &Dense, area: Area) {
+    for block in area.blocks.clone() {
+        let mut tiles = Tiles::<TILE>::new(&area);
         loop {
             let count = tiles.advance();
             if count == 0 {
@@ -70,18 +60,11 @@ fn pairs(a: __m256i, b: __m256i) -> __m256i {
 /// # Safety
 /// As [`super::dense_f32`]; the CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn dense_f32(
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
+pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
     const TILE: usize = 4;
     let (slope, ceiling) = (_mm256_set1_ps(conv.slope), _mm256_set1_ps(conv.ceiling));
-    for block in blocks {
-        let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+    for block in area.blocks.clone() {
+        let mut tiles = Tiles::<TILE>::new(&area);
         loop {
             let count = tiles.advance();
             if count == 0 {
@@ -120,21 +103,14 @@ pub unsafe fn dense_f32(
 /// # Safety
 /// As [`super::depthwise`]; the CPU has AVX2.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn depthwise(
-    conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<4>::new(at, input, output, pixels);
+pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
+    let mut tiles = Tiles::<4>::new(&area);
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the caller's promise.
             unsafe {
                 let mut acc = [[_mm256_setzero_si256(); 2]; 4];
@@ -163,22 +139,15 @@ pub unsafe fn depthwise(
 /// # Safety
 /// As [`super::depthwise_f32`]; the CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn depthwise_f32(
-    conv: &DepthwiseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<4>::new(at, input, output, pixels);
+pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
+    let mut tiles = Tiles::<4>::new(&area);
     let (slope, ceiling) = (_mm256_set1_ps(conv.slope), _mm256_set1_ps(conv.ceiling));
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for start in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(8) {
+        for start in (area.blocks.start * BLOCK..area.blocks.end * BLOCK).step_by(8) {
             // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
             // by the caller's promise.
             unsafe {

@@ -1,32 +1,22 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 16 output channels by a quad, 64 multiply-adds an instruction.
 
-use super::{Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant, WIDE, Wide};
-use crate::region::BLOCK;
+use super::{Area, Tiles};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant, WIDE, Wide};
+use crate::shape::BLOCK;
 use std::arch::x86_64::*;
-use std::ops::Range;
-
-elementwise_kernels!(compiled_for "avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// # Safety
 /// As [`super::dense`]; the CPU has AVX-512 F, BW, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn dense(
-    conv: &Dense,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
+pub unsafe fn dense(conv: &Dense, area: Area) {
     // 24 sums, the blocks' weights and one broadcast stay within 32 registers.
     // SAFETY: the caller's promise, passed on.
     unsafe {
-        match blocks.len() {
-            4 => group::<4, 6>(conv, at, input, output, pixels, blocks.start),
-            3 => group::<3, 8>(conv, at, input, output, pixels, blocks.start),
-            2 => group::<2, 12>(conv, at, input, output, pixels, blocks.start),
-            1 => group::<1, 12>(conv, at, input, output, pixels, blocks.start),
+        match area.blocks.len() {
+            4 => group::<4, 6>(conv, area),
+            3 => group::<3, 8>(conv, area),
+            2 => group::<2, 12>(conv, area),
+            1 => group::<1, 12>(conv, area),
             _ => {}
         }
     }
@@ -35,15 +25,8 @@ pub unsafe fn dense(
 /// # Safety
 /// As [`dense`], for the blocks `first..first + OB`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group<const OB: usize, const P: usize>(
-    conv: &Dense,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    first: usize,
-) {
-    let mut tiles = Tiles::<P>::new(at, input, output, pixels);
+unsafe fn group<const OB: usize, const P: usize>(conv: &Dense, area: Area) {
+    let (mut tiles, first) = (Tiles::<P>::new(&area), area.blocks.start);
     let stride = conv.quads * 64;
     // SAFETY: `weights` holds `blocks * quads` lines and first + OB <= blocks; bias and scale hold 16 values a block; the segments of
     // every pixel are readable and its blocks writable by the caller's promise.
@@ -91,21 +74,14 @@ unsafe fn group<const OB: usize, const P: usize>(
 /// # Safety
 /// As [`super::dense_f32`]; the CPU has AVX-512 F.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn dense_f32(
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
+pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
     // SAFETY: the caller's promise, passed on.
     unsafe {
-        match blocks.len() {
-            4 => group_f32::<4, 6>(conv, at, input, output, pixels, blocks.start),
-            3 => group_f32::<3, 8>(conv, at, input, output, pixels, blocks.start),
-            2 => group_f32::<2, 12>(conv, at, input, output, pixels, blocks.start),
-            1 => group_f32::<1, 12>(conv, at, input, output, pixels, blocks.start),
+        match area.blocks.len() {
+            4 => group_f32::<4, 6>(conv, area),
+            3 => group_f32::<3, 8>(conv, area),
+            2 => group_f32::<2, 12>(conv, area),
+            1 => group_f32::<1, 12>(conv, area),
             _ => {}
         }
     }
@@ -114,15 +90,8 @@ pub unsafe fn dense_f32(
 /// # Safety
 /// As [`dense_f32`], for the blocks `first..first + OB`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group_f32<const OB: usize, const P: usize>(
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    first: usize,
-) {
-    let mut tiles = Tiles::<P>::new(at, input, output, pixels);
+unsafe fn group_f32<const OB: usize, const P: usize>(conv: &DenseF32, area: Area) {
+    let (mut tiles, first) = (Tiles::<P>::new(&area), area.blocks.start);
     let stride = conv.depth * BLOCK;
     let (slope, ceiling) = (_mm512_set1_ps(conv.slope), _mm512_set1_ps(conv.ceiling));
     // SAFETY: `weights` holds `blocks * depth` lines and first + OB <= blocks; bias holds 16 values a block; the segments of every pixel
@@ -177,35 +146,29 @@ const ACROSS: usize = 8;
 /// # Safety
 /// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn depthwise(
-    conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
+pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
     // Whole groups of 64 channels, but for the last.
+    let blocks = &area.blocks;
     let whole = blocks.start.is_multiple_of(4) && (blocks.end.is_multiple_of(4) || blocks.end == conv.blocks);
     if let Some(wide) = conv.wide.as_ref().filter(|_| whole) {
         // SAFETY: the caller's promise, passed on; the tiles' shapes are those of `Wide::new`.
         unsafe {
             match (wide.across, wide.stride) {
-                (3, 1) => wide_depthwise::<3, 1, 2, 1>(wide, conv, at, input, output, pixels, blocks),
-                (3, 2) => wide_depthwise::<3, 2, 3, 2>(wide, conv, at, input, output, pixels, blocks),
-                (5, 1) => wide_depthwise::<5, 1, 4, 2>(wide, conv, at, input, output, pixels, blocks),
-                _ => wide_depthwise::<5, 2, 2, 2>(wide, conv, at, input, output, pixels, blocks),
+                (3, 1) => wide_depthwise::<3, 1, 2, 1>(wide, conv, area),
+                (3, 2) => wide_depthwise::<3, 2, 3, 2>(wide, conv, area),
+                (5, 1) => wide_depthwise::<5, 1, 4, 2>(wide, conv, area),
+                _ => wide_depthwise::<5, 2, 2, 2>(wide, conv, area),
             }
         }
         return;
     }
-    let mut tiles = Tiles::<ACROSS>::new(at, input, output, pixels);
+    let mut tiles = Tiles::<ACROSS>::new(&area);
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             // SAFETY: bias holds 16 values a block and weights `taps * blocks * 16`; the taps are readable and the block writable by
             // the caller's promise.
             unsafe {
@@ -236,17 +199,13 @@ pub unsafe fn depthwise(
 ///
 /// # Safety
 /// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI; `wide` was made for `K`, `S`, `T` and `G`; `blocks` start at a multiple of 4.
-#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G: usize>(
     wide: &Wide,
     conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
+    area: Area,
 ) {
+    let Area { at, input, output, pixels, blocks } = area;
     let zero = _mm512_set1_epi32(conv.requant.zero);
     for chunk in blocks.start / 4..blocks.end.div_ceil(4) {
         let bytes = (conv.blocks * BLOCK - chunk * WIDE).min(WIDE);
@@ -274,16 +233,9 @@ unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G
                 for row in 0..wide.rows {
                     let start = first.add(row * wide.row);
                     for g in 0..G {
-                        let [a, b, c, d]: [__m512i; 4] =
+                        let columns: [__m512i; 4] =
                             std::array::from_fn(|i| _mm512_maskz_loadu_epi8(mask, start.add(offset(4 * g + i)).cast()));
-                        let (low_ab, high_ab) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
-                        let (low_cd, high_cd) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
-                        let quads = [
-                            _mm512_unpacklo_epi16(low_ab, low_cd),
-                            _mm512_unpackhi_epi16(low_ab, low_cd),
-                            _mm512_unpacklo_epi16(high_ab, high_cd),
-                            _mm512_unpackhi_epi16(high_ab, high_cd),
-                        ];
+                        let quads = interleave(columns);
                         for t in 0..T {
                             // Known when this is compiled: whether the pixel's kernel reaches any of the columns.
                             if 4 * g < t * S + K && t * S < 4 * g + 4 {
@@ -298,16 +250,8 @@ unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G
                 }
                 for (t, sums) in acc.iter().enumerate() {
                     if t < count {
-                        let rounded: [__m512i; 4] = std::array::from_fn(|part| {
-                            let scale = _mm512_loadu_ps(scale.as_ptr().add(part * BLOCK));
-                            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[part]), scale);
-                            _mm512_add_epi32(_mm512_cvtps_epi32(scaled), zero)
-                        });
-                        // Packing within 128 bits is the way back of unpacking.
-                        let low = _mm512_packs_epi32(rounded[0], rounded[1]);
-                        let high = _mm512_packs_epi32(rounded[2], rounded[3]);
                         let out = output.add(y * at.out_row + (x + t) * at.out_column + chunk * WIDE);
-                        _mm512_mask_storeu_epi8(out.cast(), mask, _mm512_packus_epi16(low, high));
+                        _mm512_mask_storeu_epi8(out.cast(), mask, requantise_wide(sums, scale, zero));
                     }
                 }
             }
@@ -316,25 +260,45 @@ unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G
     }
 }
 
+/// Quads of each channel from four columns of 64 channels, in the order of `Wide::channel`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn interleave([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (low_ab, high_ab) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+    let (low_cd, high_cd) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+    [
+        _mm512_unpacklo_epi16(low_ab, low_cd),
+        _mm512_unpackhi_epi16(low_ab, low_cd),
+        _mm512_unpacklo_epi16(high_ab, high_cd),
+        _mm512_unpackhi_epi16(high_ab, high_cd),
+    ]
+}
+
+/// 64 bytes from sums in the order of `Wide::channel`: packing within 128 bits is the way back of unpacking.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn requantise_wide(sums: &[__m512i; 4], scale: &[f32], zero: __m512i) -> __m512i {
+    let rounded: [__m512i; 4] = std::array::from_fn(|part| {
+        // SAFETY: the slice was cut to 16 values.
+        let scale = unsafe { _mm512_loadu_ps(scale[part * BLOCK..][..BLOCK].as_ptr()) };
+        _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[part]), scale)), zero)
+    });
+    let (low, high) = (_mm512_packs_epi32(rounded[0], rounded[1]), _mm512_packs_epi32(rounded[2], rounded[3]));
+    _mm512_packus_epi16(low, high)
+}
+
 /// # Safety
 /// As [`super::depthwise_f32`]; the CPU has AVX-512 F.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub unsafe fn depthwise_f32(
-    conv: &DepthwiseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<ACROSS>::new(at, input, output, pixels);
+pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
+    let mut tiles = Tiles::<ACROSS>::new(&area);
     let (slope, ceiling) = (_mm512_set1_ps(conv.slope), _mm512_set1_ps(conv.ceiling));
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines; the taps are readable and the block writable by
             // the caller's promise.
             unsafe {

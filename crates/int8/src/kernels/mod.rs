@@ -9,10 +9,7 @@
 // Registers are counted: loops over their numbers unroll, and say which one is meant.
 #![allow(clippy::needless_range_loop)]
 
-mod elementwise;
 mod portable;
-#[cfg(test)]
-mod tests;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,86 +18,34 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-use super::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
+use crate::isa::{Isa, Set};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
 use std::ops::Range;
 
 /// Blocks of a dense convolution that one call takes at most.
 pub const MAX_BLOCKS: usize = 4;
 
-/// An instruction set that there are kernels for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "aarch64")]
-    NeonDot,
-    #[cfg(target_arch = "aarch64")]
-    Neon,
-    Portable,
-}
-
-impl Isa {
-    /// Those that this CPU has, best first; [`Isa::Portable`] is always the last.
-    pub fn available() -> Vec<Isa> {
-        let mut found = vec![];
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::is_x86_feature_detected as has;
-            if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
-                found.push(Isa::Avx512Vnni);
-            }
-            if has!("avx2") && has!("fma") {
-                found.push(Isa::Avx2);
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        {
-            if std::arch::is_aarch64_feature_detected!("dotprod") {
-                found.push(Isa::NeonDot);
-            }
-            found.push(Isa::Neon);
-        }
-        found.push(Isa::Portable);
-        found
-    }
-
-    pub fn best() -> Isa {
-        Isa::available()[0]
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => "AVX-512 VNNI",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "AVX2",
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => "NEON with dot product",
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => "NEON",
-            Isa::Portable => "portable",
-        }
-    }
-}
-
 /// Calls the function of one name in the module of `$isa`.
 ///
 /// # Safety
-/// A value of [`Isa`] other than `Portable` comes from [`Isa::available`], so the CPU has the features that its functions need.
+/// An [`Isa`] is one that this CPU has; what else the function asks for is the caller's to promise.
 macro_rules! dispatch {
     ($isa:expr, $name:ident ( $($argument:expr),* )) => {
-        match $isa {
+        match $isa.set() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => unsafe { avx512::$name($($argument),*) },
+            // SAFETY: the CPU has the instructions, and the rest is the caller's promise.
+            Set::Avx512Vnni => unsafe { avx512::$name($($argument),*) },
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { avx2::$name($($argument),*) },
+            // SAFETY: the CPU has the instructions, and the rest is the caller's promise.
+            Set::Avx2 => unsafe { avx2::$name($($argument),*) },
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => unsafe { neon::dot::$name($($argument),*) },
+            // SAFETY: the CPU has the instructions, and the rest is the caller's promise.
+            Set::NeonDot => unsafe { neon::dot::$name($($argument),*) },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => unsafe { neon::plain::$name($($argument),*) },
-            Isa::Portable => unsafe { portable::$name($($argument),*) },
+            // SAFETY: the CPU has the instructions, and the rest is the caller's promise.
+            Set::Neon => unsafe { neon::plain::$name($($argument),*) },
+            // SAFETY: the CPU has the instructions, and the rest is the caller's promise.
+            Set::Portable => unsafe { portable::$name($($argument),*) },
         }
     };
 }
@@ -109,143 +54,74 @@ macro_rules! dispatch {
 pub fn peak(isa: Isa, seconds: f64) -> Option<f64> {
     let (begun, mut macs) = (std::time::Instant::now(), 0u64);
     while begun.elapsed().as_secs_f64() < seconds {
-        macs += match isa {
+        macs += match isa.set() {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `isa` comes from `available`.
-            Isa::Avx512Vnni => unsafe { avx512::multiply_in_registers() },
+            // SAFETY: an `Isa` is one that this CPU has.
+            Set::Avx512Vnni => unsafe { avx512::multiply_in_registers() },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { avx2::multiply_in_registers() },
+            Set::Avx2 => unsafe { avx2::multiply_in_registers() },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Isa::NeonDot => unsafe { neon::dot::multiply_in_registers() },
+            Set::NeonDot => unsafe { neon::dot::multiply_in_registers() },
             _ => return None,
         };
     }
     Some(macs as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Computes `blocks` (at most [`MAX_BLOCKS`]) of the output at `pixels`.
+/// Which pixels and blocks of a convolution's result are computed, and where.
+#[derive(Clone, Debug)]
+pub struct Area {
+    /// How the pixels lie.
+    pub at: Pixels,
+    /// First byte under the kernel at the first pixel.
+    pub input: *const u8,
+    /// First byte of the result's first pixel.
+    pub output: *mut u8,
+    /// Pixels, counted row by row.
+    pub pixels: Range<usize>,
+    /// Blocks of output channels.
+    pub blocks: Range<usize>,
+}
+
+/// Computes the blocks (at most [`MAX_BLOCKS`]) of the output at the pixels.
 ///
 /// # Safety
 /// For every pixel `(y, x)` of `pixels`: `input + y * in_row + x * in_column` plus every segment of `conv` is readable, and
 /// `output + y * out_row + x * out_column + 16 * b` is writable for 16 bytes for every `b` of `blocks`, and nobody else reads or writes
-/// these bytes meanwhile. `isa` is one of [`Isa::available`].
-pub unsafe fn dense(
-    isa: Isa,
-    conv: &Dense,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    debug_assert!(blocks.len() <= MAX_BLOCKS && blocks.end <= conv.blocks);
-    dispatch!(isa, dense(conv, at, input, output, pixels, blocks));
+/// these bytes meanwhile.
+pub unsafe fn dense(isa: Isa, conv: &Dense, area: Area) {
+    debug_assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
+    dispatch!(isa, dense(conv, area));
 }
 
 /// As [`dense`], every channel on its own.
 ///
 /// # Safety
 /// As [`dense`], with the taps of `conv` (16 bytes of each block at each) in place of its segments.
-pub unsafe fn depthwise(
-    isa: Isa,
-    conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    debug_assert!(blocks.end <= conv.blocks);
-    dispatch!(isa, depthwise(conv, at, input, output, pixels, blocks));
+pub unsafe fn depthwise(isa: Isa, conv: &Depthwise, area: Area) {
+    debug_assert!(area.blocks.end <= conv.blocks);
+    dispatch!(isa, depthwise(conv, area));
 }
 
 /// As [`dense`], of floats: every sum in the order of its segments, with fused multiply-adds.
 ///
 /// # Safety
 /// As [`dense`], with 64 bytes a block.
-pub unsafe fn dense_f32(
-    isa: Isa,
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    debug_assert!(blocks.len() <= MAX_BLOCKS && blocks.end <= conv.blocks);
-    dispatch!(isa, dense_f32(conv, at, input, output, pixels, blocks));
+pub unsafe fn dense_f32(isa: Isa, conv: &DenseF32, area: Area) {
+    debug_assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
+    dispatch!(isa, dense_f32(conv, area));
 }
 
 /// As [`depthwise`], of floats, with fused multiply-adds.
 ///
 /// # Safety
 /// As [`depthwise`], with 64 bytes a block.
-pub unsafe fn depthwise_f32(
-    isa: Isa,
-    conv: &DepthwiseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    debug_assert!(blocks.end <= conv.blocks);
-    dispatch!(isa, depthwise_f32(conv, at, input, output, pixels, blocks));
+pub unsafe fn depthwise_f32(isa: Isa, conv: &DepthwiseF32, area: Area) {
+    debug_assert!(area.blocks.end <= conv.blocks);
+    dispatch!(isa, depthwise_f32(conv, area));
 }
-
-/// Every elementwise kernel, by `$with! { name(argument: type, ...); ... }`.
-macro_rules! elementwise_kernels {
-    ($with:ident $($feature:literal)?) => {
-        $with! { $($feature)?
-            add_row(how: &crate::region::AddRow, a: &[u8], b: &[u8], out: &mut [u8]);
-            cosine_row(how: &crate::region::CosineRow, a: &[u8], b: &[u8], out: &mut [f32]);
-            cosine_row_f32(how: &crate::region::CosineRow, a: &[f32], b: &[f32], out: &mut [f32]);
-            max_row_f32(x: &[f32], out: &mut [f32]);
-            add_row_f32(slope: f32, ceiling: f32, a: &[f32], b: &[f32], out: &mut [f32]);
-            max_row(x: &[u8], out: &mut [u8]);
-            sum_row(x: &[f32], out: &mut [f32]);
-            to_float_row(scale: f32, zero: f32, x: &[u8], out: &mut [f32]);
-            to_byte_row(scale: f32, zero: f32, x: &[f32], out: &mut [u8]);
-            blend_row(upper: [&[f32]; 2], lower: [&[f32]; 2], across: f32, down: f32, out: &mut [f32]);
-            unit_row(lanes: usize, epsilon: f32, x: &[f32], out: &mut [f32]);
-            distance_row(count: usize, products: &[f32], x: &[f32], out: &mut [f32]);
-        }
-    };
-}
-
-/// Functions that choose the instruction set.
-macro_rules! chosen {
-    ($($name:ident ($($argument:ident: $kind:ty),*);)*) => {
-        $(
-            /// See the function of this name in [`elementwise`].
-            pub fn $name(isa: Isa, $($argument: $kind),*) {
-                dispatch!(isa, $name($($argument),*));
-            }
-        )*
-    };
-}
-elementwise_kernels!(chosen);
-
-/// The portable text, compiled with the features of one instruction set.
-macro_rules! compiled_for {
-    ($($feature:literal)? $($name:ident ($($argument:ident: $kind:ty),*);)*) => {
-        compiled_for!(@each [$($feature)?] $($name ($($argument: $kind),*);)*);
-    };
-    (@each $feature:tt $($name:ident ($($argument:ident: $kind:ty),*);)*) => {
-        $(compiled_for!(@one $feature $name ($($argument: $kind),*));)*
-    };
-    (@one [$($feature:literal)?] $name:ident ($($argument:ident: $kind:ty),*)) => {
-        /// # Safety
-        /// The CPU has this instruction set.
-        $(#[target_feature(enable = $feature)])?
-        pub unsafe fn $name($($argument: $kind),*) {
-            $crate::kernels::elementwise::$name($($argument),*);
-        }
-    };
-}
-use {compiled_for, elementwise_kernels};
 
 /// i32 sum → output byte. `|acc * scale|` stays below 2^30 (`Region::shapes` refuses anything else), so the conversion cannot overflow.
 #[inline(always)]
@@ -267,11 +143,12 @@ struct Tiles<const P: usize> {
 
 impl<const P: usize> Tiles<P> {
     #[inline(always)]
-    fn new(at: &Pixels, input: *const u8, output: *mut u8, pixels: Range<usize>) -> Tiles<P> {
+    fn new(area: &Area) -> Tiles<P> {
+        let &Area { at, input, output, ref pixels, .. } = area;
         Tiles {
             inputs: [input; P],
             outputs: [output; P],
-            at: *at,
+            at,
             input,
             output,
             x: pixels.start % at.width,

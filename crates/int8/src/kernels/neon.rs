@@ -1,10 +1,9 @@
 //! NEON, with and without the dot-product instructions of ARMv8.2.
 
-use super::{Tiles, compiled_for, elementwise_kernels};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels, Requant};
-use crate::region::BLOCK;
+use super::{Area, Tiles};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Requant};
+use crate::shape::BLOCK;
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 /// Pixels that share a load of weights: 16 sums, 4 to 8 registers of weights and the inputs stay within 32.
 const TILE: usize = 4;
@@ -14,23 +13,14 @@ pub mod dot {
     use super::*;
     pub use super::{dense_f32, depthwise, depthwise_f32};
 
-    elementwise_kernels!(compiled_for "neon");
-
     /// # Safety
     /// As [`crate::kernels::dense`]; the CPU has the dot-product instructions.
     #[target_feature(enable = "neon,dotprod")]
-    pub unsafe fn dense(
-        conv: &Dense,
-        at: &Pixels,
-        input: *const u8,
-        output: *mut u8,
-        pixels: Range<usize>,
-        blocks: Range<usize>,
-    ) {
-        for block in blocks {
+    pub unsafe fn dense(conv: &Dense, area: Area) {
+        for block in area.blocks.clone() {
             // Inputs are taken as i8, 128 less; this is what the sums then lack.
             let lacking = &conv.shift[block * BLOCK..(block + 1) * BLOCK];
-            let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+            let mut tiles = Tiles::<TILE>::new(&area);
             loop {
                 let count = tiles.advance();
                 if count == 0 {
@@ -107,21 +97,12 @@ pub mod plain {
     use super::*;
     pub use super::{dense_f32, depthwise, depthwise_f32};
 
-    elementwise_kernels!(compiled_for "neon");
-
     /// # Safety
     /// As [`crate::kernels::dense`].
     #[target_feature(enable = "neon")]
-    pub unsafe fn dense(
-        conv: &Dense,
-        at: &Pixels,
-        input: *const u8,
-        output: *mut u8,
-        pixels: Range<usize>,
-        blocks: Range<usize>,
-    ) {
-        for block in blocks {
-            let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+    pub unsafe fn dense(conv: &Dense, area: Area) {
+        for block in area.blocks.clone() {
+            let mut tiles = Tiles::<TILE>::new(&area);
             loop {
                 let count = tiles.advance();
                 if count == 0 {
@@ -174,16 +155,9 @@ pub mod plain {
 /// # Safety
 /// As [`super::dense_f32`].
 #[target_feature(enable = "neon")]
-pub unsafe fn dense_f32(
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    for block in blocks {
-        let mut tiles = Tiles::<TILE>::new(at, input, output, pixels.clone());
+pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
+    for block in area.blocks.clone() {
+        let mut tiles = Tiles::<TILE>::new(&area);
         loop {
             let count = tiles.advance();
             if count == 0 {
@@ -222,21 +196,14 @@ pub unsafe fn dense_f32(
 /// # Safety
 /// As [`super::depthwise`].
 #[target_feature(enable = "neon")]
-pub unsafe fn depthwise(
-    conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<TILE>::new(at, input, output, pixels);
+pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
+    let mut tiles = Tiles::<TILE>::new(&area);
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the caller's promise.
             unsafe {
                 let mut acc = [[vdupq_n_s32(0); 4]; TILE];
@@ -265,21 +232,14 @@ pub unsafe fn depthwise(
 /// # Safety
 /// As [`super::depthwise_f32`].
 #[target_feature(enable = "neon")]
-pub unsafe fn depthwise_f32(
-    conv: &DepthwiseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<TILE>::new(at, input, output, pixels);
+pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
+    let mut tiles = Tiles::<TILE>::new(&area);
     loop {
         let count = tiles.advance();
         if count == 0 {
             return;
         }
-        for start in (blocks.start * BLOCK..blocks.end * BLOCK).step_by(4) {
+        for start in (area.blocks.start * BLOCK..area.blocks.end * BLOCK).step_by(4) {
             // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
             // by the caller's promise.
             unsafe {

@@ -1,26 +1,16 @@
 //! The definition, in plain Rust.
 
-use super::{Tiles, compiled_for, elementwise_kernels, requantise};
-use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32, Pixels};
-use crate::region::BLOCK;
-use std::ops::Range;
-
-elementwise_kernels!(compiled_for);
+use super::{Area, Tiles, requantise};
+use crate::pack::{Dense, DenseF32, Depthwise, DepthwiseF32};
+use crate::shape::BLOCK;
 
 /// # Safety
 /// As [`super::dense`].
-pub unsafe fn dense(
-    conv: &Dense,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+pub unsafe fn dense(conv: &Dense, area: Area) {
+    let mut tiles = Tiles::<1>::new(&area);
     while tiles.advance() > 0 {
         let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             let mut acc: [i32; BLOCK] = conv.requant.bias_of(block);
             let mut weights = conv.weights_of(block).iter();
             for segment in &conv.segments {
@@ -42,18 +32,11 @@ pub unsafe fn dense(
 
 /// # Safety
 /// As [`super::dense_f32`].
-pub unsafe fn dense_f32(
-    conv: &DenseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
+    let mut tiles = Tiles::<1>::new(&area);
     while tiles.advance() > 0 {
         let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             let mut acc: [f32; BLOCK] = std::array::from_fn(|i| conv.bias[block * BLOCK + i]);
             let mut weights = conv.weights_of(block).iter();
             for segment in &conv.segments {
@@ -73,18 +56,11 @@ pub unsafe fn dense_f32(
 
 /// # Safety
 /// As [`super::depthwise`].
-pub unsafe fn depthwise(
-    conv: &Depthwise,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
+    let mut tiles = Tiles::<1>::new(&area);
     while tiles.advance() > 0 {
         let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             let mut acc: [i32; BLOCK] = conv.requant.bias_of(block);
             for (tap, &offset) in conv.taps.iter().enumerate() {
                 // SAFETY: the caller promises that 16 bytes of each block are readable at every tap.
@@ -101,18 +77,11 @@ pub unsafe fn depthwise(
 
 /// # Safety
 /// As [`super::depthwise_f32`].
-pub unsafe fn depthwise_f32(
-    conv: &DepthwiseF32,
-    at: &Pixels,
-    input: *const u8,
-    output: *mut u8,
-    pixels: Range<usize>,
-    blocks: Range<usize>,
-) {
-    let mut tiles = Tiles::<1>::new(at, input, output, pixels);
+pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
+    let mut tiles = Tiles::<1>::new(&area);
     while tiles.advance() > 0 {
         let (input, output) = (tiles.inputs[0], tiles.outputs[0]);
-        for block in blocks.clone() {
+        for block in area.blocks.clone() {
             let mut acc: [f32; BLOCK] = std::array::from_fn(|i| conv.bias[block * BLOCK + i]);
             for (tap, &offset) in conv.taps.iter().enumerate() {
                 // SAFETY: the caller promises that 64 bytes of each block are readable at every tap.

@@ -1,13 +1,49 @@
 //! Operators on floats: layers that stay in float, and whole networks in f32.
 
-use super::{Graph, Match, Reads, depthwise, window};
-use crate::engine::constants::{float, text};
-use ckaad_int8::region::{Activation, FloatConv, InstanceNorm, Op};
+use super::{Graph, Match, depthwise, window};
+use crate::engine::constants::{float, int, text};
+use ckaad_int8::ops::layer_norm::Affine;
+use ckaad_int8::ops::{FloatAdd, FloatConv, InstanceNorm, LayerNorm, Quantise};
+use ckaad_int8::shape::Activation;
+use ckaad_int8::weights::FloatWeights;
+use std::sync::Arc;
 use tract_onnx::pb::NodeProto;
 
+/// What an activation does: to negative values, and to large ones.
+#[derive(Clone, Copy)]
+pub(super) struct Bend {
+    pub activation: Activation,
+    pub ceiling: f32,
+}
+
+impl Bend {
+    pub const NONE: Bend = Bend { activation: Activation::None, ceiling: f32::INFINITY };
+
+    pub fn of(self, value: f32) -> f32 {
+        let bent = if value < 0.0 { value * self.activation.slope() } else { value };
+        bent.min(self.ceiling)
+    }
+}
+
 impl Graph<'_> {
+    /// What a node does to each value, if it is an activation.
+    pub(super) fn bend(&self, node: &NodeProto) -> Option<Bend> {
+        let activation = match node.op_type.as_str() {
+            "Relu" => Activation::Relu,
+            "Abs" => Activation::Abs,
+            "LeakyRelu" => Activation::Leaky(float(node, "alpha", 0.01)),
+            "Clip" => {
+                let (low, high) = (self.constants.f32(node.input.get(1)?)?, self.constants.f32(node.input.get(2)?)?);
+                let sound = low == 0.0 && high >= 0.0;
+                return sound.then_some(Bend { activation: Activation::Relu, ceiling: high });
+            }
+            _ => return None,
+        };
+        Some(Bend { activation, ceiling: f32::INFINITY })
+    }
+
     /// The convolution `conv`, whose result as `index` gives it is wanted.
-    pub(super) fn float_conv(&self, index: usize, conv: usize, activation: Activation) -> Option<Match> {
+    pub(super) fn float_conv(&self, index: usize, conv: usize, bend: Bend) -> Option<Match> {
         let node = &self.nodes[conv];
         let dims = self.constants.sides(node.input.get(1)?)?;
         let values = self.constants.f32s(&node.input[1])?;
@@ -15,12 +51,13 @@ impl Graph<'_> {
             Some(name) => self.constants.f32s(name)?,
             None => vec![0.0; dims[0]],
         };
-        let window = window(node, Some([dims[2], dims[3]]))?;
-        let depthwise = depthwise(node, dims)?;
-        let sound = values.len() == dims.iter().product::<usize>() && bias.len() == dims[0];
-        let op = Op::FloatConv(FloatConv { values, dims, bias, window, activation, depthwise });
+        let (window, depthwise) = (window(node, Some([dims[2], dims[3]]))?, depthwise(node, dims)?);
+        let Bend { activation, ceiling } = bend;
+        let weights = FloatWeights { values, dims, bias, activation, ceiling };
+        let sound = weights.sound();
+        let op = Arc::new(FloatConv { weights, window, depthwise });
         let nodes = if index == conv { vec![conv] } else { vec![index, conv] };
-        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], reads: Reads::Floats, elements: vec![], nodes })
+        sound.then(|| Match { op, inputs: vec![node.input[0].clone()], elements: vec![], nodes })
     }
 
     /// Conv or Add → activation.
@@ -31,51 +68,55 @@ impl Graph<'_> {
         if self.uses.get(name.as_str()) != Some(&1) {
             return None;
         }
-        let activation = match node.op_type.as_str() {
-            "Relu" => Activation::Slope(0.0, f32::INFINITY),
-            "Abs" => Activation::Slope(-1.0, f32::INFINITY),
-            "LeakyRelu" => {
-                let slope = float(node, "alpha", 0.01);
-                Activation::Slope(slope, f32::INFINITY)
-            }
-            _ => {
-                let (low, high) = (self.constants.f32(node.input.get(1)?)?, self.constants.f32(node.input.get(2)?)?);
-                (low == 0.0 && high >= 0.0).then_some(Activation::Slope(0.0, high))?
-            }
-        };
+        let bend = self.bend(node)?;
         match self.nodes[before].op_type.as_str() {
-            "Conv" => self.float_conv(index, before, activation),
-            "Add" => self.float_add(index, before, activation),
+            "Conv" => self.float_conv(index, before, bend),
+            "Add" => self.float_add(index, before, bend),
             _ => None,
         }
     }
 
     /// The Add `add` of two tensors, whose result as `index` gives it is wanted.
-    pub(super) fn float_add(&self, index: usize, add: usize, activation: Activation) -> Option<Match> {
+    pub(super) fn float_add(&self, index: usize, add: usize, bend: Bend) -> Option<Match> {
         let node = &self.nodes[add];
         let variable = node.input.len() == 2 && node.input.iter().all(|x| self.constants.get(x).is_none());
         let nodes = if index == add { vec![add] } else { vec![index, add] };
-        let (op, inputs) = (Op::FloatAdd(activation), node.input.clone());
-        variable.then_some(Match { op, inputs, reads: Reads::Floats, elements: vec![], nodes })
+        let Bend { activation, ceiling } = bend;
+        let (op, inputs) = (Arc::new(FloatAdd { activation, ceiling }), node.input.clone());
+        variable.then_some(Match { op, inputs, elements: vec![], nodes })
     }
 
-    pub(super) fn instance_norm(&self, node: &NodeProto) -> Option<Op> {
+    pub(super) fn instance_norm(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
         let (scale, offset) = (self.constants.f32s(node.input.get(1)?)?, self.constants.f32s(node.input.get(2)?)?);
-        let epsilon = float(node, "epsilon", 1e-5);
-        Some(Op::InstanceNorm(InstanceNorm { scale, offset, epsilon }))
+        self.alone(index, InstanceNorm { scale, offset, epsilon: float(node, "epsilon", 1e-5) })
+    }
+
+    /// Over channels, height and width, with a scale and perhaps an offset for each value.
+    pub(super) fn layer_norm(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let axis = int(node, "axis", -1);
+        let scale = self.constants.f32s(node.input.get(1)?)?;
+        let dims = |name: &str| -> Option<[usize; 3]> {
+            let dims: Vec<usize> =
+                self.constants.get(name)?.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+            dims.try_into().ok()
+        };
+        let shape = dims(&node.input[1])?;
+        let offset = match node.input.get(2).filter(|name| !name.is_empty()) {
+            Some(name) if dims(name) == Some(shape) => self.constants.f32s(name)?,
+            Some(_) => return None,
+            None => vec![0.0; scale.len()],
+        };
+        let plain = scale.iter().all(|&s| s == 1.0) && offset.iter().all(|&o| o == 0.0);
+        let affine = (!plain).then_some(Affine { scale, offset });
+        let whole = axis == 1 || axis == -3;
+        whole.then(|| self.alone(index, LayerNorm { shape, affine, epsilon: float(node, "epsilon", 1e-5) }))?
     }
 
     pub(super) fn quantise(&self, index: usize) -> Option<Match> {
-        let node = &self.nodes[index];
-        let q = self.quantisation(node, 1)?;
-        let op = Op::Quantise { scale: q.scale, zero: f32::from(q.zero) };
-        Some(Match {
-            op,
-            inputs: vec![node.input[0].clone()],
-            reads: Reads::Floats,
-            elements: vec![],
-            nodes: vec![index],
-        })
+        let q = self.quantisation(&self.nodes[index], 1)?;
+        self.alone(index, Quantise { scale: q.scale, zero: f32::from(q.zero) })
     }
 
     pub(super) fn linear_factors(&self, node: &NodeProto) -> Option<[usize; 2]> {

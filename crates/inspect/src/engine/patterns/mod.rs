@@ -1,12 +1,16 @@
-//! ONNX nodes → [`Op`]s: what each operator's kernels can do, and nothing else.
+//! ONNX nodes → operators of a region: what each operator's kernels can do, and nothing else.
 
 mod floats;
 mod quantised;
 mod tail;
 
 use super::constants::{Constants, Quantisation, int, ints, text};
-use ckaad_int8::region::{Activation, ElementType, Input, Op, Window};
+use ckaad_int8::operator::Operator;
+use ckaad_int8::ops::{AveragePool, Concat, Dequantise, MaxPool, ResizeLinear, ResizeNearest};
+use ckaad_int8::shape::{ElementType, Input, Window};
+use floats::Bend;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
 /// A graph with what the patterns look up.
@@ -19,22 +23,12 @@ pub struct Graph<'a> {
     uses: HashMap<&'a str, usize>,
 }
 
-/// What kind of tensors an operator reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reads {
-    Bytes,
-    Floats,
-    Either,
-}
-
 /// An operator, or a few that are one operator of ours.
 #[derive(Debug)]
 pub struct Match {
-    pub op: Op,
+    pub op: Arc<dyn Operator>,
     /// Names of the tensors that it reads.
     pub inputs: Vec<String>,
-    /// What it reads.
-    pub reads: Reads,
     /// Of each input, where it matters, what its bytes must be.
     pub elements: Vec<ElementType>,
     /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no
@@ -72,44 +66,50 @@ impl<'a> Graph<'a> {
         if node.output.len() != 1 {
             return None;
         }
-        let data = || node.input.first().map(|x| vec![x.clone()]);
-        let (op, inputs, reads) = match node.op_type.as_str() {
-            "QLinearConv" => (self.conv(node)?, data()?, Reads::Bytes),
-            "QuantizeLinear" => return self.add(index).or_else(|| self.quantise(index)),
-            "Conv" => return self.float_conv(index, index, Activation::NONE),
-            "Relu" | "LeakyRelu" | "Clip" | "Abs" => return self.activated(index),
-            "Add" => return self.float_add(index, index, Activation::NONE),
-            "Mul" => return self.image(index),
-            "Sub" => return self.cosine_error(index),
-            "Div" => return self.unit(index),
-            "Sqrt" => return self.distance(index),
-            "Pad" => return self.appended_channel(index),
+        match node.op_type.as_str() {
+            "QLinearConv" => self.conv(index),
+            "QuantizeLinear" => self.add(index).or_else(|| self.lookup(index)).or_else(|| self.quantise(index)),
+            "QLinearLeakyRelu" => self.quantised_leaky_relu(index),
+            "Conv" => self.float_conv(index, index, Bend::NONE),
+            "Relu" | "LeakyRelu" | "Clip" | "Abs" => self.activated(index),
+            "Add" => self.float_add(index, index, Bend::NONE),
+            "Mul" => self.image(index),
+            "Sub" => self.cosine_error(index),
+            "Div" => self.unit(index),
+            "Sqrt" => self.distance(index),
+            "Pad" => self.appended_channel(index),
             "AveragePool" => {
                 let counted = int(node, "count_include_pad", 0) != 0;
-                (Op::AveragePool(window(node, None).filter(|_| !counted)?), data()?, Reads::Floats)
+                self.alone(index, AveragePool(window(node, None).filter(|_| !counted)?))
             }
-            "InstanceNormalization" => (self.instance_norm(node)?, data()?, Reads::Floats),
+            "InstanceNormalization" => self.instance_norm(index),
+            "LayerNormalization" => self.layer_norm(index),
             "DequantizeLinear" => {
                 let q = self.quantisation(node, 1)?;
-                (Op::Float { scale: q.scale, zero: f32::from(q.zero) }, data()?, Reads::Bytes)
+                let found = self.alone(index, Dequantise { scale: q.scale, zero: f32::from(q.zero) })?;
+                Some(Match { elements: vec![q.element], ..found })
             }
             "Transpose" => {
                 let last = ints(node, "perm", &[]) == [0, 3, 1, 2];
-                (last.then_some(input(None))?, data()?, Reads::Bytes)
+                last.then(|| self.alone(index, input(None)))?
             }
-            "MaxPool" => (Op::MaxPool(window(node, None)?), data()?, Reads::Either),
-            "Concat" => ((int(node, "axis", 0) == 1).then_some(Op::Concat)?, node.input.clone(), Reads::Either),
+            "MaxPool" => self.alone(index, MaxPool(window(node, None)?)),
+            "Concat" => {
+                let found = (int(node, "axis", 0) == 1).then(|| self.alone(index, Concat))??;
+                Some(Match { inputs: node.input.clone(), ..found })
+            }
             "Resize" => match self.linear_factors(node) {
-                Some(factors) => (Op::Enlarge(factors), data()?, Reads::Floats),
-                None => (Op::Upsample(self.nearest_factors(node)?), data()?, Reads::Either),
+                Some(factors) => self.alone(index, ResizeLinear(factors)),
+                None => self.alone(index, ResizeNearest(self.nearest_factors(node)?)),
             },
-            _ => return None,
-        };
-        let elements = match node.op_type.as_str() {
-            "QLinearConv" | "DequantizeLinear" => vec![self.quantisation(node, 1)?.element],
-            _ => vec![],
-        };
-        Some(Match { op, inputs, reads, elements, nodes: vec![index] })
+            _ => None,
+        }
+    }
+
+    /// A node that is an operator on its first input.
+    fn alone(&self, index: usize, op: impl Operator + 'static) -> Option<Match> {
+        let inputs = vec![self.nodes[index].input.first()?.clone()];
+        Some(Match { op: Arc::new(op), inputs, elements: vec![], nodes: vec![index] })
     }
 
     fn quantisation(&self, node: &NodeProto, first: usize) -> Option<Quantisation> {
@@ -128,8 +128,8 @@ impl<'a> Graph<'a> {
 }
 
 /// The image: channels last, u8; which of the region's inputs it is, the caller says.
-fn input(append: Option<u8>) -> Op {
-    Op::Input(Input { index: 0, channels_last: true, element: ElementType::U8, append })
+fn input(append: Option<u8>) -> Input {
+    Input { index: 0, channels_last: true, element: ElementType::U8, append }
 }
 
 /// Whether a convolution has one group a channel; none where it has other groups than that or one.

@@ -1,17 +1,55 @@
 //! Operators on bytes.
 
-use super::{Graph, Match, Reads, depthwise, input, window};
-use crate::engine::constants::{QuantisedConv, int, ints, text};
+use super::floats::Bend;
+use super::{Graph, Match, depthwise, input, window};
+use crate::engine::constants::{Quantisation, QuantisedConv, float, int, ints, text};
 
-use ckaad_int8::region::{AddRow, Conv, ElementType, Op, Weights};
+use ckaad_int8::ops::lookup::Scale;
+use ckaad_int8::ops::{Add, AppendChannel, Conv, Dequantise, Lookup};
+use ckaad_int8::shape::{Activation, ElementType};
+use ckaad_int8::weights::Weights;
+use std::sync::Arc;
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
+/// What becomes of each byte.
+fn table(x: Quantisation, y: Quantisation, bend: Bend) -> Lookup {
+    let scale = |q: Quantisation| Scale { scale: q.scale, zero: q.zero };
+    Lookup::new(scale(x), scale(y), |value| bend.of(value))
+}
+
 impl Graph<'_> {
-    pub(super) fn conv(&self, node: &NodeProto) -> Option<Op> {
+    pub(super) fn conv(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
         let QuantisedConv { values, dims, bias, multipliers, x, y } = self.constants.quantised_conv(node)?;
         let (window, depthwise) = (window(node, Some([dims[2], dims[3]]))?, depthwise(node, dims)?);
         let weights = Weights { values, dims, bias, multipliers, x_zero: x.zero, y_zero: y.zero };
-        weights.bounded().then_some(Op::Conv(Conv { weights, window, depthwise }))
+        let found = weights.bounded().then(|| self.alone(index, Conv { weights, window, depthwise }))??;
+        Some(Match { elements: vec![x.element], ..found })
+    }
+
+    /// DequantizeLinear → activation → QuantizeLinear: a table.
+    pub(super) fn lookup(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let y = self.quantisation(last, 1)?;
+        let name = last.input[0].as_str();
+        let &i = self.writers.get(name).filter(|_| self.uses.get(name) == Some(&1))?;
+        let bend = self.bend(&self.nodes[i])?;
+        let (j, real) = self.writer(self.nodes[i].input.first()?, "DequantizeLinear", 3)?;
+        let x = self.quantisation(real, 1)?;
+        Some(Match {
+            op: Arc::new(table(x, y, bend)),
+            inputs: vec![real.input[0].clone()],
+            elements: vec![x.element],
+            nodes: vec![index, i, j],
+        })
+    }
+
+    /// ONNX Runtime's LeakyRelu on bytes.
+    pub(super) fn quantised_leaky_relu(&self, index: usize) -> Option<Match> {
+        let node = &self.nodes[index];
+        let (x, y) = (self.quantisation(node, 1)?, self.quantisation(node, 3)?);
+        let bend = Bend { activation: Activation::Leaky(float(node, "alpha", 0.01)), ceiling: f32::INFINITY };
+        Some(Match { elements: vec![x.element], ..self.alone(index, table(x, y, bend))? })
     }
 
     /// DequantizeLinear of two tensors → Add → (Relu) → QuantizeLinear.
@@ -34,11 +72,10 @@ impl Graph<'_> {
         let (qa, qb) = (self.quantisation(a, 1)?, self.quantisation(b, 1)?);
         let (scale_a, scale_b) = (qa.scale / y.scale, qb.scale / y.scale);
         let offset = f32::from(y.zero) - (f32::from(qa.zero) * scale_a + f32::from(qb.zero) * scale_b);
-        let how = AddRow { scale_a, scale_b, offset, low, high: 255 };
+        let how = Add { scale_a, scale_b, offset, low, high: 255 };
         Some(Match {
-            op: Op::Add(how),
+            op: Arc::new(how),
             inputs: vec![a.input[0].clone(), b.input[0].clone()],
-            reads: Reads::Bytes,
             elements: vec![qa.element, qb.element],
             nodes,
         })
@@ -53,13 +90,7 @@ impl Graph<'_> {
         }
         if let Some(value) = self.constants.f32(node.input.get(2)?) {
             let inputs = vec![node.input[0].clone()];
-            return Some(Match {
-                op: Op::Append(value),
-                inputs,
-                reads: Reads::Floats,
-                elements: vec![],
-                nodes: vec![index],
-            });
+            return Some(Match { op: Arc::new(AppendChannel(value)), inputs, elements: vec![], nodes: vec![index] });
         }
         let (value, ElementType::U8) = self.constants.bytes(&node.input[2])? else { return None };
         let &[value] = value.as_slice() else { return None };
@@ -67,9 +98,8 @@ impl Graph<'_> {
         let last = ints(transpose, "perm", &[]) == [0, 3, 1, 2];
         let inputs = transpose.input.clone();
         last.then(|| Match {
-            op: input(Some(value)),
+            op: Arc::new(input(Some(value))),
             inputs,
-            reads: Reads::Bytes,
             elements: vec![ElementType::U8],
             nodes: vec![index, i],
         })
@@ -85,9 +115,8 @@ impl Graph<'_> {
         let to_f32 = int(cast, "to", 0) == i64::from(DataType::Float as i32);
         let inputs = cast.input.clone();
         to_f32.then(|| Match {
-            op: Op::Float { scale, zero },
+            op: Arc::new(Dequantise { scale, zero }),
             inputs,
-            reads: Reads::Bytes,
             elements: vec![ElementType::U8],
             nodes: vec![index, i, j],
         })

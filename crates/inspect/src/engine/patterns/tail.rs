@@ -1,9 +1,12 @@
 //! What lies behind the network: cosine errors, unit vectors, distances.
 
-use super::{Graph, Match, Reads};
+use super::{Graph, Match};
 use crate::engine::constants::{int, ints};
 
-use ckaad_int8::region::{CosineRow, ElementType, Op};
+use ckaad_int8::operator::Reads;
+use ckaad_int8::ops::{CosineError, Distance, UnitLength};
+use ckaad_int8::shape::ElementType;
+use std::sync::Arc;
 
 /// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
 struct Affine {
@@ -45,10 +48,11 @@ impl Graph<'_> {
         }
         let (a, b) = (self.affine(x, &mut nodes)?, self.affine(y, &mut nodes)?);
         let reads = if a.real && b.real { Reads::Floats } else { Reads::Bytes };
-        let row = CosineRow { scale_a: a.scales, offset_a: a.offsets, scale_b: b.scales, offset_b: b.offsets, epsilon };
+        let (scale_a, offset_a, scale_b, offset_b) = (a.scales, a.offsets, b.scales, b.offsets);
+        let op = Arc::new(CosineError { reads, scale_a, offset_a, scale_b, offset_b, epsilon });
         let elements = a.element.into_iter().chain(b.element).collect();
         let inputs = vec![a.name, b.name];
-        (a.real == b.real).then_some(Match { op: Op::CosineError(row), inputs, reads, elements, nodes })
+        (a.real == b.real).then_some(Match { op, inputs, elements, nodes })
     }
 
     /// (DequantizeLinear →) (Mul → Add) → `name`.
@@ -88,9 +92,8 @@ impl Graph<'_> {
         let epsilon = self.constants.f32(&guarded.input[1])?;
         let [k, l] = self.squared_length(&guarded.input[0], x)?;
         Some(Match {
-            op: Op::Unit { epsilon },
+            op: Arc::new(UnitLength { epsilon }),
             inputs: vec![x.clone()],
-            reads: Reads::Floats,
             elements: vec![],
             nodes: vec![index, i, j, k, l],
         })
@@ -109,13 +112,7 @@ impl Graph<'_> {
         let x = &product.input[0];
         let [l, m] = self.squared_length(&squared.input[1], x)?;
         let inputs = vec![smallest.input[0].clone(), x.clone()];
-        Some(Match {
-            op: Op::Distance,
-            inputs,
-            reads: Reads::Floats,
-            elements: vec![],
-            nodes: vec![index, i, j, k, l, m],
-        })
+        Some(Match { op: Arc::new(Distance), inputs, elements: vec![], nodes: vec![index, i, j, k, l, m] })
     }
 
     /// The two nodes that make `name` of `x`: `sum x²` along the channels.

@@ -1,8 +1,18 @@
 //! The elementwise kernels.
 
 use super::*;
+use crate::kernels::{dense_f32, depthwise_f32};
+use crate::operator::Reads;
+use crate::ops::add::{Add, add_row, add_row_f32};
+use crate::ops::cosine::{CosineError, cosine_row, cosine_row_f32};
+use crate::ops::distance::distance_row;
+use crate::ops::norm::unit_row;
+use crate::ops::pool::{max_row, max_row_f32, sum_row};
+use crate::ops::quantise::{to_byte_row, to_float_row};
+use crate::ops::resize::blend_row;
 use crate::pack::{DenseF32, DepthwiseF32};
-use crate::region::{Activation, FloatConv, Window};
+use crate::shape::Activation;
+use crate::weights::FloatWeights;
 use rand::seq::IndexedRandom;
 
 /// Lengths around every register's, and some longer.
@@ -27,7 +37,7 @@ fn sums_and_maxima_of_rows_agree_at_every_length() {
         let (zero_a, zero_b, zero) = (rng.random::<u8>(), rng.random::<u8>(), rng.random::<u8>());
         let offset = f32::from(zero) - (f32::from(zero_a) * scale_a + f32::from(zero_b) * scale_b);
         let low = if rng.random() { zero } else { 0 };
-        let how = AddRow { scale_a, scale_b, offset, low, high: 255 };
+        let how = Add { scale_a, scale_b, offset, low, high: 255 };
         let sum = |(&a, &b): (&u8, &u8)| {
             let sum = f32::from(a).mul_add(scale_a, f32::from(b).mul_add(scale_b, offset));
             (sum.round_ties_even() as i32).clamp(i32::from(low), 255) as u8
@@ -50,7 +60,8 @@ fn cosine_errors_have_the_same_bits_and_are_the_formula() {
         let per_channel = |rng: &mut ChaCha8Rng, range: Range<f32>| -> Vec<f32> {
             (0..channels).map(|_| rng.random_range(range.clone())).collect()
         };
-        let of_channels = CosineRow {
+        let of_channels = CosineError {
+            reads: Reads::Bytes,
             scale_a: per_channel(&mut rng, 0.01..0.1),
             offset_a: per_channel(&mut rng, -5.0..1.0),
             scale_b: vec![0.02],
@@ -66,7 +77,7 @@ fn cosine_errors_have_the_same_bits_and_are_the_formula() {
                 .map(|v| v.to_bits())
                 .collect::<Vec<u32>>()
         };
-        let right = bits(Isa::Portable);
+        let right = bits(Isa::PORTABLE);
         for isa in others() {
             assert_eq!(bits(isa), right, "{isa:?}, {channels} channels");
         }
@@ -83,11 +94,6 @@ fn cosine_errors_have_the_same_bits_and_are_the_formula() {
     }
 }
 
-/// Of both signs, up to `largest`.
-pub fn floats(rng: &mut ChaCha8Rng, count: usize, largest: f32) -> Vec<f32> {
-    (0..count).map(|_| rng.random_range(-largest..largest)).collect()
-}
-
 #[test]
 fn rows_of_floats_have_the_same_bits_everywhere() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -99,7 +105,9 @@ fn rows_of_floats_have_the_same_bits_everywhere() {
         let (lanes, pixels) = (32, length / 32);
         let (x, products) = (&a[..pixels * lanes], &b[..pixels * lanes]);
         let [scale_a, offset_a, scale_b, offset_b] = [0.5, -1.0, 0.3, -2.0].map(|value| vec![value]);
-        let cosine = CosineRow { scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 }.for_channels(21).unwrap();
+        let cosine = CosineError { reads: Reads::Floats, scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 }
+            .for_channels(21)
+            .unwrap();
         let run = |isa: Isa| {
             let mut results: Vec<Vec<f32>> = vec![out.clone(); 6];
             to_float_row(isa, 0.013, 77.0, &bytes, &mut results[0]);
@@ -118,7 +126,7 @@ fn rows_of_floats_have_the_same_bits_everywhere() {
             to_byte_row(isa, 1.7, 99.0, &a, &mut quantised);
             (results.concat().into_iter().map(f32::to_bits).collect::<Vec<u32>>(), quantised)
         };
-        let right = run(Isa::Portable);
+        let right = run(Isa::PORTABLE);
         for isa in others() {
             assert!(run(isa) == right, "{isa:?}, {length} values");
         }
@@ -136,14 +144,13 @@ fn convolutions_of_floats_have_the_same_bits_everywhere() {
         let out = if depthwise { channels } else { rng.random_range(1..=100) };
         let depth = if depthwise { 1 } else { channels };
         let [height, width, high, wide]: [usize; 4] = std::array::from_fn(|_| rng.random_range(1..=4));
-        let slope = *[1.0, 0.0, 0.1, -1.0].choose(&mut rng).unwrap();
-        let conv = FloatConv {
+        let activations = [Activation::None, Activation::Relu, Activation::Leaky(0.1), Activation::Abs];
+        let conv = FloatWeights {
             values: floats(&mut rng, out * depth * height * width, 1.0),
             dims: [out, depth, height, width],
             bias: floats(&mut rng, out, 3.0),
-            window: Window { kernel: [height, width], stride: [1, 1], pads: [0; 4] },
-            activation: Activation::Slope(slope, *[6.0, f32::INFINITY].choose(&mut rng).unwrap()),
-            depthwise,
+            activation: *activations.choose(&mut rng).unwrap(),
+            ceiling: *[6.0, f32::INFINITY].choose(&mut rng).unwrap(),
         };
         let pixel = channels.next_multiple_of(BLOCK) * 4;
         let row = (wide + width - 1) * pixel;
@@ -157,17 +164,14 @@ fn convolutions_of_floats_have_the_same_bits_everywhere() {
             for (pixels, blocks) in parts.iter().flat_map(|p| groups.iter().map(move |g| (p.clone(), g.clone()))) {
                 // SAFETY: both tensors have room for all pixels.
                 unsafe {
-                    if depthwise {
-                        depthwise_f32(isa, &each, &at, from, to, pixels, blocks);
-                    } else {
-                        dense_f32(isa, &all, &at, from, to, pixels, blocks);
-                    }
+                    let area = Area { at, input: from, output: to, pixels, blocks };
+                    if depthwise { depthwise_f32(isa, &each, area) } else { dense_f32(isa, &all, area) }
                 }
             }
             result.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
         };
         let one_by_one: Vec<Range<usize>> = (0..blocks).map(|b| b..b + 1).collect();
-        let right = run(Isa::Portable, std::slice::from_ref(&(0..high * wide)), &one_by_one);
+        let right = run(Isa::PORTABLE, std::slice::from_ref(&(0..high * wide)), &one_by_one);
         for isa in others() {
             let (parts, groups) = (cut(&mut rng, high * wide, 13), cut(&mut rng, blocks, MAX_BLOCKS));
             assert!(run(isa, &parts, &groups) == right, "{isa:?}, seed {seed}: {:?}", conv.dims);

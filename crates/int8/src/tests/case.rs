@@ -1,7 +1,7 @@
 //! Convolutions of drawn shapes and values, laid out in memory as a program lays them out.
 
 use super::*;
-use crate::region::Weights;
+use crate::weights::Weights;
 use rand::seq::IndexedRandom;
 
 /// A convolution with both tensors in memory, each with a border.
@@ -164,9 +164,10 @@ impl Case {
         // SAFETY: `memory` and `canaries` have room for all pixels, and the caller borrows `to` for itself.
         unsafe {
             let (input, output) = (self.memory.as_ptr().add(self.start), to.as_mut_ptr().add(self.first));
+            let area = Area { at: self.at, input, output, pixels, blocks };
             match packed {
-                Packed::Dense(conv) => dense(isa, conv, &self.at, input, output, pixels, blocks),
-                Packed::Depthwise(conv) => depthwise(isa, conv, &self.at, input, output, pixels, blocks),
+                Packed::Dense(conv) => dense(isa, conv, area),
+                Packed::Depthwise(conv) => depthwise(isa, conv, area),
             }
         }
     }
@@ -182,7 +183,7 @@ impl Case {
     pub fn portable(&self, packed: &Packed) -> Vec<u8> {
         let mut to = self.canaries.clone();
         for start in (0..self.blocks()).step_by(MAX_BLOCKS) {
-            self.run(Isa::Portable, packed, &mut to, 0..self.pixels(), start..(start + MAX_BLOCKS).min(self.blocks()));
+            self.run(Isa::PORTABLE, packed, &mut to, 0..self.pixels(), start..(start + MAX_BLOCKS).min(self.blocks()));
         }
         to
     }

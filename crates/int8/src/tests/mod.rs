@@ -6,20 +6,28 @@ mod case;
 mod rows;
 mod whole;
 
-use super::*;
-use crate::region::{AddRow, BLOCK, CosineRow};
+use crate::isa::Isa;
+use crate::kernels::{Area, MAX_BLOCKS, dense, depthwise};
+use crate::pack::{Dense, Depthwise, Pixels};
+use crate::shape::BLOCK;
 use case::{Case, Shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 
-fn noise(rng: &mut ChaCha8Rng, bytes: usize) -> Vec<u8> {
+pub fn noise(rng: &mut ChaCha8Rng, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     rng.fill(noise.as_mut_slice());
     noise
 }
 
-fn others() -> Vec<Isa> {
-    Isa::available().into_iter().filter(|&isa| isa != Isa::Portable).collect()
+pub fn others() -> Vec<Isa> {
+    Isa::available().into_iter().filter(|&isa| isa != Isa::PORTABLE).collect()
+}
+
+/// Of both signs, up to `largest`.
+pub fn floats(rng: &mut ChaCha8Rng, count: usize, largest: f32) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-largest..largest)).collect()
 }
 
 /// Cuts `all` in ranges of at most `longest`.
