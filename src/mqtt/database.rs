@@ -205,8 +205,11 @@ pub(super) fn priority_of(rank: i64) -> Priority {
 pub(super) fn is_damage(e: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match e {
-        rusqlite::Error::SqliteFailure(e, _) => matches!(e.code, DatabaseCorrupt | NotADatabase),
-        // Tables were compared when it was opened: another shape since then means that somebody else writes it.
+        // Tables were compared when it was opened. A statement that SQLite does not understand since then (its plain "error") means that
+        // somebody else has changed them.
+        rusqlite::Error::SqliteFailure(e, _) => {
+            matches!(e.code, DatabaseCorrupt | NotADatabase) || e.extended_code == rusqlite::ffi::SQLITE_ERROR
+        }
         rusqlite::Error::SqlInputError { .. }
         | rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::FromSqlConversionFailure(..) => true,

@@ -282,7 +282,7 @@ fn the_file_of_a_newer_agent_is_set_aside_whole() {
     drop(db);
     let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
     let trouble = trouble.unwrap().to_string();
-    assert!(trouble.contains("a newer ckaad-edge wrote it: its schema is 7, this one knows up to 1"), "{trouble}");
+    assert!(trouble.contains("a newer ckaad-agent wrote it: its schema is 7, this one knows up to 1"), "{trouble}");
     assert_eq!(put(&mut outbox, message(Priority::Opened, 0, 10)).unwrap(), Stored::OnDisk);
 }
 
