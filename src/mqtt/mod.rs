@@ -17,6 +17,7 @@
 
 mod database;
 mod flight;
+mod handle;
 mod link;
 mod message;
 mod outbox;
@@ -24,9 +25,10 @@ mod session;
 mod store;
 mod subscriber;
 
+pub use handle::SessionHandle;
 pub use link::{Incoming, LinkError, MqttConfig, Protocol, TlsFiles, probe};
 pub use message::{Limits, Message, Note, OutboxError, Priority, Stored};
 pub use outbox::Outbox;
-pub use session::{Session, SessionHandle};
+pub use session::Session;
 pub use store::{Receipt, StoreEnded, StoreHandle};
 pub use subscriber::Subscriber;

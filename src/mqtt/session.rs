@@ -10,6 +10,7 @@
 //! number that the acknowledgement will carry. Nothing of this outlives the connection.
 
 use super::flight::{Flight, Sent, gone};
+use super::handle::{Request, SessionHandle};
 use super::link::{Event, Link, LinkError, MqttConfig, Outbound};
 use super::message::OutboxError;
 use super::store::{Batch, StoreHandle};
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
@@ -28,61 +29,6 @@ const WINDOW_BYTES: usize = 4 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// How long the last words may take once the outbox is done with.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// What the agent asks of the session.
-#[derive(Debug)]
-enum Request {
-    /// The value of a retained topic is this from now on.
-    Retain { topic: String, payload: Vec<u8> },
-    /// Published if connected, else forgotten.
-    BestEffort { topic: String, payload: Vec<u8> },
-    /// Ends once the outbox is empty.
-    Drain,
-    /// Ends once the outbox is empty, at the latest then.
-    Stop(Instant),
-}
-
-/// How the session is doing, for health and logs.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    pub connected: bool,
-    pub connects: u64,
-    /// Why it is not connected.
-    pub trouble: Option<String>,
-}
-
-/// The agent's side of the session; cheap to clone.
-#[derive(Clone)]
-pub struct SessionHandle {
-    requests: mpsc::UnboundedSender<Request>,
-    status: watch::Receiver<Status>,
-}
-
-impl SessionHandle {
-    /// From now on the retained value of `topic`, said again at every connection.
-    pub fn retain(&self, topic: String, payload: Vec<u8>) {
-        let _ = self.requests.send(Request::Retain { topic, payload });
-    }
-
-    /// Publishes with QoS 0 if there is a connection; else it is forgotten.
-    pub fn best_effort(&self, topic: String, payload: Vec<u8>) {
-        let _ = self.requests.send(Request::BestEffort { topic, payload });
-    }
-
-    /// Ends the session when everything is acknowledged, however long it takes.
-    pub fn drain(&self) {
-        let _ = self.requests.send(Request::Drain);
-    }
-
-    /// Ends the session when everything is acknowledged, or after `deadline`; the rest stays in the outbox.
-    pub fn stop(&self, deadline: Duration) {
-        let _ = self.requests.send(Request::Stop(Instant::now() + deadline));
-    }
-
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Ending {
@@ -97,7 +43,8 @@ pub struct Session {
     incarnation: Uuid,
     store: StoreHandle,
     requests: mpsc::UnboundedReceiver<Request>,
-    status: watch::Sender<Status>,
+    /// Connections so far.
+    connects: u64,
     /// Latest value of every retained topic but the device's own.
     retained: BTreeMap<String, Vec<u8>>,
     ending: Ending,
@@ -105,19 +52,9 @@ pub struct Session {
 
 impl Session {
     pub fn new(config: MqttConfig, topics: Topics, incarnation: Uuid, store: StoreHandle) -> (Session, SessionHandle) {
-        let (sender, requests) = mpsc::unbounded_channel();
-        let (status, status_receiver) = watch::channel(Status::default());
-        let session = Session {
-            config,
-            topics,
-            incarnation,
-            store,
-            requests,
-            status,
-            retained: BTreeMap::new(),
-            ending: Ending::No,
-        };
-        (session, SessionHandle { requests: sender, status: status_receiver })
+        let (handle, requests) = SessionHandle::new();
+        let (retained, ending) = (BTreeMap::new(), Ending::No);
+        (Session { config, topics, incarnation, store, requests, connects: 0, retained, ending }, handle)
     }
 
     /// Runs until [`SessionHandle::drain`] or [`SessionHandle::stop`] is done with.
@@ -125,12 +62,12 @@ impl Session {
         let mut backoff = FIRST_BACKOFF;
         let mut last_trouble = String::new();
         loop {
-            let connects = self.status.borrow().connects;
+            let connects = self.connects;
             let why = match self.connect_and_serve().await {
                 Ok(()) => return,
                 Err(why) => why.to_string(),
             };
-            if self.status.borrow().connects > connects {
+            if self.connects > connects {
                 backoff = FIRST_BACKOFF;
                 last_trouble.clear();
             }
@@ -141,10 +78,6 @@ impl Session {
                 }
                 last_trouble.clone_from(&why);
             }
-            self.status.send_modify(|s| {
-                s.connected = false;
-                s.trouble = Some(why);
-            });
             let jitter = rand::rng().random_range(0.8..1.2);
             if self.wait(Instant::now() + backoff.mul_f64(jitter)).await {
                 return;
@@ -234,7 +167,7 @@ impl Session {
         let max_packet_bytes =
             broker_limit.map_or(self.config.max_packet_bytes, |b| b.min(self.config.max_packet_bytes)) as usize;
         let mut flight = Flight::new(link, max_packet_bytes);
-        self.status.send_modify(|s| *s = Status { connected: true, connects: s.connects + 1, trouble: None });
+        self.connects += 1;
         tracing::info!("connected to the broker {}:{}", self.config.host, self.config.port);
 
         flight.hand_over(Sent::State, retained(self.topics.state(), self.device_state(DevicePhase::Online)))?;
