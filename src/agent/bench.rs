@@ -55,13 +55,13 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
     }
 
-    let mut stages: [(&str, Vec<f64>); 4] = ["fit", "engine", "score", "total"].map(|name| (name, Vec::new()));
+    let mut stages: [(&str, Vec<f64>); 4] = ["resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
     for run in 0..WARM_UP + options.runs.max(1) {
         let begun = Instant::now();
         let verdict = inspector.inspect(&image).map_err(cannot)?;
         let total = begun.elapsed();
         if run >= WARM_UP {
-            let times = [verdict.times.fit, verdict.times.engine, verdict.times.score, total];
+            let times = [verdict.times.resize, verdict.times.engine, verdict.times.score, total];
             stages.iter_mut().zip(times).for_each(|((_, all), time)| all.push(ms(time)));
         }
     }

@@ -101,7 +101,7 @@ pub fn evaluate(
     for sample in &data.test {
         let image = imaging::load(&sample.path)?;
         let verdict = inspector.inspect(&image)?;
-        times.push((verdict.times.fit + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
+        times.push((verdict.times.resize + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
             let mask = sample

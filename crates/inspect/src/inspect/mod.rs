@@ -134,7 +134,7 @@ impl Inspector {
         } else {
             vec![]
         };
-        let times = StageTimes { fit: fitted - started, engine: ran - fitted, score: ran.elapsed() };
+        let times = StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() };
         Ok(Verdict { score, threshold: self.threshold, map: smoothed, placement, pixel_threshold, regions, times })
     }
 }

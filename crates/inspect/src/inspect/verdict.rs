@@ -56,7 +56,7 @@ pub struct Region {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StageTimes {
     /// Resize to the network's input.
-    pub fit: Duration,
+    pub resize: Duration,
     /// The network.
     pub engine: Duration,
     /// Smoothing, score and regions.
