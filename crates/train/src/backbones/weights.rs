@@ -6,7 +6,9 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum WeightError {
     #[error("cannot read the weights {origin}: {cause}")]
     Read { origin: String, cause: std::io::Error },
@@ -106,6 +108,7 @@ impl Weights {
         Ok(())
     }
 
+    /// Whether there is a tensor of this name.
     pub fn has(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
     }

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 /// One image and what is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sample {
+    /// The image file.
     pub path: PathBuf,
     /// The kind of defect; `None` for a normal image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +53,7 @@ impl Sample {
 /// Where a data set lies, and what the command line says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {
+    /// Its folder.
     pub root: PathBuf,
     /// `None` is found out from what lies on disk.
     pub layout: Option<Layout>,
@@ -60,22 +62,28 @@ pub struct DataLocation {
 }
 
 impl DataLocation {
+    /// A folder whose layout is to be found out.
     pub fn new(root: impl Into<PathBuf>) -> DataLocation {
         DataLocation { root: root.into(), layout: None, category: None }
     }
 }
 
+/// The images of a data set, by what they are for.
 #[derive(Clone, Debug)]
 pub struct DataSet {
     /// Paths in reports and runs are relative to it.
     pub root: PathBuf,
+    /// How it lies on disk.
     pub layout: Layout,
+    /// Which of several it is; `None` where the layout has none.
     pub category: Option<String>,
+    /// Normal training images.
     pub train_normal: Vec<Sample>,
     /// Coarse-labelled training anomalies.
     pub train_anomalous: Vec<Sample>,
     /// The set's own held-out normal images; empty when it has none and some are to be drawn from the training images.
     pub validation_normal: Vec<Sample>,
+    /// Test images of both classes.
     pub test: Vec<Sample>,
 }
 

@@ -29,7 +29,9 @@ use ckaad_inspect::{CalibrationError, InspectError};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 
+/// Why a run cannot be exported.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum ExportError {
     #[error(transparent)]
     Run(#[from] RunFolderError),
@@ -84,13 +86,17 @@ impl Form {
 pub struct Exported {
     /// SHA-256 of the bundle; none of a plain ONNX file.
     pub digest: Option<String>,
+    /// What the bundle says of itself; of a plain ONNX file, what it would say.
     pub manifest: Manifest,
     /// Of the terms in the map.
     pub weights: MapWeights,
     /// Image AUROC on the held-out training images, where anomalies are among them.
     pub validation_auroc: Option<f64>,
+    /// What int8 costs; none of a model in f32.
     pub quantisation: Option<quantise::Report>,
+    /// Multiply-adds for one image.
     pub macs: u64,
+    /// Weights and biases.
     pub parameters: u64,
 }
 

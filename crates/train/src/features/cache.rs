@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub struct FeatureCache {
     file: File,
     path: PathBuf,
+    /// Images whose features it holds.
     pub images: usize,
     variants: usize,
     shapes: Vec<[usize; 3]>,
@@ -51,6 +52,7 @@ impl FeatureCache {
         Ok(FeatureCache { file, path: path.to_owned(), images: samples.len(), variants, shapes })
     }
 
+    /// Views of every image.
     pub fn variants(&self) -> usize {
         self.variants
     }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Which features are reconstructed, and how they are prepared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeatureConfig {
@@ -27,15 +28,21 @@ impl Default for FeatureConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorSpace {
+    /// As the backbone gives them.
     Raw,
+    /// With mean 0 and variance 1 a channel.
     Standardised,
 }
 
+/// Mirrored copies of every training image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Flips {
+    /// The image alone.
     None,
+    /// And left to right.
     Horizontal,
+    /// And top to bottom, and both.
     Both,
 }
 

@@ -19,7 +19,9 @@ use ndarray::{Array3, ArrayView2};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
+/// Why features cannot be had.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum FeatureError {
     #[error(transparent)]
     Weights(#[from] WeightError),
@@ -35,11 +37,13 @@ pub enum FeatureError {
 
 /// The frozen extractor as a graph, and running.
 pub struct Extractor {
+    /// All nodes, the taps among them.
     pub graph: Graph,
     /// The nodes that the method reconstructs, the finest scale first.
     pub taps: Vec<Id>,
     /// The nodes that channel statistics are taken of.
     streams: Vec<Id>,
+    /// What the taps give, in their order.
     pub scales: Vec<Scale>,
     /// What the features of each scale were standardised with.
     pub spread: Option<Vec<ChannelStatistics>>,

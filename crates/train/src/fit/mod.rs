@@ -18,7 +18,9 @@ use crate::run::{RunFolder, RunFolderError, RunInfo, RunProgress, Validation};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// Why training cannot start, or stops.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum FitError {
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -42,10 +44,15 @@ pub enum FitError {
 
 /// The command line, resolved.
 pub struct FitOptions {
+    /// What is trained.
     pub config: TrainConfig,
+    /// What it is trained on.
     pub data: DataLocation,
+    /// The folder of the run.
     pub out: PathBuf,
+    /// What it is trained with.
     pub device: DeviceChoice,
+    /// Go on with the run that is there.
     pub resume: bool,
 }
 
@@ -54,7 +61,12 @@ pub enum Fitted {
     /// Networks, epoch by epoch; one at least was validated.
     Trained(RunProgress),
     /// The baseline's bank: there are no epochs, and nothing is validated before `export` does it.
-    Bank { vectors: usize, seconds: f64 },
+    Bank {
+        /// Patches in it.
+        vectors: usize,
+        /// Time that it took to choose them.
+        seconds: f64,
+    },
 }
 
 /// What every step of a fit reads.

@@ -5,7 +5,9 @@ use super::{Activation, Conv};
 /// Mean and standard deviation of every channel of one stream, over normal images.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ChannelStatistics {
+    /// One a channel.
     pub mean: Vec<f32>,
+    /// One a channel, above 0.
     pub deviation: Vec<f32>,
 }
 

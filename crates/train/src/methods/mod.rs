@@ -9,6 +9,7 @@ pub use network::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {

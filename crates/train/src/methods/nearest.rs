@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The bank of normal patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BankConfig {
@@ -31,11 +32,13 @@ impl Default for BankConfig {
 
 /// A bank, and the grid on which its patches lie.
 pub struct PatchBank {
+    /// The patches' vectors.
     pub bank: Bank,
     /// Input pixels a cell of the grid.
     pub stride: usize,
 }
 
+/// A bank cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("bank {path}: {reason}")]
 pub struct BankError {
@@ -61,6 +64,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// None yet; they will come from so many images.
     pub fn new(channels: usize, images: usize, seed: u64) -> Candidates {
         let per_image = CANDIDATES.div_ceil(images.max(1));
         Candidates { channels, vectors: vec![], rng: StdRng::seed_from_u64(seed), per_image }

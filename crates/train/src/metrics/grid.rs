@@ -9,14 +9,18 @@ use serde::Serialize;
 /// Thresholds are `0/STEPS ..= STEPS/STEPS`.
 const STEPS: usize = 100;
 
+/// Pixel metrics at ADer's thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GridMetrics {
     /// mF1-max_P and mIoU-max: the best of the thresholds 0, 0.05, ... 1.
     pub f1_max: f64,
+    /// The best intersection over union.
     pub iou_max: f64,
     /// mF1, mAcc and mIoU of .2 to .8: the mean over the thresholds 0.2, 0.3, ... 0.8. Acc is the share of anomalous pixels found.
     pub f1_mean: f64,
+    /// The same of the share of anomalous pixels that are found.
     pub acc_mean: f64,
+    /// The same of the intersection over union.
     pub iou_mean: f64,
     /// From the 100 thresholds 0, 0.01, ... 0.99, of those with a false-positive rate below 0.3, which is then stretched to 0..1.
     /// `None` where fewer than two different rates remain.

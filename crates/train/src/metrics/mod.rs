@@ -25,15 +25,18 @@ use std::collections::BTreeMap;
 /// Metrics of one score an item: an image, or a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ImageMetrics {
+    /// Area under the ROC; `None`, like all below, when a class is empty.
     pub auroc: Option<f64>,
     /// 95 % bootstrap interval of the AUROC.
     pub auroc_95: Option<(f64, f64)>,
+    /// See [`average_precision`].
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
 }
 
 impl ImageMetrics {
+    /// One score and one label an item.
     pub fn of(scores: &[f32], anomalous: &[bool]) -> ImageMetrics {
         ImageMetrics {
             auroc: auroc(scores, anomalous),
@@ -62,10 +65,13 @@ pub fn f1_max(scores: &[f32], anomalous: &[bool]) -> Option<(f64, f32)> {
 /// What a threshold at one of the scores (`score >= threshold`) makes of the items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatingPoint {
+    /// The score.
     pub threshold: f32,
+    /// Share of the normal items at or above it.
     pub false_positive_rate: f64,
     /// The true-positive rate.
     pub recall: f64,
+    /// Share of the items at or above it that are anomalous.
     pub precision: f64,
 }
 

@@ -14,7 +14,9 @@ use serde::Serialize;
 /// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on disk.
 pub const MEMORY_BYTES: usize = 512 << 20;
 
+/// Why pixels cannot be ranked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum PixelError {
     #[error("cannot sort pixels in the temporary folder {folder}: {0}; TMPDIR names another one", folder = std::env::temp_dir().display())]
     Spill(std::io::Error),
@@ -30,21 +32,27 @@ impl From<std::io::Error> for PixelError {
     }
 }
 
+/// How well maps show where; what needs both classes is `None` where one is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PixelMetrics {
     /// Images that were counted: normal ones, and anomalous ones with a mask.
     pub images: usize,
     /// 8-connected regions of their masks.
     pub regions: u64,
+    /// Outside every mask.
     pub normal_pixels: u64,
+    /// Inside a mask.
     pub anomalous_pixels: u64,
+    /// Area under the ROC of all pixels.
     pub auroc: Option<f64>,
+    /// As [`super::average_precision`], of all pixels.
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
     /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of that
     /// limit (Bergmann et al. 2021), over all thresholds.
     pub aupro_30: Option<f64>,
+    /// Up to 0.05.
     pub aupro_05: Option<f64>,
     /// The same at ADer's coarser thresholds.
     pub ader: Option<GridMetrics>,

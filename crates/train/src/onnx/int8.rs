@@ -20,7 +20,9 @@ use prost::Message;
 /// Quantisation of a tensor: `real = scale * (byte - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantisation {
+    /// What one step is worth.
     pub scale: f32,
+    /// The byte that stands for 0.
     pub zero_point: u8,
 }
 
@@ -44,7 +46,9 @@ impl Quantisation {
 /// How int8 is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
+    /// For ONNX Runtime and the agent.
     QOperator,
+    /// For TensorRT.
     Qdq,
 }
 

@@ -37,6 +37,7 @@ impl Default for QuantiseConfig {
     }
 }
 
+/// How the range of a tensor is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Calibration {

@@ -16,11 +16,15 @@ use std::fmt;
 
 /// Held-out images, normal ones first, and how maps of them become scores.
 pub struct HeldOutSet<'a> {
+    /// All of them.
     pub samples: Vec<Sample>,
     /// So many of the samples are normal.
     pub normal: usize,
+    /// What the network takes.
     pub input: Input,
+    /// What is left open of the way from map to score.
     pub score: &'a ScoreConfig,
+    /// Where the judging is shown.
     pub progress: &'a ProgressDisplay,
 }
 
@@ -30,6 +34,7 @@ impl HeldOutSet<'_> {
         self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
     }
 
+    /// As [`HeldOutSet::maps`], of some of the samples.
     pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         let engine = Engine::load(model, 1)?;
         let size = (self.input.height as usize, self.input.width as usize);

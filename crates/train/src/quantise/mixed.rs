@@ -22,15 +22,21 @@ const MAX_BLOCKS: usize = 40;
 /// What int8 costs and what was done about it; the bundle's report holds it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// How ranges were found.
     pub calibration: super::Calibration,
     /// Images that ranges were measured on.
     pub images: usize,
     /// Layers that could be in int8 or in float.
     pub layers: usize,
+    /// Names of the layers in float.
     pub float_layers: Vec<String>,
+    /// Of the model in f32.
     pub f32: Quality,
+    /// Of the model in int8.
     pub int8: Quality,
+    /// What int8 loses of the image AUROC.
     pub image_auroc_loss: f64,
+    /// What int8 loses of the AUPRO.
     pub aupro_loss: f64,
     /// Mean absolute difference of the smoothed maps in units of the f32 maps' standard deviation.
     pub moves_map_by: f64,
@@ -44,18 +50,25 @@ pub struct Report {
     pub rounds: Vec<Round>,
 }
 
+/// What one block costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sensitivity {
+    /// What the names of its layers share.
     pub block: String,
+    /// How many layers it has.
     pub layers: usize,
     /// As [`Report::moves_map_by`].
     pub moves_map_by: f64,
 }
 
+/// One model that was tried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
+    /// Layers in float.
     pub float_layers: usize,
+    /// As [`Report::image_auroc_loss`].
     pub image_auroc_loss: f64,
+    /// As [`Report::aupro_loss`].
     pub aupro_loss: f64,
 }
 
@@ -82,18 +95,25 @@ impl fmt::Display for Report {
 
 /// An int8 model that is good enough, or the best that was found.
 pub struct MixedPrecision {
+    /// The ONNX file.
     pub model: Vec<u8>,
     /// Smoothed maps of the held-out images.
     pub maps: Vec<Array2<f32>>,
+    /// What was tried and what it costs.
     pub report: Report,
 }
 
 /// One graph with its measured ranges, to be written in int8 with any choice of layers in float.
 pub struct Int8Graph<'a> {
+    /// The network.
     pub graph: &'a Graph,
+    /// What its tensors cover.
     pub ranges: &'a Ranges,
+    /// Images that the ranges were measured on.
     pub images: usize,
+    /// What the config asks for.
     pub config: &'a QuantiseConfig,
+    /// How int8 is written down.
     pub dialect: Dialect,
 }
 

@@ -25,6 +25,7 @@ use ckaad_bundle::Bundle;
 
 const STYLE: &str = include_str!("style.css");
 
+/// The whole page as HTML.
 pub fn page(bundle: &Bundle, e: &Evaluation, gallery: &Gallery) -> String {
     let title = format!("{} {} on {}", escape(&e.model), escape(&e.version), escape(&e.data));
     let sections = [

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct ScoreConfig {
     /// Gaussian, in input pixels.
     pub sigma_px: f32,
+    /// How the pixels of a map become one number.
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
@@ -36,13 +37,17 @@ impl ScoreConfig {
     }
 }
 
+/// From the smoothed map to the image score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// The best of the rules below on held-out images.
     Auto,
+    /// The largest pixel.
     Maximum,
+    /// The mean of the largest `top_k` pixels.
     TopK,
+    /// The mean of all pixels.
     Mean,
     /// A weighted sum of maximum, top-k means and mean, fitted by logistic regression.
     Combined,

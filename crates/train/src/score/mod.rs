@@ -17,13 +17,16 @@ use rayon::prelude::*;
 pub struct HeldOut<'a> {
     /// The maps of each term that there is.
     pub terms: Vec<(Term, &'a [Array2<f32>])>,
+    /// So many of the maps are of normal images.
     pub normal: usize,
 }
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
+    /// Of the terms in the map.
     pub weights: MapWeights,
+    /// From the map to the image score.
     pub rule: ScoreRule,
     /// Image AUROC on the held-out images; `None` where one class is missing.
     pub auroc: Option<f64>,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiscriminatorConfig {
+    /// Which of the two there are.
     pub kind: DiscriminatorKind,
     /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and coarse
     /// features of a place together.
@@ -50,12 +51,17 @@ impl Default for DiscriminatorConfig {
     }
 }
 
+/// What a discriminator looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DiscriminatorKind {
+    /// There is no discriminator.
     None,
+    /// Every patch by itself; its energies are a term of the map.
     Patch,
+    /// The whole image; it only teaches the auto-encoder.
     Image,
+    /// One of each.
     Both,
 }
 
@@ -65,10 +71,12 @@ impl DiscriminatorKind {
         self != DiscriminatorKind::None
     }
 
+    /// Whether patches are looked at.
     pub fn patch(self) -> bool {
         matches!(self, DiscriminatorKind::Patch | DiscriminatorKind::Both)
     }
 
+    /// Whether whole images are.
     pub fn image(self) -> bool {
         matches!(self, DiscriminatorKind::Image | DiscriminatorKind::Both)
     }
@@ -123,6 +131,7 @@ pub struct PatchHead {
     pub convs: Vec<Conv2d>,
 }
 
+/// Gives every patch an energy.
 #[derive(Module, Debug)]
 pub struct PatchDiscriminator {
     /// One a scale, or one for all.

@@ -17,6 +17,7 @@ pub struct LossConfig {
     pub lambda: f64,
     /// The discriminators' gradient is scaled down to this length; 0 leaves it.
     pub clip: f64,
+    /// What the reconstruction is compared by.
     pub cosine: Cosine,
 }
 

@@ -29,6 +29,7 @@ pub struct NetConfig {
     pub bottleneck: usize,
     /// Residual blocks of every stage.
     pub blocks: usize,
+    /// What follows each convolution.
     pub norm: NormKind,
 }
 
@@ -38,20 +39,27 @@ impl Default for NetConfig {
     }
 }
 
+/// Widths where the config names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
+    /// 16 to 48 channels.
     Tiny,
+    /// 24 to 96 channels.
     Small,
+    /// 48 to 192 channels.
     Base,
     /// The paper's ResNet18: 64, 128, 256 and 512.
     Paper,
 }
 
+/// Over what a channel is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NormKind {
+    /// The batch; folded into the convolution in the end.
     Batch,
+    /// The image, also on the device.
     Instance,
 }
 
@@ -170,10 +178,12 @@ fn upsample2(x: Tensor<4>) -> Tensor<4> {
     interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]))
 }
 
+/// Reconstructs the features of every scale out of one narrow map.
 #[derive(Module, Debug)]
 pub struct AutoEncoder {
     /// For each scale the convolutions that bring it to the deepest one's size.
     pub reduce: Vec<Vec<ConvNorm>>,
+    /// The bottleneck.
     pub fuse: Vec<Block>,
     /// Deepest first.
     pub stages: Vec<Vec<Block>>,
@@ -182,6 +192,7 @@ pub struct AutoEncoder {
 }
 
 impl AutoEncoder {
+    /// Fresh weights.
     pub fn new(config: &NetConfig, scales: &[Scale], device: &Device) -> AutoEncoder {
         let (widths, bottleneck) = config.resolve(scales);
         let norm = config.norm;
