@@ -24,6 +24,7 @@
 //! numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence ([`Problem`]).
 //! A declared size is compared with what is there before it is used; nothing is allocated by it.
 
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod check;

@@ -18,7 +18,7 @@ const PARTIAL: &str = ".partial";
 pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) -> Result<(), E>) -> Result<(), E> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    remove_leftovers(folder, &prefix)?;
+    remove_leftovers(folder, &prefix);
     let mut file = tempfile::Builder::new().prefix(&prefix).suffix(PARTIAL).tempfile_in(folder)?;
     write(file.as_file_mut())?;
     // A temporary file is private; what replaces it is for other users as well, the agent's for one.
@@ -32,15 +32,15 @@ pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) ->
     Ok(())
 }
 
-fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
+/// Housekeeping: a folder that may be written but not listed, or another user's file, is no reason not to write.
+fn remove_leftovers(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.strip_prefix(prefix).is_some_and(|rest| rest.ends_with(PARTIAL)) {
-            fs::remove_file(entry.path())?;
+            let _ = fs::remove_file(entry.path());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //!
 //! | part of the page | module |
 //! |---|---|
-//! | headline, metrics, confusion, defects, the model | [`tables`] |
-//! | score histogram, ROC, precision and recall | [`curves`], drawn with [`chart`] |
-//! | losses and validation quality | [`training`] |
-//! | heatmaps | [`gallery`] |
+//! | headline, metrics, confusion, defects, the model | `tables` |
+//! | score histogram, ROC, precision and recall | `curves`, drawn with `chart` |
+//! | losses and validation quality | `training` |
+//! | heatmaps | `gallery` |
 //!
 //! The same numbers as lines of a terminal are [`lines`].
 

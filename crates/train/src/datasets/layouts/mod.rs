@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// How a data set lies on disk; tabled in `docs/data.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Layout {
-    /// MVTec AD: train/good, test/<defect>, ground_truth
+    /// MVTec AD: train/good, test/DEFECT, ground_truth
     Mvtec,
     /// MVTec LOCO AD: as MVTec AD with validation/good and several masks an image
     Loco,
