@@ -6,8 +6,8 @@
 //! RUN/cache/*.f16          frozen features
 //! RUN/last/  RUN/best/     checkpoints: networks, optimisers, progress.json (epochs done, validations, the best one)
 //! ```
-//! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant can be
-//! resumed.
+//! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant
+//! can be resumed.
 
 use crate::datasets::{self, DataSet, Sample};
 use crate::graph::ChannelStatistics;
@@ -238,8 +238,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
 impl Split {
     /// Draws the validation images; the same seed draws the same ones.
     ///
-    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they are; of the
-    /// anomalies each kind of defect gives its share, as far as it has more than one group.
+    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they
+    /// are; of the anomalies each kind of defect gives its share, as far as it has more than one group.
     ///
     /// # Errors
     /// All normal images are of one group.

@@ -1,4 +1,5 @@
-//! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear sentence.
+//! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear
+//! sentence.
 
 mod hostile;
 

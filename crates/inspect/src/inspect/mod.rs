@@ -137,8 +137,8 @@ impl Inspector {
 }
 
 /// The picture at the model's input size under its map, with a box around each region: what an operator looks at.
-/// Colour starts at half the pixel threshold and is full at twice that threshold, the same for every image of a model, so
-/// that two heatmaps can be compared.
+/// Colour starts at half the pixel threshold and is full at twice that threshold, the same for every image of a model,
+/// so that two heatmaps can be compared.
 pub fn heatmap(image: &RgbImage, verdict: &Verdict, input: &Input) -> RgbImage {
     let (pixels, placement) = imaging::resize(image, input);
     let fitted = RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");

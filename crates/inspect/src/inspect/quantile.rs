@@ -2,8 +2,9 @@
 
 use ndarray::NdFloat;
 
-/// The value below which the share `share` (0 to 1) of `sorted` lies, linear between the two values next to that place (Hyndman and Fan's
-/// type 7): 0.5 is the median, 0 the smallest, 1 the largest. `sorted` ascends; `None` where it is empty.
+/// The value below which the share `share` (0 to 1) of `sorted` lies, linear between the two values next to that place
+/// (Hyndman and Fan's type 7): 0.5 is the median, 0 the smallest, 1 the largest. `sorted` ascends; `None` where it is
+/// empty.
 pub fn quantile<F: NdFloat>(sorted: &[F], share: F) -> Option<F> {
     let last = sorted.len().checked_sub(1)?;
     let at = share * F::from(last)?;

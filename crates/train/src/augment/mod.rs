@@ -1,4 +1,5 @@
-//! What an image goes through before its features are taken: mirroring, a turn, light; and making anomalies of normal images.
+//! What an image goes through before its features are taken: mirroring, a turn, light; and making anomalies of normal
+//! images.
 
 mod anomalies;
 
@@ -8,8 +9,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Random changes of every training image, drawn anew each epoch. With one of them on, features cannot be cached and are computed
-/// while training runs.
+/// Random changes of every training image, drawn anew each epoch. With one of them on, features cannot be cached and
+/// are computed while training runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {

@@ -102,8 +102,9 @@ impl Backbone {
     }
 
     /// Appends the extractor to `graph`, reading from the image. With `statistics` (one for each of
-    /// [`Extracted::streams`]) the taps are standardised. EfficientNet's streams are too: scale and offset are folded into the convolutions
-    /// around them. Behind a ResNet's ReLU nothing can be folded, so there each tap gets a convolution of its own.
+    /// [`Extracted::streams`]) the taps are standardised. EfficientNet's streams are too: scale and offset are folded
+    /// into the convolutions around them. Behind a ResNet's ReLU nothing can be folded, so there each tap gets a
+    /// convolution of its own.
     ///
     /// # Errors
     /// When a tensor is missing in `weights` or has another shape.

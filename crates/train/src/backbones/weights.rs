@@ -161,8 +161,8 @@ impl Weights {
         Ok(Conv { weight, bias, out, kernel, stride, pads: [top, left, bottom, right], groups, activation })
     }
 
-    /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or, where a file
-    /// holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
+    /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or,
+    /// where a file holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
     pub fn conv_norm(
         &self,
         conv: &str,

@@ -1,4 +1,5 @@
-//! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an error.
+//! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an
+//! error.
 
 mod check;
 mod keys;
@@ -48,7 +49,8 @@ pub struct TrainConfig {
     pub method: Method,
     /// The frozen extractor.
     pub backbone: Backbone,
-    /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory; EfficientNet-lite0 needs none.
+    /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory;
+    /// EfficientNet-lite0 needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// What the network takes.
@@ -183,7 +185,8 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The config that `run` was started with. It is checked again: what `export` alone reads may have been changed by hand since.
+    /// The config that `run` was started with. It is checked again: what `export` alone reads may have been changed by
+    /// hand since.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or has a value out of its bounds.

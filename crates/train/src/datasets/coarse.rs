@@ -25,8 +25,9 @@ pub enum Classes<'a> {
     Drawn(usize),
 }
 
-/// Draws the coarse-labelled training anomalies out of `samples`, evenly over the classes as far as each has enough: with `normals`
-/// normal training images and a share x, `normals * x / (1 - x)` of them. The same seed draws the same ones; sorted.
+/// Draws the coarse-labelled training anomalies out of `samples`, evenly over the classes as far as each has enough:
+/// with `normals` normal training images and a share x, `normals * x / (1 - x)` of them. The same seed draws the same
+/// ones; sorted.
 ///
 /// # Errors
 /// A named class is not there, or the share is none.

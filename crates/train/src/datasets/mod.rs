@@ -4,8 +4,8 @@
 //! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
 //!                                                                        validation_normal, test
 //! ```
-//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held out is
-//! decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
+//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held
+//! out is decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
 
 mod coarse;
 mod error;
@@ -32,7 +32,8 @@ pub struct Sample {
     /// The kind of defect; `None` for a normal image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
-    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See [`load_mask`].
+    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See
+    /// [`load_mask`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<PathBuf>,
     /// Images of one part or patient share it; `None` when nothing shows which image belongs to which.
@@ -91,8 +92,8 @@ impl DataSet {
     /// Lists the images of `source`, each list sorted by path; none is decoded.
     ///
     /// # Errors
-    /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV or JSON
-    /// file in it is malformed, too long or names files that are not below it.
+    /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV
+    /// or JSON file in it is malformed, too long or names files that are not below it.
     pub fn open(source: &DataLocation) -> Result<DataSet, DataError> {
         let layout = match source.layout {
             Some(layout) => layout,

@@ -100,7 +100,8 @@ pub struct Exported {
     pub parameters: u64,
 }
 
-/// A model that may be exported: the ONNX file, its smoothed maps `[H,W]` of the held-out images, and what they were chosen by.
+/// A model that may be exported: the ONNX file, its smoothed maps `[H,W]` of the held-out images, and what they were
+/// chosen by.
 struct Candidate {
     model: Vec<u8>,
     maps: Vec<Array2<f32>>,
@@ -213,7 +214,8 @@ impl Export<'_> {
         Ok(Candidate { model, maps, choice })
     }
 
-    /// Leaves layers in float where int8 costs too much. The score rule is chosen anew where that, or another dialect, changed the maps.
+    /// Leaves layers in float where int8 costs too much. The score rule is chosen anew where that, or another dialect,
+    /// changed the maps.
     fn keep_float_layers(
         &self,
         graph: &Graph,

@@ -12,7 +12,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Features of a list of images on disk, each image's scales behind one another, in f16; memory use does not grow with the set.
+/// Features of a list of images on disk, each image's scales behind one another, in f16; memory use does not grow with
+/// the set.
 pub struct FeatureCache {
     file: File,
     path: PathBuf,
@@ -25,8 +26,8 @@ pub struct FeatureCache {
 impl FeatureCache {
     /// Opens `path` when it has the right size, else computes it: `variants` views of every sample, `view` gives each.
     ///
-    /// Nothing else is compared: the file must lie in the folder of a run, whose config, data and channel statistics do not change once it was
-    /// started.
+    /// Nothing else is compared: the file must lie in the folder of a run, whose config, data and channel statistics do
+    /// not change once it was started.
     ///
     /// # Errors
     /// An image cannot be read, or the file not written.

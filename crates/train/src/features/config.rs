@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeatureConfig {
-    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
+    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples
+    /// the cost.
     pub strides: Vec<usize>,
-    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and all share one
-    /// int8 range well.
+    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and
+    /// all share one int8 range well.
     pub standardise: bool,
     /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
     pub error: ErrorSpace,
@@ -24,7 +25,8 @@ impl Default for FeatureConfig {
     }
 }
 
-/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that is noise.
+/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that
+/// is noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorSpace {

@@ -1,5 +1,5 @@
-//! Frozen features, computed by the engine that the device runs: once an image and kept on disk in f16 ([`FeatureCache`]), or, where
-//! images are augmented, anew for every batch.
+//! Frozen features, computed by the engine that the device runs: once an image and kept on disk in f16
+//! ([`FeatureCache`]), or, where images are augmented, anew for every batch.
 
 mod cache;
 mod config;
@@ -52,9 +52,10 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are standardised, and with EfficientNet every stream
-    /// of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all channels of a tensor the
-    /// same use of its one int8 range. The backbone's weights are rounded to int8 in either case.
+    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are
+    /// standardised, and with EfficientNet every stream of the backbone. That keeps any channel from outweighing the
+    /// others in the cosine, and gives all channels of a tensor the same use of its one int8 range. The backbone's
+    /// weights are rounded to int8 in either case.
     pub fn new(
         backbone: Backbone,
         strides: &[usize],

@@ -80,7 +80,8 @@ struct FitContext<'a> {
 }
 
 /// # Errors
-/// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training diverges.
+/// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training
+/// diverges.
 pub fn fit(options: &FitOptions) -> Result<Fitted, FitError> {
     let progress = ProgressDisplay::detect();
     let run = RunFolder::at(&options.out);
@@ -198,7 +199,8 @@ fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
     config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
 }
 
-/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is whole.
+/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is
+/// whole.
 fn baseline(run: &RunFolder, seconds: f64) -> Result<(), FitError> {
     let done = RunProgress { seconds, ..RunProgress::default() };
     run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))

@@ -61,8 +61,9 @@ pub enum Op {
     /// u8 `[1,H,W,3]` → `(x - 127) / 128` as `[1,3,H,W]`: EfficientNet's normalisation, which is at the same time
     /// an exact quantisation (zero point 127, scale 1/128).
     Image,
-    /// The image with a fourth channel of ones (byte 255). A backbone with another normalisation folds its scale and offset into
-    /// its first convolution, the offset as weights of this channel: so zeros at the border stay zeros *after* normalisation.
+    /// The image with a fourth channel of ones (byte 255). A backbone with another normalisation folds its scale and
+    /// offset into its first convolution, the offset as weights of this channel: so zeros at the border stay zeros
+    /// *after* normalisation.
     Ones,
     /// A convolution.
     Conv(Conv),
@@ -76,7 +77,8 @@ pub enum Op {
     Upsample2,
     /// Along the channels.
     Concat,
-    /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told how: `[1,1,H,W]`.
+    /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told
+    /// how: `[1,1,H,W]`.
     CosineError(Option<ChannelStatistics>),
     /// Maps of several scales as one: `[ΣC,h,w]`. This and all below is float in both precisions.
     Joint(Joint),

@@ -12,8 +12,8 @@ pub struct ChannelStatistics {
 }
 
 impl ChannelStatistics {
-    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is added to a
-    /// centred one.
+    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is
+    /// added to a centred one.
     pub fn fold_into_output(&self, conv: &mut Conv, centre: bool) {
         let row = conv.weight.len() / conv.out;
         for (c, weights) in conv.weight.chunks_exact_mut(row).enumerate() {

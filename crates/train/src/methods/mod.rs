@@ -1,4 +1,5 @@
-//! Anomaly detectors that can be trained, and what they give in the end: a [`Network`], whose maps are terms of one anomaly map.
+//! Anomaly detectors that can be trained, and what they give in the end: a [`Network`], whose maps are terms of one
+//! anomaly map.
 
 pub mod ckaad;
 pub mod nearest;

@@ -1,5 +1,6 @@
-//! The baseline: distance to the nearest of a bank of normal patches (as PatchCore, Roth et al. 2022, arXiv 2106.08265: features
-//! averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it is one 1x1 convolution.
+//! The baseline: distance to the nearest of a bank of normal patches (as PatchCore, Roth et al. 2022, arXiv 2106.08265:
+//! features averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it
+//! is one 1x1 convolution.
 
 use crate::graph::{Bank, Graph, Id, Joint};
 use ckaad_bundle::replace;

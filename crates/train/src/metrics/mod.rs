@@ -90,8 +90,8 @@ pub fn operating_points(scores: &[f32], anomalous: &[bool]) -> Vec<OperatingPoin
     steps.into_iter().map(point).collect()
 }
 
-/// The largest score of each part and whether any of its images is anomalous; an image without a part stands for itself.
-/// All three slices have one entry an image.
+/// The largest score of each part and whether any of its images is anomalous; an image without a part stands for
+/// itself. All three slices have one entry an image.
 pub fn by_part(parts: &[Option<String>], scores: &[f32], anomalous: &[bool]) -> (Vec<f32>, Vec<bool>) {
     let mut seen: BTreeMap<(Option<&str>, usize), (f32, bool)> = BTreeMap::new();
     for (index, ((part, &score), &anomalous)) in parts.iter().zip(scores).zip(anomalous).enumerate() {

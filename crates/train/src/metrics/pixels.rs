@@ -1,8 +1,9 @@
 //! Pixel metrics of a whole test set, exact, in memory that does not grow with the set.
 //!
-//! A pixel is kept as an integer whose order is that of falling scores: 4 bytes for a normal pixel, 8 for an anomalous one, which
-//! also carries the size of its region. Beyond the limit they go to disk in sorted runs ([`super::runs`]). At the end one descent
-//! over all distinct scores gives every metric; nothing is binned, so there is no error but rounding of f64 sums.
+//! A pixel is kept as an integer whose order is that of falling scores: 4 bytes for a normal pixel, 8 for an anomalous
+//! one, which also carries the size of its region. Beyond the limit they go to disk in sorted runs ([`super::runs`]).
+//! At the end one descent over all distinct scores gives every metric; nothing is binned, so there is no error but
+//! rounding of f64 sums.
 
 use super::curve::{Above, Area, Curve};
 use super::grid::{Grid, GridMetrics};
@@ -11,7 +12,8 @@ use imageproc::region_labelling::{Connectivity, connected_components};
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-/// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on disk.
+/// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on
+/// disk.
 pub const MEMORY_BYTES: usize = 512 << 20;
 
 /// Why pixels cannot be ranked.
@@ -49,8 +51,8 @@ pub struct PixelMetrics {
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
-    /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of that
-    /// limit (Bergmann et al. 2021), over all thresholds.
+    /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of
+    /// that limit (Bergmann et al. 2021), over all thresholds.
     pub aupro_30: Option<f64>,
     /// Up to 0.05.
     pub aupro_05: Option<f64>,

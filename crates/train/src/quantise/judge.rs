@@ -29,7 +29,8 @@ pub struct HeldOutSet<'a> {
 }
 
 impl HeldOutSet<'_> {
-    /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at a time.
+    /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at
+    /// a time.
     pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
     }
@@ -86,7 +87,8 @@ impl Serialize for Regions {
 /// How good the maps of one model are. Both numbers are `None` where a class is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quality {
-    /// Under the score rule that is best for the f32 maps: rules chosen for each model would differ by more than the maps.
+    /// Under the score rule that is best for the f32 maps: rules chosen for each model would differ by more than the
+    /// maps.
     pub image_auroc: Option<f64>,
     /// Up to a false-positive rate of 0.3.
     pub aupro: Option<f64>,

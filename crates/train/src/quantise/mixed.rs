@@ -1,7 +1,7 @@
 //! Automatic mixed precision: which layers stay in float.
 //!
-//! A float layer between int8 ones still reads and hands on bytes; all that it gains is the rounding of its weights. So whole
-//! blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
+//! A float layer between int8 ones still reads and hands on bytes; all that it gains is the rounding of its weights. So
+//! whole blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
 
 use super::config::QuantiseConfig;
 use super::judge::{HeldOutSet, Quality, Reference, Regions, movement};
@@ -129,7 +129,8 @@ impl Int8Graph<'_> {
         layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
     }
 
-    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was [`Int8Graph::asked`].
+    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was
+    /// [`Int8Graph::asked`].
     pub fn search(&self, held_out: &HeldOutSet, maps: Vec<Array2<f32>>) -> Result<MixedPrecision, QuantiseError> {
         let f32_maps = held_out.maps(&onnx::emit_f32(self.graph, None), "judging f32")?;
         let reference = Reference::of(held_out, &f32_maps)?;
@@ -222,7 +223,8 @@ impl Int8Graph<'_> {
         Ok(sensitivities)
     }
 
-    /// Float layers of one round after the other: the worst block, the worst two, four, ..., as far as the config allows.
+    /// Float layers of one round after the other: the worst block, the worst two, four, ..., as far as the config
+    /// allows.
     fn steps(&self, blocks: &[(String, Vec<Id>)], worst_first: &[Sensitivity]) -> Vec<BTreeSet<Id>> {
         let mut float = self.asked();
         let (mut steps, mut taken, mut due) = (vec![], 0, 1);

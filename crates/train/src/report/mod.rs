@@ -1,5 +1,5 @@
-//! One self-contained HTML page of an evaluation. It fetches nothing and runs nothing, and says so to the browser; every text that
-//! comes from outside (names of files, folders, models, licences) is escaped.
+//! One self-contained HTML page of an evaluation. It fetches nothing and runs nothing, and says so to the browser;
+//! every text that comes from outside (names of files, folders, models, licences) is escaped.
 //!
 //! | part of the page | module |
 //! |---|---|

@@ -14,8 +14,8 @@ pub struct ScoreConfig {
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
-    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is not given, validation
-    /// chooses one. The paper's map is `error = 1, energy = 0` without a bank.
+    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is
+    /// not given, validation chooses one. The paper's map is `error = 1, energy = 0` without a bank.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<f32>,
     /// Weight of the patch discriminator's energy.

@@ -1,5 +1,5 @@
-//! One reader a layout. A module of it gives what it expects (for the error's sentence), whether a folder looks like it, and the
-//! reading.
+//! One reader a layout. A module of it gives what it expects (for the error's sentence), whether a folder looks like
+//! it, and the reading.
 
 mod br35h;
 mod btad;

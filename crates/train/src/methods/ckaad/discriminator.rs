@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct DiscriminatorConfig {
     /// Which of the two there are.
     pub kind: DiscriminatorKind,
-    /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and coarse
-    /// features of a place together.
+    /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and
+    /// coarse features of a place together.
     pub joint: bool,
     /// Input pixels a cell of the joint grid; one of `features.strides`.
     pub stride: usize,
@@ -26,11 +26,12 @@ pub struct DiscriminatorConfig {
     pub width: usize,
     /// Kernel of the second convolution of a patch head: 1 (the paper) or 3.
     pub kernel: usize,
-    /// Share of an anomalous image's patches, those of the highest energy, that are taught to be anomalous. 1 is the paper: every
-    /// patch. Less looks for the defect (multiple-instance learning); the same share of every normal image then counts twice.
+    /// Share of an anomalous image's patches, those of the highest energy, that are taught to be anomalous. 1 is the
+    /// paper: every patch. Less looks for the defect (multiple-instance learning); the same share of every normal image
+    /// then counts twice.
     pub hard_share: f64,
-    /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units, are anomalous at every
-    /// patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).
+    /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units,
+    /// are anomalous at every patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).
     pub noise: f64,
     /// Weight of that term.
     pub noise_weight: f64,
@@ -246,8 +247,8 @@ impl Shrink {
     }
 }
 
-/// One energy an image: every scale is shrunk to half the deepest one's size, all are concatenated and shrunk on; the mean over what
-/// is left of the picture goes through a small perceptron.
+/// One energy an image: every scale is shrunk to half the deepest one's size, all are concatenated and shrunk on; the
+/// mean over what is left of the picture goes through a small perceptron.
 #[derive(Module, Debug)]
 pub struct ImageDiscriminator {
     scales: Vec<Vec<Shrink>>,

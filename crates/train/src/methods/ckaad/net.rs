@@ -5,7 +5,8 @@
 //! s8 ──────3x3/2──┼─concat─[residual blocks /2]─ bottleneck ─[up]─┬─[up]─┬─[up]─┐
 //! s16 ───────1x1──┘                                             s16'    s8'    s4'
 //! ```
-//! The paper normalises by instance; batch norm folds into the convolutions, which int8 chains need, and is the default.
+//! The paper normalises by instance; batch norm folds into the convolutions, which int8 chains need, and is the
+//! default.
 
 use crate::backbones::Scale;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -120,8 +121,8 @@ pub enum Resample {
     /// The first convolution has stride 2.
     Halve,
     Keep,
-    /// Nearest neighbour behind the first convolution: the channels shrink where the pixels are few, as with the paper's
-    /// transposed convolution, and int8 needs no operator of its own.
+    /// Nearest neighbour behind the first convolution: the channels shrink where the pixels are few, as with the
+    /// paper's transposed convolution, and int8 needs no operator of its own.
     Double,
 }
 

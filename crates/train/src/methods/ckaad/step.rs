@@ -95,7 +95,8 @@ pub struct Parts<'a> {
     pub loss: LossConfig,
     /// What the extractor gives.
     pub scales: &'a [Scale],
-    /// What the features of each scale were standardised with, where the reconstruction error is to be measured on raw ones.
+    /// What the features of each scale were standardised with, where the reconstruction error is to be measured on raw
+    /// ones.
     pub spread: Option<&'a [ChannelStatistics]>,
 }
 
@@ -200,8 +201,8 @@ impl Trainer {
         terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
     }
 
-    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies where there is a
-    /// patch discriminator.
+    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies
+    /// where there is a patch discriminator.
     pub fn maps(&self, batch: &Batch) -> TermMaps {
         let device = self.device.clone().inner();
         let features = batch.tensors(&device);
@@ -212,8 +213,8 @@ impl Trainer {
         TermMaps { errors: errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies }
     }
 
-    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones. `gradients` says
-    /// whether `features` record them.
+    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones.
+    /// `gradients` says whether `features` record them.
     fn raw(&self, features: &[Tensor<4>], gradients: bool) -> Vec<Tensor<4>> {
         if self.spread.is_empty() {
             return features.to_vec();
