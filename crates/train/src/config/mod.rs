@@ -14,6 +14,7 @@ use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
 use crate::score::ScoreConfig;
 use ckaad_bundle::{Filter, Input, ResizeMode};
+use ckaad_inspect::keys::UnknownKey;
 use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -177,7 +178,7 @@ impl TrainConfig {
         let malformed = |e| ConfigError::Malformed { path: path.to_owned(), reason: one_line(text, &e) };
         let table: toml::Table = toml::from_str(text).map_err(malformed)?;
         let written = serde_json::to_value(&table).expect("a TOML table has string keys");
-        if let Some((key, nearest)) = keys::unknown(&written) {
+        if let Some(UnknownKey { key, nearest }) = keys::unknown(&written) {
             return Err(ConfigError::UnknownKey { path: path.to_owned(), key, nearest });
         }
         let config: TrainConfig = toml::from_str(text).map_err(malformed)?;
