@@ -21,7 +21,7 @@ mod tests {
     fn it_lies_between_the_two_values_next_to_its_place() {
         let values = [1.0, 2.0, 4.0, 8.0];
         let at = |share: f64| quantile(&values, share).unwrap();
-        assert_eq!([at(0.0), at(1.0 / 3.0), at(0.5), at(0.9), at(1.0)], [1.0, 2.0, 3.0, 6.8, 8.0]);
+        assert_eq!([at(0.0), at(1.0 / 3.0), at(0.5), at(0.75), at(1.0)], [1.0, 2.0, 3.0, 5.0, 8.0]);
         assert_eq!(quantile(&[3.0f32], 0.99), Some(3.0));
         assert_eq!(quantile::<f64>(&[], 0.5), None);
     }
