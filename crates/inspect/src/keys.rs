@@ -1,5 +1,5 @@
-//! The keys of the two programs' configuration files. A key that nobody reads is an error that names the nearest one: a typo must not
-//! silently mean the default.
+//! The keys of the two programs' configuration files. A key that nobody reads is an error that names the nearest one: a
+//! typo must not silently mean the default.
 
 use serde_json::Value;
 

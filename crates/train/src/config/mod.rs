@@ -166,6 +166,8 @@ impl Default for LoopConfig {
 }
 
 impl TrainConfig {
+    /// Reads a training config and checks every key and value.
+    ///
     /// # Errors
     /// The file cannot be read or is no training config: one sentence with the file and, where one is wrong, the key.
     pub fn load(path: &Path) -> Result<TrainConfig, ConfigError> {

@@ -131,6 +131,8 @@ pub fn choose(source: &DataLocation, known: &[String]) -> Result<usize, DataErro
     }
 }
 
+/// Refuses a category.
+///
 /// # Errors
 /// A category was asked for, of a layout that has none.
 pub fn no_category(source: &DataLocation) -> Result<(), DataError> {

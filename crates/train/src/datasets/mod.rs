@@ -131,6 +131,8 @@ impl DataSet {
         self.category.clone().unwrap_or_else(|| listing::name(&self.root))
     }
 
+    /// Refuses a set that is too small to train on.
+    ///
     /// # Errors
     /// When there are fewer normal training images than `needed`.
     pub fn need_training_images(&self, needed: usize) -> Result<(), DataError> {

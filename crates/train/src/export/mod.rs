@@ -118,6 +118,8 @@ struct TermModel {
 /// The weights of the map are chosen in the bundle's dialect and kept for TensorRT: both are files of one model.
 const CHOSEN_IN: Dialect = Dialect::QOperator;
 
+/// Makes a bundle, or an ONNX file for TensorRT, of the best checkpoint in `folder` and writes it to `out`.
+///
 /// # Errors
 /// When the run is not whole or not trained, an image cannot be read, or `out` cannot be written.
 pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportError> {

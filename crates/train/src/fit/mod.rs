@@ -79,6 +79,8 @@ struct FitContext<'a> {
     progress: &'a ProgressDisplay,
 }
 
+/// Trains on a data set and keeps what came of it in the folder of the run.
+///
 /// # Errors
 /// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training
 /// diverges.

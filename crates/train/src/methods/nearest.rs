@@ -119,6 +119,8 @@ pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
     replace(path, |out| out.write_all(&file)).map_err(|e| failed(e.to_string()))
 }
 
+/// Reads what [`save`] wrote.
+///
 /// # Errors
 /// It cannot be read, or holds no such matrix.
 pub fn load(path: &Path) -> Result<Bank, BankError> {

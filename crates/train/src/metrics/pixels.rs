@@ -134,6 +134,8 @@ impl Pixels {
         Ok(())
     }
 
+    /// The metrics of everything that was added.
+    ///
     /// # Errors
     /// When what went to disk cannot be read back.
     pub fn metrics(self) -> Result<PixelMetrics, PixelError> {
