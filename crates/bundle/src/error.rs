@@ -4,8 +4,8 @@ use super::limits::{MAX_BYTES, MAX_GOLDEN};
 use semver::VersionReq;
 use std::path::PathBuf;
 
-/// Why a bundle cannot be read or written, and which one. Like every error of ckaad-edge its message holds its cause, and it has no `source`:
-/// whoever prints a chain would say the cause twice.
+/// Why a bundle cannot be read or written, and which one. Like every error of ckaad-edge its message holds its cause,
+/// and it has no `source`: whoever prints a chain would say the cause twice.
 #[derive(Debug, thiserror::Error)]
 #[error("the bundle {path} cannot be used: {problem}")]
 pub struct BundleError {

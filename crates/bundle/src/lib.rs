@@ -1,7 +1,7 @@
 //! The bundle: the one file that travels from the trainer to the device.
 //!
-//! Responsible for its format: packing, bounded reading, digests, and the sanity of every number in the manifest. Not for what
-//! the network in it computes (`engine`), nor for how it reaches the device.
+//! Responsible for its format: packing, bounded reading, digests, and the sanity of every number in the manifest. Not
+//! for what the network in it computes (`engine`), nor for how it reaches the device.
 //!
 //! # Format 1 (`NAME.ckaad`)
 //!
@@ -17,13 +17,14 @@
 //! (two zero blocks) the end: not a byte behind them
 //! ```
 //!
-//! Packing is deterministic: the same content gives the same bytes, with time and owner 0. Reading trusts nothing, and every length, count
-//! and depth has a bound ([`limits`]).
+//! Packing is deterministic: the same content gives the same bytes, with time and owner 0. Reading trusts nothing, and
+//! every length, count and depth has a bound ([`limits`]).
 //!
-//! Only the paths above are known; links, folders, duplicates, unlisted members, another order, sizes or digests that differ,
-//! numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence ([`Problem`]).
-//! A declared size is compared with what is there before it is used; nothing is allocated by it.
+//! Only the paths above are known; links, folders, duplicates, unlisted members, another order, sizes or digests that
+//! differ, numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence
+//! ([`Problem`]). A declared size is compared with what is there before it is used; nothing is allocated by it.
 
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod check;
@@ -59,7 +60,8 @@ pub struct Bundle {
 /// A picture with the answer that the model gave when it was packed.
 #[derive(Clone, Debug)]
 pub struct Golden {
-    /// `golden/NN.png` at the network's input size. Only its first bytes are looked at when a bundle is read; it is decoded by whoever uses it.
+    /// `golden/NN.png` at the network's input size. Only its first bytes are looked at when a bundle is read; it is
+    /// decoded by whoever uses it.
     pub png: Vec<u8>,
     /// The answer to it.
     pub expected: GoldenAnswer,

@@ -1,4 +1,5 @@
-//! The bounds of a bundle. Reading compares a declared length with them before it uses it, and writing is held to what reading accepts.
+//! The bounds of a bundle. Reading compares a declared length with them before it uses it, and writing is held to what
+//! reading accepts.
 //!
 //! | what | at most |
 //! |---|---|
@@ -22,7 +23,8 @@ pub const MAX_GOLDEN: usize = 16;
 /// Most levels of brackets in any JSON text of a bundle.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest content of the member at `path`, in bytes. A path that the format does not know is held to a picture's limit until it is refused.
+/// Longest content of the member at `path`, in bytes. A path that the format does not know is held to a picture's limit
+/// until it is refused.
 pub fn limit(path: &str) -> u64 {
     match path {
         MANIFEST => 256 << 10,

@@ -114,7 +114,8 @@ pub struct Calibration {
     pub images: u32,
     /// Quantiles 0, 0.05, ... 1 of their image scores (21 values).
     pub quantiles: Vec<f32>,
-    /// Exponential tail: above `tail_start` the share of normal images is `tail_share * exp(-(score - tail_start) / tail_scale)`.
+    /// Exponential tail: above `tail_start` the share of normal images is `tail_share * exp(-(score - tail_start) /
+    /// tail_scale)`.
     pub tail_start: f32,
     /// Share of normal images above `tail_start`, 0 to 1.
     pub tail_share: f32,

@@ -18,7 +18,8 @@ impl Bundle {
     /// Reads a bundle file, checking every bound and digest.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged or hostile in one of the ways of [`Problem`]; the sentence names the file.
+    /// The file cannot be read, or is damaged or hostile in one of the ways of [`Problem`]; the sentence names the
+    /// file.
     pub fn read(path: &Path) -> Result<Bundle, BundleError> {
         let fail = |problem| BundleError { path: path.to_owned(), problem };
         let bytes = load(path).map_err(fail)?;
@@ -197,8 +198,8 @@ fn check_path(path: &str) -> Result<(), Problem> {
     Err(Problem::Path { member: path.chars().take(100).collect() })
 }
 
-/// Walks the blocks of a tar in memory. The `tar` crate decodes the header's fields; its own iterator would follow the extensions
-/// (long names, sparse files) that a bundle does not use.
+/// Walks the blocks of a tar in memory. The `tar` crate decodes the header's fields; its own iterator would follow the
+/// extensions (long names, sparse files) that a bundle does not use.
 struct Archive<'a> {
     bytes: &'a [u8],
     at: usize,

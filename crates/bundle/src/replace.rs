@@ -7,18 +7,20 @@ use std::path::Path;
 /// Ends the name of a file that is being written.
 const PARTIAL: &str = ".partial";
 
-/// Replaces the file `path` by what `write` writes, whole or not at all: an older file stays as it is until the new one lies on the disk,
-/// also when the power fails half-way. The new file is readable for everybody and writable for its owner (0644).
+/// Replaces the file `path` by what `write` writes, whole or not at all: an older file stays as it is until the new one
+/// lies on the disk, also when the power fails half-way. The new file is readable for everybody and writable for its
+/// owner (0644).
 ///
-/// It is written beside its name, as `.NAME.XXXXXX.partial`, and renamed. What a call that was killed left behind is removed by the next one,
-/// so one writer a path is all that may be at work at a time.
+/// It is written beside its name, as `.NAME.XXXXXX.partial`, and renamed. What a call that was killed left behind is
+/// removed by the next one, so one writer a path is all that may be at work at a time.
 ///
 /// # Errors
-/// Those of `write`; and the folder is not there or cannot be written, or the disk is full. The temporary file is removed then.
+/// Those of `write`; and the folder is not there or cannot be written, or the disk is full. The temporary file is
+/// removed then.
 pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) -> Result<(), E>) -> Result<(), E> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    remove_leftovers(folder, &prefix)?;
+    remove_leftovers(folder, &prefix);
     let mut file = tempfile::Builder::new().prefix(&prefix).suffix(PARTIAL).tempfile_in(folder)?;
     write(file.as_file_mut())?;
     // A temporary file is private; what replaces it is for other users as well, the agent's for one.
@@ -32,15 +34,15 @@ pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) ->
     Ok(())
 }
 
-fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
+/// Housekeeping: a folder that may be written but not listed, or another user's file, is no reason not to write.
+fn remove_leftovers(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.strip_prefix(prefix).is_some_and(|rest| rest.ends_with(PARTIAL)) {
-            fs::remove_file(entry.path())?;
+            let _ = fs::remove_file(entry.path());
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Packs into `path` and returns the file's SHA-256. An older file there is replaced at once or not at all, and nothing is written
-    /// that [`Bundle::read`] would refuse.
+    /// Packs into `path` and returns the file's SHA-256. An older file there is replaced at once or not at all, and
+    /// nothing is written that [`Bundle::read`] would refuse.
     ///
     /// # Errors
     /// The draft breaks a bound of the format, or the file cannot be written; the sentence names the file.

@@ -1,15 +1,15 @@
 //! Standard output of the two programs, and how they end.
 //!
-//! A line that cannot be written is an error like any other: a full disk behind `> file` must not look like an answer. Only a reader
-//! that has gone away (`| head`) is the end that somebody wished for.
+//! A line that cannot be written is an error like any other: a full disk behind `> file` must not look like an answer.
+//! Only a reader that has gone away (`| head`) is the end that somebody wished for.
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Standard output belongs to the process, and so does the knowledge that nobody reads it any more; an error type that wraps
-/// [`OutputError`] may hide it.
+/// Standard output belongs to the process, and so does the knowledge that nobody reads it any more; an error type that
+/// wraps [`OutputError`] may hide it.
 static READER_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Standard output took no more.
@@ -29,8 +29,8 @@ pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), OutputError> {
     })
 }
 
-/// The exit code of `program` when it ended with `error`, which is said on standard error: 2, or 0 when only the reader of standard
-/// output has left.
+/// The exit code of `program` when it ended with `error`, which is said on standard error: 2, or 0 when only the reader
+/// of standard output has left.
 pub fn end(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
     if READER_LEFT.load(Relaxed) {
         return ExitCode::SUCCESS;

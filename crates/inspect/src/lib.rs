@@ -7,6 +7,7 @@
 //! | floor | module | what it answers for |
 //! |---|---|---|
 //! | 1 | [`console`] | standard output of both programs, and how they end |
+//! | 1 | [`keys`] | which key of a configuration file nobody reads, and which was meant |
 //! | 1 | [`imaging`] | pixels: [`imaging::Frame`], decoding with bounds, resize and letterbox, colour maps, heatmaps |
 //! | 2 | [`engine`] | ONNX → runnable plan on tract, quantised parts on `ckaad-int8`'s kernels; u8 image in, anomaly map out |
 //! | 2 | [`synthetic`] | the synthetic line: parts, textures, defects with masks |
@@ -42,6 +43,7 @@ pub mod console;
 pub mod engine;
 pub mod imaging;
 mod inspect;
+pub mod keys;
 #[cfg(feature = "synthetic")]
 pub mod synthetic;
 

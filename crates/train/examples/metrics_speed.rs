@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p ckaad-train --example metrics_speed -- 1000
 //!
-//! The maps are 256x256: half of them noise, half noise with two brighter spots under a mask. Drawing them is not timed.
+//! The maps are 256x256: half of them noise, half noise with two brighter spots under a mask. Drawing them is not
+//! timed.
 
 use ckaad_train::metrics::{MEMORY_BYTES, Pixels};
 use ndarray::Array2;

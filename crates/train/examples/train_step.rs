@@ -1,5 +1,5 @@
-//! CPU seconds and seconds of one training step, for `tests/reference/train_step_speed.py`: the small net on EfficientNet-lite0's
-//! strides 8 and 16 at 224 pixels, 16 normal and 8 anomalous images, one joint patch head.
+//! CPU seconds and seconds of one training step, for `tests/reference/train_step_speed.py`: the small net on
+//! EfficientNet-lite0's strides 8 and 16 at 224 pixels, 16 normal and 8 anomalous images, one joint patch head.
 //!
 //! ```text
 //! cargo run --release -p ckaad-train --example train_step -- 20

@@ -6,12 +6,17 @@ use std::str::FromStr;
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {
+    /// The first GPU that can be used, else the CPU.
     Auto,
+    /// The CPU.
     Cpu,
+    /// The NVIDIA GPU of this number, counted from 0.
     Cuda(usize),
 }
 
+/// Why a device cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum DeviceError {
     #[error("{0:?} is no device; auto, cpu or cuda:N is expected (cuda:0 is the first GPU)")]
     Unknown(String),

@@ -9,7 +9,9 @@ use ckaad_inspect::{Counts, InspectError, InspectOptions, Inspector, Verdict, qu
 use serde::Serialize;
 use std::path::PathBuf;
 
+/// Why a bundle cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum EvaluateError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -28,12 +30,19 @@ pub enum EvaluateError {
 /// The outcome; its JSON is what `--json` writes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
+    /// Name of the model.
     pub model: String,
+    /// Its version.
     pub version: String,
+    /// SHA-256 of the bundle, lower-case hexadecimal.
     pub bundle_sha256: String,
+    /// Of the bundle's network.
     pub precision: ckaad_bundle::Precision,
+    /// Name of the data set.
     pub data: String,
+    /// Normal test images.
     pub normal_images: usize,
+    /// Anomalous test images.
     pub anomalous_images: usize,
     /// By the bundle's own image score.
     pub image: ImageMetrics,
@@ -43,28 +52,39 @@ pub struct Evaluation {
     pub part: Option<PartMetrics>,
     /// `None` when the set has no masks.
     pub pixel: Option<PixelMetrics>,
+    /// Score from which an image is alerted.
     pub threshold: f32,
     /// What the calibrated threshold makes of the set.
     pub at_threshold: Counts,
+    /// One row a kind of defect, by name.
     pub defects: Vec<DefectRow>,
     /// Median of one inspection, one thread.
     pub median_ms: f64,
+    /// Every test image, in the set's order.
     pub samples: Vec<Judged>,
 }
 
 /// The sample level: a part has the largest score of its images, and is anomalous when one of them is.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct PartMetrics {
+    /// Parts without an anomalous image.
     pub normal_parts: usize,
+    /// Parts with one at least.
     pub anomalous_parts: usize,
+    /// By the bundle's own image score.
     pub by_score: ImageMetrics,
+    /// By the largest value of the maps.
     pub by_map_maximum: ImageMetrics,
 }
 
+/// What becomes of one kind of defect.
 #[derive(Clone, Debug, Serialize)]
 pub struct DefectRow {
+    /// Its name.
     pub defect: String,
+    /// Images that show it.
     pub images: u64,
+    /// Of those, the alerted ones.
     pub hits: u64,
     /// This defect's images against all normal ones.
     pub auroc: Option<f64>,
@@ -73,9 +93,11 @@ pub struct DefectRow {
 /// One test image and its score.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
+    /// Relative to the data set.
     pub path: String,
     /// `null` for a normal image.
     pub defect: Option<String>,
+    /// The bundle's image score.
     pub score: f32,
     /// The largest value of the smoothed map.
     pub map_maximum: f32,

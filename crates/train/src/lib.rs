@@ -27,6 +27,9 @@
 //!
 //! burn appears in [`methods`] and [`device`]; [`fit`] seeds the device that it is given, and nothing else knows burn.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 pub mod augment;
 pub mod backbones;
 pub mod config;

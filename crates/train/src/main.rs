@@ -38,9 +38,9 @@ enum Command {
     Synth(SynthArgs),
     /// Train a detector on a folder of images
     ///
-    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is one of the
-    /// public sets that docs/data.md lists, as it comes out of its archive.
-    /// A run that was stopped (Ctrl-C, power) goes on with --resume from its last validation.
+    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is
+    /// one of the public sets that docs/data.md lists, as it comes out of its archive. A run that was stopped (Ctrl-C,
+    /// power) goes on with --resume from its last validation.
     Fit(FitArgs),
     /// Pack a trained run into one bundle: fold, quantise, calibrate
     Export(ExportArgs),

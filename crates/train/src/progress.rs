@@ -24,10 +24,12 @@ pub struct ProgressBar {
 const QUIET: Duration = Duration::from_secs(15);
 
 impl ProgressDisplay {
+    /// A terminal where standard error is one.
     pub fn detect() -> ProgressDisplay {
         ProgressDisplay { terminal: std::io::stderr().is_terminal() }
     }
 
+    /// Begins a task of `length` steps.
     pub fn bar(&self, name: &str, length: usize) -> ProgressBar {
         let bar =
             if self.terminal { indicatif::ProgressBar::new(length as u64) } else { indicatif::ProgressBar::hidden() };
@@ -47,6 +49,7 @@ impl ProgressDisplay {
 }
 
 impl ProgressBar {
+    /// So many steps are done.
     pub fn advance(&self, steps: usize) {
         self.bar.inc(steps as u64);
         if !self.plain {
@@ -61,6 +64,7 @@ impl ProgressBar {
         }
     }
 
+    /// What stands beside the steps from now on.
     pub fn message(&self, message: String) {
         self.bar.set_message(message);
     }

@@ -6,8 +6,8 @@
 //! RUN/cache/*.f16          frozen features
 //! RUN/last/  RUN/best/     checkpoints: networks, optimisers, progress.json (epochs done, validations, the best one)
 //! ```
-//! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant can be
-//! resumed.
+//! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant
+//! can be resumed.
 
 use crate::datasets::{self, DataSet, Sample};
 use crate::graph::ChannelStatistics;
@@ -21,7 +21,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Why the folder of a run cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum RunFolderError {
     #[error("cannot write {path}: {cause}")]
     Write { path: PathBuf, cause: std::io::Error },
@@ -39,6 +41,7 @@ pub enum RunFolderError {
     OneGroup { data: PathBuf, images: usize },
 }
 
+/// What is held out of the training images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationConfig {
@@ -59,17 +62,24 @@ impl Default for ValidationConfig {
 /// Which training image is used for what; paths relative to the data set. [`samples`] gives them as they lie on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
+    /// Normal images to learn from.
     pub train_normal: Vec<Sample>,
+    /// Coarse-labelled anomalies to learn from.
     pub train_anomalous: Vec<Sample>,
+    /// Held-out normal images.
     pub validation_normal: Vec<Sample>,
+    /// Held-out anomalies.
     pub validation_anomalous: Vec<Sample>,
 }
 
 /// `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
+    /// The data set's folder.
     pub data: PathBuf,
+    /// See [`DataSet::training_digest`].
     pub data_digest: String,
+    /// Which image is used for what.
     pub split: Split,
     /// One a stream of the backbone; empty when features are not standardised.
     pub statistics: Vec<ChannelStatistics>,
@@ -78,6 +88,7 @@ pub struct RunInfo {
 /// One validation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Validation {
+    /// Counted from 1.
     pub epoch: usize,
     /// Mean losses of the epoch.
     pub losses: Losses,
@@ -88,9 +99,13 @@ pub struct Validation {
 /// `progress.json` of a checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunProgress {
+    /// Epochs that are done.
     pub epochs_done: usize,
+    /// Time that they took.
     pub seconds: f64,
+    /// In their order.
     pub validations: Vec<Validation>,
+    /// The best of them; `None` before the first, and for a method that has none.
     pub best: Option<Validation>,
     /// What is wrong with the training, as far as it can be seen from its losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,22 +117,27 @@ const CONFIG: &str = "config.toml";
 
 /// The folder of one run.
 pub struct RunFolder {
+    /// Where it lies.
     pub folder: PathBuf,
 }
 
 impl RunFolder {
+    /// The run in `folder`, which need not be there yet.
     pub fn at(folder: &Path) -> RunFolder {
         RunFolder { folder: folder.to_owned() }
     }
 
+    /// A file of the run.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
+    /// Whether a run was started here.
     pub fn exists(&self) -> bool {
         self.path("run.json").exists()
     }
 
+    /// Where the config lies.
     pub fn config_path(&self) -> PathBuf {
         self.path(CONFIG)
     }
@@ -130,6 +150,10 @@ impl RunFolder {
         self.text(&self.config_path())
     }
 
+    /// What the run knows of its data.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
     pub fn info(&self) -> Result<RunInfo, RunFolderError> {
         self.json("run.json")
     }
@@ -171,6 +195,10 @@ impl RunFolder {
         Ok(rename(&partial, &path)?)
     }
 
+    /// Makes the folder of a run and writes its config and what it knows of its data.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
     pub fn start(&self, config: &impl Serialize, info: &RunInfo) -> Result<(), RunFolderError> {
         let folder = self.path("cache");
         std::fs::create_dir_all(&folder).map_err(|cause| RunFolderError::Write { path: folder, cause })?;
@@ -210,8 +238,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
 impl Split {
     /// Draws the validation images; the same seed draws the same ones.
     ///
-    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they are; of the
-    /// anomalies each kind of defect gives its share, as far as it has more than one group.
+    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they
+    /// are; of the anomalies each kind of defect gives its share, as far as it has more than one group.
     ///
     /// # Errors
     /// All normal images are of one group.

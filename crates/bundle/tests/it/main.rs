@@ -1,6 +1,8 @@
-//! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear sentence.
+//! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear
+//! sentence.
 
 mod hostile;
+mod limits;
 
 use ckaad_bundle::*;
 use std::io::Write;
@@ -164,23 +166,6 @@ fn the_smallest_bundle_is_a_manifest_and_a_model() {
     let small = Draft { golden: Vec::new(), report: None, ..draft() };
     let bundle = Bundle::from_bytes(&small.pack().unwrap()).unwrap();
     assert_eq!(bundle.manifest.members.len(), 1);
-}
-
-/// All members at their limits at once, which together stay below the limit of the file.
-#[test]
-fn every_member_may_be_as_long_as_its_limit() {
-    let padded = |text: &[u8], length: usize| [text, &vec![b' '; length - text.len()]].concat();
-    let mut parts = Parts::good();
-    parts.0.truncate(4);
-    parts.0.push(("report.json".into(), padded(b"1", 16 << 20), EntryType::Regular));
-    parts.0[1].1 = vec![7; 96 << 20];
-    parts.0[2].1.resize(8 << 20, 0);
-    parts.0[3].1 = padded(&parts.0[3].1, 64 << 10);
-    let mut parts = parts.relist();
-    parts.0[0].1 = padded(&parts.0[0].1, 256 << 10);
-    let bundle = Bundle::from_bytes(&parts.pack()).unwrap();
-    assert_eq!((bundle.model.len(), bundle.golden[0].png.len()), (96 << 20, 8 << 20));
-    assert_eq!(bundle.report, Some(serde_json::json!(1)));
 }
 
 #[test]

@@ -25,9 +25,9 @@ pub enum DecodeError {
 
 /// Decodes a PNG, JPEG, BMP or TIFF file to `[H,W,3] u8` RGB: the picture as a person sees it.
 ///
-/// Greyscale is repeated over the channels. 16 bit becomes 8 by `round(v / 257)`, which takes 0 to 0 and 65535 to 255; a camera that
-/// uses only the lower bits of 16 therefore gives a dark picture. Transparency is left out: the colour below it counts as it
-/// is stored. The EXIF orientation is applied.
+/// Greyscale is repeated over the channels. 16 bit becomes 8 by `round(v / 257)`, which takes 0 to 0 and 65535 to 255;
+/// a camera that uses only the lower bits of 16 therefore gives a dark picture. Transparency is left out: the colour
+/// below it counts as it is stored. The EXIF orientation is applied.
 ///
 /// # Errors
 /// The file cannot be read, is no such image, or is larger than [`MAX_PIXELS`] or 256 MiB.

@@ -51,8 +51,8 @@ pub fn shrink(image: &RgbImage, max_side: u32) -> RgbImage {
 /// The fill of a letterbox, near the backbones' mean colour.
 const FILL: u8 = 127;
 
-/// Brings `image` to the network's input, `[height,width,3] u8`. Antialiased (the filter's support grows with the reduction), in integer
-/// arithmetic, so that x86 and ARM give the same pixels.
+/// Brings `image` to the network's input, `[height,width,3] u8`. Antialiased (the filter's support grows with the
+/// reduction), in integer arithmetic, so that x86 and ARM give the same pixels.
 pub fn resize(image: &RgbImage, input: &Input) -> (Vec<u8>, Placement) {
     let Input { width, height, fit, filter } = *input;
     let (iw, ih) = (image.width() as f32, image.height() as f32);

@@ -24,8 +24,8 @@ pub enum CalibrationError {
 /// Learns the threshold from `scores` of held-out normal images, and the pixel threshold from the `peaks` of their
 /// smoothed maps.
 ///
-/// A budget of one false alarm in 500 lies beyond what 80 images can show by counting, so the largest fifth of the scores is
-/// fitted with an exponential tail, and the threshold is where that tail falls to `budget`.
+/// A budget of one false alarm in 500 lies beyond what 80 images can show by counting, so the largest fifth of the
+/// scores is fitted with an exponential tail, and the threshold is where that tail falls to `budget`.
 ///
 /// # Errors
 /// There are fewer than [`MIN_IMAGES`] scores, `budget` does not lie in the tail, or a score is not finite.

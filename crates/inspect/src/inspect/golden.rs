@@ -9,7 +9,8 @@ use std::path::Path;
 /// Cells along each side of the map's checksum grid.
 const GRID: usize = 8;
 
-/// Largest difference to the stored answer, as a share of the threshold: what rounding in another CPU's kernels may cost.
+/// Largest difference to the stored answer, as a share of the threshold: what rounding in another CPU's kernels may
+/// cost.
 const TOLERANCE: f32 = 0.02;
 
 /// A golden sample, run here.
@@ -46,8 +47,8 @@ pub fn golden_answer(verdict: &Verdict) -> GoldenAnswer {
 }
 
 impl Inspector {
-    /// Runs every golden sample of `bundle` and compares with the stored answers: does the model do here what it did where it
-    /// was packed?
+    /// Runs every golden sample of `bundle` and compares with the stored answers: does the model do here what it did
+    /// where it was packed?
     ///
     /// # Errors
     /// When the network stops.

@@ -17,7 +17,7 @@ mod regions;
 mod smooth;
 mod verdict;
 
-pub use calibrate::{CalibrationError, calibrate};
+pub use calibrate::{CalibrationError, MIN_IMAGES, calibrate};
 pub use counts::Counts;
 pub use golden::{GoldenResult, golden_answer};
 pub use heatmap::heatmap;

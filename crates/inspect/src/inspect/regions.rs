@@ -9,8 +9,8 @@ use ndarray::ArrayView2;
 /// More than these are not told apart by a person, and would only lengthen the event.
 pub const MAX_REGIONS: usize = 16;
 
-/// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing reaches the
-/// threshold (a score over many pixels can), the map's largest pixel stands for the region.
+/// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing
+/// reaches the threshold (a score over many pixels can), the map's largest pixel stands for the region.
 pub fn find(map: ArrayView2<f32>, threshold: f32, placement: &Placement, frame: (u32, u32)) -> Vec<Region> {
     let (height, width) = map.dim();
     let largest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -3,11 +3,12 @@
 use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ndarray::{Array2, ArrayView2};
 
-/// Brings the map to `[height,width]` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off at
-/// four sigma, the border repeated. Sums run in a fixed order without fused operations, so that every CPU gives the same bits.
+/// Brings the map to `[height,width]` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off
+/// at four sigma, the border repeated. Sums run in a fixed order without fused operations, so that every CPU gives the
+/// same bits.
 ///
-/// Both are linear along each axis, so each axis takes them in one: a position of the result is a weighted sum of the few positions of the
-/// small map that its Gaussian reaches.
+/// Both are linear along each axis, so each axis takes them in one: a position of the result is a weighted sum of the
+/// few positions of the small map that its Gaussian reaches.
 pub fn smooth(map: ArrayView2<f32>, (height, width): (usize, usize), sigma: f32) -> Array2<f32> {
     let kernel = gaussian(sigma);
     let (rows, columns) = (reach(map.nrows(), height, &kernel), reach(map.ncols(), width, &kernel));

@@ -37,7 +37,8 @@ impl Dice {
         options[((u64::from(self.0.next_u32()) * options.len() as u64) >> 32) as usize]
     }
 
-    /// A unit vector within about `reach` x 57 degrees of the x axis; by a rational function, for a sine differs between platforms.
+    /// A unit vector within about `reach` x 57 degrees of the x axis; by a rational function, for a sine differs
+    /// between platforms.
     pub fn direction(&mut self, reach: f32) -> [f32; 2] {
         let t = self.jitter(reach) / 2.0;
         [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)]

@@ -1,7 +1,7 @@
 //! The synthetic line: pictures of parts on a conveyor, some defective, with the pixel mask of every defect.
 //!
-//! It feeds the demo's source and `ckaad-train synth`; the shipped demo model is trained on it. It stands in for a camera,
-//! so it answers for believable variation (position, rotation, light, focus, sensor noise), not for physics.
+//! It feeds the demo's source and `ckaad-train synth`; the shipped demo model is trained on it. It stands in for a
+//! camera, so it answers for believable variation (position, rotation, light, focus, sensor noise), not for physics.
 //!
 //! ```text
 //! dice(seed, n) ─► Scene: kind, pose, light, textures ─► surface ─┬─► + defect ─► focus ─► sensor ─► Part (image, mask)
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Part `n` of a seed is the same on every platform and whatever was drawn before it: each part has its own ChaCha8
-//! stream, and pixels are made of `+ - * / sqrt`, which IEEE 754 rounds alike everywhere; no sine, no power, no fused multiply-add.
+//! stream, and pixels are made of `+ - * / sqrt`, which IEEE 754 rounds alike everywhere; no sine, no power, no fused
+//! multiply-add.
 
 mod connector;
 mod dataset;

@@ -17,8 +17,8 @@ pub fn make(kind: AnomalySource, image: &RgbImage, alpha: f32, rng: &mut StdRng)
     }
 }
 
-/// Each pixel is fetched from beside its place: a random field, smoothed with a Gaussian of 4 % of the longer side and scaled by `alpha`
-/// (which is meant for 256 pixels).
+/// Each pixel is fetched from beside its place: a random field, smoothed with a Gaussian of 4 % of the longer side and
+/// scaled by `alpha` (which is meant for 256 pixels).
 fn elastic(image: &RgbImage, alpha: f32, rng: &mut StdRng) -> RgbImage {
     let (width, height) = image.dimensions();
     let side = width.max(height) as f32;
@@ -68,7 +68,8 @@ fn cut_paste(image: &RgbImage, rng: &mut StdRng) -> RgbImage {
     out
 }
 
-/// Where gradient noise is above a half, the image's own texture, turned and moved and with its light changed, is blended in.
+/// Where gradient noise is above a half, the image's own texture, turned and moved and with its light changed, is
+/// blended in.
 fn perlin(image: &RgbImage, rng: &mut StdRng) -> RgbImage {
     let (width, height) = image.dimensions();
     let cells = 1u32 << rng.random_range(1..=4);

@@ -1,4 +1,5 @@
-//! What an image goes through before its features are taken: mirroring, a turn, light; and making anomalies of normal images.
+//! What an image goes through before its features are taken: mirroring, a turn, light; and making anomalies of normal
+//! images.
 
 mod anomalies;
 
@@ -8,8 +9,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Random changes of every training image, drawn anew each epoch. With one of them on, features cannot be cached and are computed
-/// while training runs.
+/// Random changes of every training image, drawn anew each epoch. With one of them on, features cannot be cached and
+/// are computed while training runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -22,6 +23,7 @@ pub struct AugmentConfig {
 }
 
 impl AugmentConfig {
+    /// Whether an image is changed at all.
     pub fn is_on(&self) -> bool {
         self.rotate_deg > 0.0 || self.brightness > 0.0 || self.contrast > 0.0
     }
@@ -52,6 +54,7 @@ fn mean_colour(image: &RgbImage) -> Rgb<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnomalyConfig {
+    /// Where they come from.
     pub source: AnomalySource,
     /// Labelled anomalies, as a share of the training set (the paper: 0.05); 0 takes all.
     pub share: f64,
@@ -69,12 +72,15 @@ impl Default for AnomalyConfig {
     }
 }
 
+/// Where the anomalies come from that a discriminator learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AnomalySource {
     /// The labelled ones; elastic deformations in a set that has none.
     Auto,
+    /// None: the labelled ones are left alone as well.
     None,
+    /// The labelled ones only.
     Labelled,
     /// Normal images under a random elastic deformation (Simard et al. 2003).
     Elastic,
@@ -87,20 +93,25 @@ pub enum AnomalySource {
 /// One way to look at a training image.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct View {
+    /// Mirrored, left to right.
     pub left_right: bool,
+    /// Mirrored, top to bottom.
     pub top_bottom: bool,
     /// Made into an anomaly of this kind, from this seed.
     pub anomaly: Option<(AnomalySource, u64)>,
+    /// Strength of an elastic deformation; see [`AnomalyConfig::alpha`].
     pub alpha: f32,
     /// Augmented, from this seed.
     pub augment: Option<(AugmentConfig, u64)>,
 }
 
 impl View {
+    /// Mirrored only.
     pub fn flipped((left_right, top_bottom): (bool, bool)) -> View {
         View { left_right, top_bottom, ..View::default() }
     }
 
+    /// The image as it is seen: mirrored, made anomalous, augmented, in this order.
     pub fn apply(&self, mut image: RgbImage) -> RgbImage {
         if self.left_right {
             image::imageops::flip_horizontal_in_place(&mut image);

@@ -1,5 +1,5 @@
-//! EfficientNet-lite0 up to stride 16 (Tan and Le 2019, arXiv 1905.11946; the "lite" variant drops squeeze-and-excite and
-//! uses ReLU6). Its features are the outputs of the last block of a stage, which are linear.
+//! EfficientNet-lite0 up to stride 16 (Tan and Le 2019, arXiv 1905.11946; the "lite" variant drops squeeze-and-excite
+//! and uses ReLU6). Its features are the outputs of the last block of a stage, which are linear.
 
 use super::weights::{ConvSpec, WeightError, Weights};
 use super::{Extracted, Scale};

@@ -13,6 +13,7 @@ use std::path::Path;
 /// One map of features that the method reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
+    /// Channels of the features.
     pub channels: usize,
     /// Input pixels a cell, along each side.
     pub stride: usize,
@@ -21,25 +22,34 @@ pub struct Scale {
 /// The extractors that can be named in a training config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum Backbone {
+    /// Comes with this program (see NOTICE).
     #[serde(rename = "efficientnet-lite0")]
     EfficientNetLite0,
+    /// As torchvision's `resnet18`.
     #[serde(rename = "resnet18")]
     ResNet18,
+    /// As torchvision's `resnet34`.
     #[serde(rename = "resnet34")]
     ResNet34,
+    /// As torchvision's `resnet50`.
     #[serde(rename = "resnet50")]
     ResNet50,
+    /// As torchvision's `resnet101`.
     #[serde(rename = "resnet101")]
     ResNet101,
+    /// As torchvision's `resnet152`.
     #[serde(rename = "resnet152")]
     ResNet152,
+    /// As torchvision's `wide_resnet50_2`.
     #[serde(rename = "wide-resnet50-2")]
     WideResNet50,
+    /// As torchvision's `wide_resnet101_2`.
     #[serde(rename = "wide-resnet101-2")]
     WideResNet101,
 }
 
 impl Backbone {
+    /// As a training config and a bundle write it.
     pub fn name(self) -> &'static str {
         match self {
             Backbone::EfficientNetLite0 => "efficientnet-lite0",
@@ -92,8 +102,9 @@ impl Backbone {
     }
 
     /// Appends the extractor to `graph`, reading from the image. With `statistics` (one for each of
-    /// [`Extracted::streams`]) the taps are standardised. EfficientNet's streams are too: scale and offset are folded into the convolutions
-    /// around them. Behind a ResNet's ReLU nothing can be folded, so there each tap gets a convolution of its own.
+    /// [`Extracted::streams`]) the taps are standardised. EfficientNet's streams are too: scale and offset are folded
+    /// into the convolutions around them. Behind a ResNet's ReLU nothing can be folded, so there each tap gets a
+    /// convolution of its own.
     ///
     /// # Errors
     /// When a tensor is missing in `weights` or has another shape.

@@ -1,6 +1,6 @@
-//! torchvision's ResNets (He et al. 2016, arXiv 1512.03385; wide ones: Zagoruyko and Komodakis 2016, arXiv 1605.07146) up to
-//! layer 3, in their v1.5 form (a bottleneck's stride is in its 3x3 convolution). Features are the outputs of layers 1 to 3, behind
-//! their ReLU.
+//! torchvision's ResNets (He et al. 2016, arXiv 1512.03385; wide ones: Zagoruyko and Komodakis 2016, arXiv 1605.07146)
+//! up to layer 3, in their v1.5 form (a bottleneck's stride is in its 3x3 convolution). Features are the outputs of
+//! layers 1 to 3, behind their ReLU.
 
 use super::weights::{WeightError, Weights};
 use super::{Extracted, Scale};
@@ -39,7 +39,8 @@ impl ResNet {
         (64 << layer) * expansion
     }
 
-    /// `statistics` holds one entry a layer; the features that are handed on are standardised, the network itself is left as it is.
+    /// `statistics` holds one entry a layer; the features that are handed on are standardised, the network itself is
+    /// left as it is.
     pub fn append(
         self,
         graph: &mut Graph,
@@ -115,8 +116,8 @@ struct Place {
     stride: usize,
 }
 
-/// The stem reads `y = (byte - 127) / 128` and a channel of ones in place of `(byte / 255 - mean) / deviation`, which is
-/// `y * 128 / (255 deviation) + (127 / 255 - mean) / deviation`.
+/// The stem reads `y = (byte - 127) / 128` and a channel of ones in place of `(byte / 255 - mean) / deviation`, which
+/// is `y * 128 / (255 deviation) + (127 / 255 - mean) / deviation`.
 fn fold_normalisation(stem: Conv) -> Conv {
     let area = stem.kernel * stem.kernel;
     let mut weight = Vec::with_capacity(stem.out * 4 * area);

@@ -6,7 +6,9 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum WeightError {
     #[error("cannot read the weights {origin}: {cause}")]
     Read { origin: String, cause: std::io::Error },
@@ -106,6 +108,7 @@ impl Weights {
         Ok(())
     }
 
+    /// Whether there is a tensor of this name.
     pub fn has(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
     }
@@ -158,8 +161,8 @@ impl Weights {
         Ok(Conv { weight, bias, out, kernel, stride, pads: [top, left, bottom, right], groups, activation })
     }
 
-    /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or, where a file
-    /// holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
+    /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or,
+    /// where a file holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
     pub fn conv_norm(
         &self,
         conv: &str,

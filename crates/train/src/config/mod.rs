@@ -1,4 +1,5 @@
-//! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an error.
+//! `configs/train/<method>-<dataset>.toml`: what is trained and how. Every key has a default; an unknown one is an
+//! error.
 
 mod check;
 mod keys;
@@ -13,12 +14,15 @@ use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
 use crate::score::ScoreConfig;
 use ckaad_bundle::{Filter, Input, ResizeMode};
+use ckaad_inspect::keys::UnknownKey;
 use schemars::JsonSchema;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// Why a training config cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum ConfigError {
     #[error("cannot read the training config {path}: {cause}")]
     Read { path: PathBuf, cause: std::io::Error },
@@ -32,30 +36,47 @@ pub enum ConfigError {
     Value { path: PathBuf, key: &'static str, found: String, expected: &'static str },
 }
 
+/// A whole training config.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Name of the model.
     pub name: String,
+    /// Version of the model.
     pub version: Version,
     /// Seeds the split, the weights and the order of the batches.
     pub seed: u64,
+    /// What is trained.
     pub method: Method,
+    /// The frozen extractor.
     pub backbone: Backbone,
-    /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory; EfficientNet-lite0 needs none.
+    /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory;
+    /// EfficientNet-lite0 needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// What the network takes.
     pub input: InputConfig,
+    /// Which features are reconstructed.
     pub features: FeatureConfig,
+    /// The auto-encoder.
     pub net: NetConfig,
+    /// The discriminators.
     pub discriminator: DiscriminatorConfig,
+    /// The bank of normal patches.
     pub bank: BankConfig,
+    /// The losses.
     pub loss: LossConfig,
+    /// The anomalous training images.
     pub anomalies: AnomalyConfig,
+    /// Random changes of training images.
     pub augment: AugmentConfig,
+    /// The training loop.
     pub train: LoopConfig,
+    /// What is held out.
     pub validation: ValidationConfig,
+    /// From map to image score.
     pub score: ScoreConfig,
+    /// From f32 to int8.
     pub quantise: QuantiseConfig,
     /// Share of normal parts that may raise an alert.
     pub false_alarm_budget: f32,
@@ -87,6 +108,7 @@ impl Default for TrainConfig {
     }
 }
 
+/// How a frame becomes the network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InputConfig {
@@ -94,7 +116,9 @@ pub struct InputConfig {
     pub width: u32,
     /// A multiple of 32.
     pub height: u32,
+    /// What happens to a frame of another aspect ratio.
     pub fit: ResizeMode,
+    /// The kernel of the resize.
     pub filter: Filter,
 }
 
@@ -110,15 +134,19 @@ impl From<InputConfig> for Input {
     }
 }
 
+/// The training loop.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoopConfig {
+    /// How often every normal image is seen.
     pub epochs: usize,
     /// Normal images a step.
     pub batch: usize,
     /// Coarse-labelled anomalies a step; they are cycled.
     pub anomalous_batch: usize,
+    /// Of the auto-encoder, at the start; it falls to 0 along a cosine.
     pub learning_rate: f64,
+    /// The same of the discriminators.
     pub discriminator_learning_rate: f64,
     /// Stop after so many validations without a better one; 0 trains to the end.
     pub patience: usize,
@@ -138,6 +166,8 @@ impl Default for LoopConfig {
 }
 
 impl TrainConfig {
+    /// Reads a training config and checks every key and value.
+    ///
     /// # Errors
     /// The file cannot be read or is no training config: one sentence with the file and, where one is wrong, the key.
     pub fn load(path: &Path) -> Result<TrainConfig, ConfigError> {
@@ -150,7 +180,7 @@ impl TrainConfig {
         let malformed = |e| ConfigError::Malformed { path: path.to_owned(), reason: one_line(text, &e) };
         let table: toml::Table = toml::from_str(text).map_err(malformed)?;
         let written = serde_json::to_value(&table).expect("a TOML table has string keys");
-        if let Some((key, nearest)) = keys::unknown(&written) {
+        if let Some(UnknownKey { key, nearest }) = keys::unknown(&written) {
             return Err(ConfigError::UnknownKey { path: path.to_owned(), key, nearest });
         }
         let config: TrainConfig = toml::from_str(text).map_err(malformed)?;
@@ -158,7 +188,8 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The config that `run` was started with. It is checked again: what `export` alone reads may have been changed by hand since.
+    /// The config that `run` was started with. It is checked again: what `export` alone reads may have been changed by
+    /// hand since.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or has a value out of its bounds.

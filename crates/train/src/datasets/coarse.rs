@@ -1,3 +1,5 @@
+//! Which of the coarse-labelled training anomalies are used.
+
 use super::{DataError, Sample, listing};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -6,6 +8,7 @@ use std::collections::BTreeMap;
 /// How many of the training anomalies are used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LabelledShare {
+    /// All of them.
     All,
     /// Labelled anomalies in normal and labelled images together, above 0 and below 1; the CKAAD paper takes 0.05.
     OfTrainingSet(f64),
@@ -14,14 +17,17 @@ pub enum LabelledShare {
 /// Which kinds of training anomalies are used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Classes<'a> {
+    /// All of them.
     All,
+    /// Those of these names.
     Named(&'a [String]),
     /// So many, drawn by the seed.
     Drawn(usize),
 }
 
-/// Draws the coarse-labelled training anomalies out of `samples`, evenly over the classes as far as each has enough: with `normals`
-/// normal training images and a share x, `normals * x / (1 - x)` of them. The same seed draws the same ones; sorted.
+/// Draws the coarse-labelled training anomalies out of `samples`, evenly over the classes as far as each has enough:
+/// with `normals` normal training images and a share x, `normals * x / (1 - x)` of them. The same seed draws the same
+/// ones; sorted.
 ///
 /// # Errors
 /// A named class is not there, or the share is none.

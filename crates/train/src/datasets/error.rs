@@ -1,7 +1,11 @@
+//! What a folder that should be a data set is answered with.
+
 use ckaad_inspect::imaging::DecodeError;
 use std::path::PathBuf;
 
+/// Why a data set cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum DataError {
     #[error("{root} is no data set in the layout {layout}: expected {expected}; found {found}")]
     Layout { root: PathBuf, layout: &'static str, expected: &'static str, found: String },

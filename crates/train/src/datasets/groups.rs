@@ -1,5 +1,5 @@
-//! Which images are of one part or patient, and splits that keep them together: a net that saw a part's other pictures would be
-//! judged too well on this one.
+//! Which images are of one part or patient, and splits that keep them together: a net that saw a part's other pictures
+//! would be judged too well on this one.
 
 use super::Sample;
 use sha2::{Digest, Sha256};
@@ -14,10 +14,12 @@ pub fn key(sample: &Sample, root: &Path) -> String {
     }
 }
 
-/// Adds whole groups of `samples` to `held` until each class has its share of images there, groups in `order` first to last.
+/// Adds whole groups of `samples` to `held` until each class has its share of images there, groups in `order` first to
+/// last.
 ///
-/// A class is the normal images or one kind of defect; the rarest is served first, the normal images last and from groups without
-/// defects as long as there are such. One group of every class is never held, so that both sides can know the class.
+/// A class is the normal images or one kind of defect; the rarest is served first, the normal images last and from
+/// groups without defects as long as there are such. One group of every class is never held, so that both sides can
+/// know the class.
 pub fn hold_out(
     samples: &[(String, &Sample)],
     order: &[String],
@@ -53,12 +55,13 @@ pub fn hold_out(
     }
 }
 
-/// Shares of a set that comes without a split: two of three normal images and one of five anomalous ones are for training.
+/// Shares of a set that comes without a split: two of three normal images and one of five anomalous ones are for
+/// training.
 const TRAINING_NORMAL: f64 = 2.0 / 3.0;
 const TRAINING_ANOMALOUS: f64 = 0.2;
 
-/// Training and test images of a set that comes without a split, by whole groups. The order of the SHA-256 of their names decides,
-/// so the split is the same everywhere and always.
+/// Training and test images of a set that comes without a split, by whole groups. The order of the SHA-256 of their
+/// names decides, so the split is the same everywhere and always.
 pub fn split_unsplit(samples: Vec<Sample>, root: &Path) -> (Vec<Sample>, Vec<Sample>) {
     let keyed: Vec<(String, &Sample)> = samples.iter().map(|s| (key(s, root), s)).collect();
     let keys: BTreeSet<&String> = keyed.iter().map(|(key, _)| key).collect();
@@ -70,14 +73,15 @@ pub fn split_unsplit(samples: Vec<Sample>, root: &Path) -> (Vec<Sample>, Vec<Sam
     samples.into_iter().partition(|s| training.contains(&key(s, root)))
 }
 
-/// Largest step of the running number between two pictures of one tile, and from one tile to the next at which their pictures
-/// may still be interleaved.
+/// Largest step of the running number between two pictures of one tile, and from one tile to the next at which their
+/// pictures may still be interleaved.
 const WITHIN_TILE: u64 = 600;
 const INTERLEAVED: u64 = 100;
 
-/// Groups the magnetic tiles, `expE_num_N`: each tile was taken under up to six exposures E = 1 to 6 with a rising running number N,
-/// which no two pictures share. In the order of N a new group begins where E does not rise any more. Tiles that were taken at the
-/// same time have interleaved numbers and stay one group. Nothing happens unless every image is named so.
+/// Groups the magnetic tiles, `expE_num_N`: each tile was taken under up to six exposures E = 1 to 6 with a rising
+/// running number N, which no two pictures share. In the order of N a new group begins where E does not rise any more.
+/// Tiles that were taken at the same time have interleaved numbers and stay one group. Nothing happens unless every
+/// image is named so.
 pub fn group_exposures(samples: &mut [&mut Sample]) {
     let Some(mut shots) =
         samples.iter().enumerate().map(|(i, s)| Some((exposure(s)?, i))).collect::<Option<Vec<((u64, u64), usize)>>>()

@@ -56,8 +56,8 @@ pub fn found(folder: &Path) -> String {
     entries(folder).map_or_else(|_| "no folder".into(), |entries| few(entries.iter().map(|e| name(e))))
 }
 
-/// The images of `folder`, and those of its sub-folders with the sub-folder's name as their group; none when there is no such
-/// folder.
+/// The images of `folder`, and those of its sub-folders with the sub-folder's name as their group; none when there is
+/// no such folder.
 fn images(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, DataError> {
     let mut found = vec![];
     if !folder.is_dir() {
@@ -131,6 +131,8 @@ pub fn choose(source: &DataLocation, known: &[String]) -> Result<usize, DataErro
     }
 }
 
+/// Refuses a category.
+///
 /// # Errors
 /// A category was asked for, of a layout that has none.
 pub fn no_category(source: &DataLocation) -> Result<(), DataError> {

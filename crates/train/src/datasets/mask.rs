@@ -10,7 +10,8 @@ use std::path::Path;
 /// Masks of one image; MVTec LOCO AD has a few.
 const MAX_MASKS: usize = 1000;
 
-/// A sample's mask `[H,W]`: 255 where it is anomalous, else 0. Any value that is not zero counts; of a folder, the union.
+/// A sample's mask `[H,W]`: 255 where it is anomalous, else 0. Any value that is not zero counts; of a folder, the
+/// union.
 ///
 /// # Errors
 /// A file cannot be decoded, the folder is empty, or its masks differ in size.

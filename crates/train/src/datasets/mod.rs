@@ -4,8 +4,8 @@
 //! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
 //!                                                                        validation_normal, test
 //! ```
-//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held out is
-//! decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
+//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held
+//! out is decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
 
 mod coarse;
 mod error;
@@ -27,11 +27,13 @@ use std::path::{Path, PathBuf};
 /// One image and what is known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Sample {
+    /// The image file.
     pub path: PathBuf,
     /// The kind of defect; `None` for a normal image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
-    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See [`load_mask`].
+    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See
+    /// [`load_mask`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<PathBuf>,
     /// Images of one part or patient share it; `None` when nothing shows which image belongs to which.
@@ -52,6 +54,7 @@ impl Sample {
 /// Where a data set lies, and what the command line says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {
+    /// Its folder.
     pub root: PathBuf,
     /// `None` is found out from what lies on disk.
     pub layout: Option<Layout>,
@@ -60,22 +63,28 @@ pub struct DataLocation {
 }
 
 impl DataLocation {
+    /// A folder whose layout is to be found out.
     pub fn new(root: impl Into<PathBuf>) -> DataLocation {
         DataLocation { root: root.into(), layout: None, category: None }
     }
 }
 
+/// The images of a data set, by what they are for.
 #[derive(Clone, Debug)]
 pub struct DataSet {
     /// Paths in reports and runs are relative to it.
     pub root: PathBuf,
+    /// How it lies on disk.
     pub layout: Layout,
+    /// Which of several it is; `None` where the layout has none.
     pub category: Option<String>,
+    /// Normal training images.
     pub train_normal: Vec<Sample>,
     /// Coarse-labelled training anomalies.
     pub train_anomalous: Vec<Sample>,
     /// The set's own held-out normal images; empty when it has none and some are to be drawn from the training images.
     pub validation_normal: Vec<Sample>,
+    /// Test images of both classes.
     pub test: Vec<Sample>,
 }
 
@@ -83,8 +92,8 @@ impl DataSet {
     /// Lists the images of `source`, each list sorted by path; none is decoded.
     ///
     /// # Errors
-    /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV or JSON
-    /// file in it is malformed, too long or names files that are not below it.
+    /// The folder has no known layout, or not the one asked for; it holds several categories and none is chosen; a CSV
+    /// or JSON file in it is malformed, too long or names files that are not below it.
     pub fn open(source: &DataLocation) -> Result<DataSet, DataError> {
         let layout = match source.layout {
             Some(layout) => layout,
@@ -122,6 +131,8 @@ impl DataSet {
         self.category.clone().unwrap_or_else(|| listing::name(&self.root))
     }
 
+    /// Refuses a set that is too small to train on.
+    ///
     /// # Errors
     /// When there are fewer normal training images than `needed`.
     pub fn need_training_images(&self, needed: usize) -> Result<(), DataError> {

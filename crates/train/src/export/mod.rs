@@ -29,7 +29,9 @@ use ckaad_inspect::{CalibrationError, InspectError};
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
 
+/// Why a run cannot be exported.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum ExportError {
     #[error(transparent)]
     Run(#[from] RunFolderError),
@@ -84,17 +86,22 @@ impl Form {
 pub struct Exported {
     /// SHA-256 of the bundle; none of a plain ONNX file.
     pub digest: Option<String>,
+    /// What the bundle says of itself; of a plain ONNX file, what it would say.
     pub manifest: Manifest,
     /// Of the terms in the map.
     pub weights: MapWeights,
     /// Image AUROC on the held-out training images, where anomalies are among them.
     pub validation_auroc: Option<f64>,
+    /// What int8 costs; none of a model in f32.
     pub quantisation: Option<quantise::Report>,
+    /// Multiply-adds for one image.
     pub macs: u64,
+    /// Weights and biases.
     pub parameters: u64,
 }
 
-/// A model that may be exported: the ONNX file, its smoothed maps `[H,W]` of the held-out images, and what they were chosen by.
+/// A model that may be exported: the ONNX file, its smoothed maps `[H,W]` of the held-out images, and what they were
+/// chosen by.
 struct Candidate {
     model: Vec<u8>,
     maps: Vec<Array2<f32>>,
@@ -111,6 +118,8 @@ struct TermModel {
 /// The weights of the map are chosen in the bundle's dialect and kept for TensorRT: both are files of one model.
 const CHOSEN_IN: Dialect = Dialect::QOperator;
 
+/// Makes a bundle, or an ONNX file for TensorRT, of the best checkpoint in `folder` and writes it to `out`.
+///
 /// # Errors
 /// When the run is not whole or not trained, an image cannot be read, or `out` cannot be written.
 pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportError> {
@@ -207,7 +216,8 @@ impl Export<'_> {
         Ok(Candidate { model, maps, choice })
     }
 
-    /// Leaves layers in float where int8 costs too much. The score rule is chosen anew where that, or another dialect, changed the maps.
+    /// Leaves layers in float where int8 costs too much. The score rule is chosen anew where that, or another dialect,
+    /// changed the maps.
     fn keep_float_layers(
         &self,
         graph: &Graph,

@@ -12,10 +12,12 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Features of a list of images on disk, each image's scales behind one another, in f16; memory use does not grow with the set.
+/// Features of a list of images on disk, each image's scales behind one another, in f16; memory use does not grow with
+/// the set.
 pub struct FeatureCache {
     file: File,
     path: PathBuf,
+    /// Images whose features it holds.
     pub images: usize,
     variants: usize,
     shapes: Vec<[usize; 3]>,
@@ -24,8 +26,8 @@ pub struct FeatureCache {
 impl FeatureCache {
     /// Opens `path` when it has the right size, else computes it: `variants` views of every sample, `view` gives each.
     ///
-    /// Nothing else is compared: the file must lie in the folder of a run, whose config, data and channel statistics do not change once it was
-    /// started.
+    /// Nothing else is compared: the file must lie in the folder of a run, whose config, data and channel statistics do
+    /// not change once it was started.
     ///
     /// # Errors
     /// An image cannot be read, or the file not written.
@@ -51,6 +53,7 @@ impl FeatureCache {
         Ok(FeatureCache { file, path: path.to_owned(), images: samples.len(), variants, shapes })
     }
 
+    /// Views of every image.
     pub fn variants(&self) -> usize {
         self.variants
     }

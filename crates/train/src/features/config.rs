@@ -3,13 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Which features are reconstructed, and how they are prepared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeatureConfig {
-    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples the cost.
+    /// Scales to reconstruct: neighbouring strides of the backbone, the finest first. 4 sees finer defects and triples
+    /// the cost.
     pub strides: Vec<usize>,
-    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and all share one
-    /// int8 range well.
+    /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and
+    /// all share one int8 range well.
     pub standardise: bool,
     /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
     pub error: ErrorSpace,
@@ -23,19 +25,26 @@ impl Default for FeatureConfig {
     }
 }
 
-/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that is noise.
+/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that
+/// is noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorSpace {
+    /// As the backbone gives them.
     Raw,
+    /// With mean 0 and variance 1 a channel.
     Standardised,
 }
 
+/// Mirrored copies of every training image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Flips {
+    /// The image alone.
     None,
+    /// And left to right.
     Horizontal,
+    /// And top to bottom, and both.
     Both,
 }
 

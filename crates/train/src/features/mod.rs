@@ -1,5 +1,5 @@
-//! Frozen features, computed by the engine that the device runs: once an image and kept on disk in f16 ([`FeatureCache`]), or, where
-//! images are augmented, anew for every batch.
+//! Frozen features, computed by the engine that the device runs: once an image and kept on disk in f16
+//! ([`FeatureCache`]), or, where images are augmented, anew for every batch.
 
 mod cache;
 mod config;
@@ -19,7 +19,9 @@ use ndarray::{Array3, ArrayView2};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
+/// Why features cannot be had.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum FeatureError {
     #[error(transparent)]
     Weights(#[from] WeightError),
@@ -35,11 +37,13 @@ pub enum FeatureError {
 
 /// The frozen extractor as a graph, and running.
 pub struct Extractor {
+    /// All nodes, the taps among them.
     pub graph: Graph,
     /// The nodes that the method reconstructs, the finest scale first.
     pub taps: Vec<Id>,
     /// The nodes that channel statistics are taken of.
     streams: Vec<Id>,
+    /// What the taps give, in their order.
     pub scales: Vec<Scale>,
     /// What the features of each scale were standardised with.
     pub spread: Option<Vec<ChannelStatistics>>,
@@ -48,9 +52,10 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are standardised, and with EfficientNet every stream
-    /// of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all channels of a tensor the
-    /// same use of its one int8 range. The backbone's weights are rounded to int8 in either case.
+    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are
+    /// standardised, and with EfficientNet every stream of the backbone. That keeps any channel from outweighing the
+    /// others in the cosine, and gives all channels of a tensor the same use of its one int8 range. The backbone's
+    /// weights are rounded to int8 in either case.
     pub fn new(
         backbone: Backbone,
         strides: &[usize],

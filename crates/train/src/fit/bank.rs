@@ -6,7 +6,8 @@ use crate::methods::nearest::{self, Candidates, PatchBank};
 use crate::{onnx, run};
 use ckaad_inspect::engine::Plan;
 
-/// Chooses the bank out of the patches of the normal training images and keeps it in the run. `None` when none is wanted.
+/// Chooses the bank out of the patches of the normal training images and keeps it in the run. `None` when none is
+/// wanted.
 pub fn fill(context: &FitContext) -> Result<Option<PatchBank>, FitError> {
     let FitContext { config, run, extractor, info, progress } = *context;
     let (path, stride) = (run.path(nearest::FILE), config.bank.stride);

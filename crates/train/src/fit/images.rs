@@ -81,8 +81,8 @@ impl<'a> SplitImages<'a> {
         })
     }
 
-    /// Starts a thread that reads the batches of `epoch` ahead: normal images, and anomalies where there are any. At most three batches
-    /// are in memory.
+    /// Starts a thread that reads the batches of `epoch` ahead: normal images, and anomalies where there are any. At
+    /// most three batches are in memory.
     pub fn epoch<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,

@@ -18,7 +18,9 @@ use crate::run::{RunFolder, RunFolderError, RunInfo, RunProgress, Validation};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// Why training cannot start, or stops.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum FitError {
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -42,10 +44,15 @@ pub enum FitError {
 
 /// The command line, resolved.
 pub struct FitOptions {
+    /// What is trained.
     pub config: TrainConfig,
+    /// What it is trained on.
     pub data: DataLocation,
+    /// The folder of the run.
     pub out: PathBuf,
+    /// What it is trained with.
     pub device: DeviceChoice,
+    /// Go on with the run that is there.
     pub resume: bool,
 }
 
@@ -54,7 +61,12 @@ pub enum Fitted {
     /// Networks, epoch by epoch; one at least was validated.
     Trained(RunProgress),
     /// The baseline's bank: there are no epochs, and nothing is validated before `export` does it.
-    Bank { vectors: usize, seconds: f64 },
+    Bank {
+        /// Patches in it.
+        vectors: usize,
+        /// Time that it took to choose them.
+        seconds: f64,
+    },
 }
 
 /// What every step of a fit reads.
@@ -67,8 +79,11 @@ struct FitContext<'a> {
     progress: &'a ProgressDisplay,
 }
 
+/// Trains on a data set and keeps what came of it in the folder of the run.
+///
 /// # Errors
-/// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training diverges.
+/// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training
+/// diverges.
 pub fn fit(options: &FitOptions) -> Result<Fitted, FitError> {
     let progress = ProgressDisplay::detect();
     let run = RunFolder::at(&options.out);
@@ -186,7 +201,8 @@ fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
     config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
 }
 
-/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is whole.
+/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is
+/// whole.
 fn baseline(run: &RunFolder, seconds: f64) -> Result<(), FitError> {
     let done = RunProgress { seconds, ..RunProgress::default() };
     run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))

@@ -21,7 +21,8 @@ pub fn line(v: &Validation) -> String {
 /// Energies that differ by less than this share of the margin say nothing.
 const TELLING: f32 = 0.02;
 
-/// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would notice.
+/// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would
+/// notice.
 pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -> Option<String> {
     if parts.train_anomalous.is_empty() {
         return None;
@@ -36,8 +37,8 @@ pub fn not_learning(config: &TrainConfig, parts: &SplitImages, v: &Validation) -
     })
 }
 
-/// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without held-out anomalies
-/// the negative mean of the normal maps.
+/// Image AUROC of the held-out training images under the best map and score rule that the config leaves open; without
+/// held-out anomalies the negative mean of the normal maps.
 pub fn quality(parts: &SplitImages, trainer: &Trainer, config: &TrainConfig) -> Result<f64, FeatureError> {
     let mut all = maps(&parts.validation_normal, trainer, config)?;
     let normal = all.errors.len();

@@ -16,24 +16,35 @@ pub const COSINE_EPSILON: f32 = 1e-12;
 /// Index of a node; every node has one output.
 pub type Id = usize;
 
+/// What follows an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
+    /// Nothing.
     Linear,
+    /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
     Relu6,
 }
 
+/// A convolution with its bias and activation.
 #[derive(Clone, Debug)]
 pub struct Conv {
     /// `[out, in/groups, kernel, kernel]`, row by row.
     pub weight: Vec<f32>,
+    /// One an output channel; empty for none.
     pub bias: Vec<f32>,
+    /// Output channels.
     pub out: usize,
+    /// Its side, in cells.
     pub kernel: usize,
+    /// Along both axes.
     pub stride: usize,
     /// Zeros added at the top, left, bottom and right.
     pub pads: [usize; 4],
+    /// Channels of one group see no other's; as many groups as channels is a depthwise convolution.
     pub groups: usize,
+    /// What follows it.
     pub activation: Activation,
 }
 
@@ -44,14 +55,17 @@ impl Conv {
     }
 }
 
+/// What a node computes; tensors are `[1,C,H,W]`.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// u8 `[1,H,W,3]` → `(x - 127) / 128` as `[1,3,H,W]`: EfficientNet's normalisation, which is at the same time
     /// an exact quantisation (zero point 127, scale 1/128).
     Image,
-    /// The image with a fourth channel of ones (byte 255). A backbone with another normalisation folds its scale and offset into
-    /// its first convolution, the offset as weights of this channel: so zeros at the border stay zeros *after* normalisation.
+    /// The image with a fourth channel of ones (byte 255). A backbone with another normalisation folds its scale and
+    /// offset into its first convolution, the offset as weights of this channel: so zeros at the border stay zeros
+    /// *after* normalisation.
     Ones,
+    /// A convolution.
     Conv(Conv),
     /// Sum of two tensors of one shape.
     Add(Activation),
@@ -63,7 +77,8 @@ pub enum Op {
     Upsample2,
     /// Along the channels.
     Concat,
-    /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told how: `[1,1,H,W]`.
+    /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told
+    /// how: `[1,1,H,W]`.
     CosineError(Option<ChannelStatistics>),
     /// Maps of several scales as one: `[ΣC,h,w]`. This and all below is float in both precisions.
     Joint(Joint),
@@ -75,11 +90,16 @@ pub enum Op {
     SumMaps(Vec<f32>),
 }
 
+/// Normalisation over the cells of every channel.
 #[derive(Clone, Debug)]
 pub struct InstanceNorm {
+    /// One a channel.
     pub scale: Vec<f32>,
+    /// One a channel.
     pub offset: Vec<f32>,
+    /// Added to the variance.
     pub epsilon: f32,
+    /// What follows it.
     pub activation: Activation,
 }
 
@@ -95,6 +115,7 @@ pub struct Joint {
 /// A patch discriminator's head: convolutions with LeakyReLU 0.1 between; the energy is the absolute value.
 #[derive(Clone, Debug)]
 pub struct EnergyHead {
+    /// In their order.
     pub convs: Vec<Conv>,
 }
 
@@ -103,6 +124,7 @@ pub struct EnergyHead {
 pub struct Bank {
     /// `[count, channels]`, row by row.
     pub vectors: Vec<f32>,
+    /// Length of a vector.
     pub channels: usize,
 }
 
@@ -116,6 +138,7 @@ impl Bank {
 /// How a map of one stride comes to the common grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Regrid {
+    /// It is there already.
     Same,
     /// Mean over `factor` x `factor` cells.
     Pool(usize),
@@ -132,10 +155,14 @@ pub fn regrid(from: usize, to: usize) -> Regrid {
     }
 }
 
+/// One operator with its inputs and the shape of its result.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// Unique in its graph; a layer is named by it in reports and configs.
     pub name: String,
+    /// What it computes.
     pub op: Op,
+    /// Nodes before it.
     pub inputs: Vec<Id>,
     /// Channels, height, width.
     pub shape: [usize; 3],
@@ -144,21 +171,26 @@ pub struct Node {
 /// Nodes in an order in which each comes after its inputs; the last one is the output.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
+    /// The first is the image.
     pub nodes: Vec<Node>,
 }
 
 impl Graph {
+    /// The image alone.
     pub fn new(width: usize, height: usize) -> Graph {
         let image = Node { name: "image".into(), op: Op::Image, inputs: vec![], shape: [3, height, width] };
         Graph { nodes: vec![image] }
     }
 
+    /// The node that a graph starts with.
     pub const IMAGE: Id = 0;
 
+    /// Channels, height and width of a node's result.
     pub fn shape(&self, id: Id) -> [usize; 3] {
         self.nodes[id].shape
     }
 
+    /// The last node.
     pub fn output(&self) -> Id {
         self.nodes.len() - 1
     }
@@ -168,6 +200,7 @@ impl Graph {
         self.output()
     }
 
+    /// Appends a convolution.
     pub fn conv(&mut self, name: impl Into<String>, input: Id, conv: Conv) -> Id {
         let [_, h, w] = self.shape(input);
         let [top, left, bottom, right] = conv.pads;
@@ -176,22 +209,26 @@ impl Graph {
         self.push(name, Op::Conv(conv), vec![input], shape)
     }
 
+    /// Appends the sum of two nodes of one shape.
     pub fn add(&mut self, name: impl Into<String>, a: Id, b: Id, activation: Activation) -> Id {
         debug_assert_eq!(self.shape(a), self.shape(b));
         let shape = self.shape(a);
         self.push(name, Op::Add(activation), vec![a, b], shape)
     }
 
+    /// Appends [`Op::Ones`].
     pub fn ones(&mut self) -> Id {
         let [c, h, w] = self.shape(Graph::IMAGE);
         self.push("image.ones", Op::Ones, vec![Graph::IMAGE], [c + 1, h, w])
     }
 
+    /// Appends a normalisation.
     pub fn instance_norm(&mut self, name: impl Into<String>, input: Id, norm: InstanceNorm) -> Id {
         let shape = self.shape(input);
         self.push(name, Op::InstanceNorm(norm), vec![input], shape)
     }
 
+    /// Appends [`Op::MaxPool`].
     pub fn max_pool(&mut self, name: impl Into<String>, input: Id) -> Id {
         let [c, h, w] = self.shape(input);
         self.push(name, Op::MaxPool, vec![input], [c, h.div_ceil(2), w.div_ceil(2)])
@@ -203,33 +240,39 @@ impl Graph {
         self.push(name, Op::Joint(joint), inputs, [channels, grid[0], grid[1]])
     }
 
+    /// Appends a discriminator's head behind a joint map.
     pub fn energy(&mut self, name: impl Into<String>, joint: Id, head: EnergyHead) -> Id {
         let [_, h, w] = self.shape(joint);
         self.push(name, Op::Energy(head), vec![joint], [1, h, w])
     }
 
+    /// Appends distances to a bank behind a joint map.
     pub fn nearest(&mut self, name: impl Into<String>, joint: Id, bank: Bank) -> Id {
         let [_, h, w] = self.shape(joint);
         self.push(name, Op::Nearest(bank), vec![joint], [1, h, w])
     }
 
+    /// Appends [`Op::Upsample2`].
     pub fn upsample2(&mut self, name: impl Into<String>, input: Id) -> Id {
         let [c, h, w] = self.shape(input);
         self.push(name, Op::Upsample2, vec![input], [c, 2 * h, 2 * w])
     }
 
+    /// Appends all inputs behind one another along the channels; they have one height and width.
     pub fn concat(&mut self, name: impl Into<String>, inputs: Vec<Id>) -> Id {
         let [_, h, w] = self.shape(inputs[0]);
         let channels = inputs.iter().map(|&i| self.shape(i)[0]).sum();
         self.push(name, Op::Concat, inputs, [channels, h, w])
     }
 
+    /// Appends [`Op::CosineError`] of two nodes of one shape.
     pub fn cosine_error(&mut self, name: impl Into<String>, a: Id, b: Id, raw: Option<ChannelStatistics>) -> Id {
         debug_assert_eq!(self.shape(a), self.shape(b));
         let [_, h, w] = self.shape(a);
         self.push(name, Op::CosineError(raw), vec![a, b], [1, h, w])
     }
 
+    /// Appends the weighted sum of maps, at the size of the first.
     pub fn sum_maps(&mut self, name: impl Into<String>, maps: Vec<Id>, weights: Vec<f32>) -> Id {
         let shape = self.shape(maps[0]);
         self.push(name, Op::SumMaps(weights), maps, shape)

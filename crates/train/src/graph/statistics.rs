@@ -5,13 +5,15 @@ use super::{Activation, Conv};
 /// Mean and standard deviation of every channel of one stream, over normal images.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ChannelStatistics {
+    /// One a channel.
     pub mean: Vec<f32>,
+    /// One a channel, above 0.
     pub deviation: Vec<f32>,
 }
 
 impl ChannelStatistics {
-    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is added to a
-    /// centred one.
+    /// Makes `conv` give `(y - mean) / deviation` for `y`; without `centre` only `y / deviation`, for a term that is
+    /// added to a centred one.
     pub fn fold_into_output(&self, conv: &mut Conv, centre: bool) {
         let row = conv.weight.len() / conv.out;
         for (c, weights) in conv.weight.chunks_exact_mut(row).enumerate() {

@@ -14,8 +14,11 @@ pub enum Term {
 /// The map is the sum of the terms, each times its weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct MapWeights {
+    /// Of the reconstruction error.
     pub error: f32,
+    /// Of the patch energy.
     pub energy: f32,
+    /// Of the distance to the bank.
     pub distance: f32,
 }
 
@@ -34,6 +37,7 @@ impl MapWeights {
         weights
     }
 
+    /// The weight of a term.
     pub fn of(&self, term: Term) -> f32 {
         match term {
             Term::Error => self.error,
@@ -42,6 +46,7 @@ impl MapWeights {
         }
     }
 
+    /// The weight of a term, to be changed.
     pub fn of_mut(&mut self, term: Term) -> &mut f32 {
         match term {
             Term::Error => &mut self.error,

@@ -1,4 +1,5 @@
-//! Anomaly detectors that can be trained, and what they give in the end: a [`Network`], whose maps are terms of one anomaly map.
+//! Anomaly detectors that can be trained, and what they give in the end: a [`Network`], whose maps are terms of one
+//! anomaly map.
 
 pub mod ckaad;
 pub mod nearest;
@@ -9,6 +10,7 @@ pub use network::Network;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {

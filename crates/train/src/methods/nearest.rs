@@ -1,5 +1,6 @@
-//! The baseline: distance to the nearest of a bank of normal patches (as PatchCore, Roth et al. 2022, arXiv 2106.08265: features
-//! averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it is one 1x1 convolution.
+//! The baseline: distance to the nearest of a bank of normal patches (as PatchCore, Roth et al. 2022, arXiv 2106.08265:
+//! features averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it
+//! is one 1x1 convolution.
 
 use crate::graph::{Bank, Graph, Id, Joint};
 use ckaad_bundle::replace;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The bank of normal patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BankConfig {
@@ -31,11 +33,13 @@ impl Default for BankConfig {
 
 /// A bank, and the grid on which its patches lie.
 pub struct PatchBank {
+    /// The patches' vectors.
     pub bank: Bank,
     /// Input pixels a cell of the grid.
     pub stride: usize,
 }
 
+/// A bank cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("bank {path}: {reason}")]
 pub struct BankError {
@@ -61,6 +65,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// None yet; they will come from so many images.
     pub fn new(channels: usize, images: usize, seed: u64) -> Candidates {
         let per_image = CANDIDATES.div_ceil(images.max(1));
         Candidates { channels, vectors: vec![], rng: StdRng::seed_from_u64(seed), per_image }
@@ -114,6 +119,8 @@ pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
     replace(path, |out| out.write_all(&file)).map_err(|e| failed(e.to_string()))
 }
 
+/// Reads what [`save`] wrote.
+///
 /// # Errors
 /// It cannot be read, or holds no such matrix.
 pub fn load(path: &Path) -> Result<Bank, BankError> {

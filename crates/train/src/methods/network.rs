@@ -8,7 +8,8 @@ use crate::graph::{ChannelStatistics, Graph, MapWeights, Term};
 /// Each part gives one term of the map.
 pub struct Network {
     auto_encoder: Option<AutoEncoder>,
-    /// What brings the features of each tap back from standardised to raw ones before errors are measured; `None` measures them as they are.
+    /// What brings the features of each tap back from standardised to raw ones before errors are measured; `None`
+    /// measures them as they are.
     raw: Option<Vec<ChannelStatistics>>,
     patch: Option<PatchDiscriminator>,
     bank: Option<PatchBank>,
@@ -36,7 +37,8 @@ impl Network {
         there.into_iter().filter(|(_, there)| *there).map(|(term, _)| term).collect()
     }
 
-    /// Extractor, networks, and the weighted sum of their maps as one graph. A term of weight 0 is left out with all that leads to it.
+    /// Extractor, networks, and the weighted sum of their maps as one graph. A term of weight 0 is left out with all
+    /// that leads to it.
     pub fn graph(&self, extractor: &Extractor, weights: MapWeights) -> Graph {
         let mut graph = extractor.graph.clone();
         let taps = &extractor.taps;

@@ -8,9 +8,9 @@ use rand_chacha::ChaCha8Rng;
 const RESAMPLES: usize = 1_000;
 const SEED: u64 = 0x0a0c_95c1;
 
-/// The 95 % percentile bootstrap interval of the AUROC: 1,000 resamples, normal and anomalous items drawn apart, so that each
-/// resample keeps the numbers of both (Efron and Tibshirani 1993, chapter 13). The same items in the same order give the same
-/// interval. `None` when a class is empty.
+/// The 95 % percentile bootstrap interval of the AUROC: 1,000 resamples, normal and anomalous items drawn apart, so
+/// that each resample keeps the numbers of both (Efron and Tibshirani 1993, chapter 13). The same items in the same
+/// order give the same interval. `None` when a class is empty.
 pub fn auroc_interval(scores: &[f32], anomalous: &[bool]) -> Option<(f64, f64)> {
     let ranks = ranks(scores);
     let of = |wanted: bool| -> Vec<usize> {

@@ -99,7 +99,8 @@ impl Curve {
         (self.total.positives > 0).then_some(self.average_precision)
     }
 
-    /// The largest F1 over all thresholds, and the highest threshold (`score >= threshold`) that reaches it. `None` without positives.
+    /// The largest F1 over all thresholds, and the highest threshold (`score >= threshold`) that reaches it. `None`
+    /// without positives.
     pub fn f1_max(&self) -> Option<(f64, f32)> {
         self.best.filter(|_| self.total.positives > 0)
     }

@@ -1,7 +1,8 @@
-//! ADer's pixel metrics, which look at evenly spaced thresholds only (arXiv 2406.03262, `util/metric.py` of its public code).
+//! ADer's pixel metrics, which look at evenly spaced thresholds only (arXiv 2406.03262, `util/metric.py` of its public
+//! code).
 //!
-//! Scores are min-max-normalised over the whole test set and held against `k/100` with `>`. All of ADer's thresholds are among
-//! these: 0 to 1 by 0.05 for the best F1 and IoU, 0.2 to 0.8 by 0.1 for the means, and the 100 of its AUPRO.
+//! Scores are min-max-normalised over the whole test set and held against `k/100` with `>`. All of ADer's thresholds
+//! are among these: 0 to 1 by 0.05 for the best F1 and IoU, 0.2 to 0.8 by 0.1 for the means, and the 100 of its AUPRO.
 
 use super::curve::{Above, Area};
 use serde::Serialize;
@@ -9,17 +10,22 @@ use serde::Serialize;
 /// Thresholds are `0/STEPS ..= STEPS/STEPS`.
 const STEPS: usize = 100;
 
+/// Pixel metrics at ADer's thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GridMetrics {
     /// mF1-max_P and mIoU-max: the best of the thresholds 0, 0.05, ... 1.
     pub f1_max: f64,
+    /// The best intersection over union.
     pub iou_max: f64,
-    /// mF1, mAcc and mIoU of .2 to .8: the mean over the thresholds 0.2, 0.3, ... 0.8. Acc is the share of anomalous pixels found.
+    /// mF1, mAcc and mIoU of .2 to .8: the mean over the thresholds 0.2, 0.3, ... 0.8. Acc is the share of anomalous
+    /// pixels found.
     pub f1_mean: f64,
+    /// The same of the share of anomalous pixels that are found.
     pub acc_mean: f64,
+    /// The same of the intersection over union.
     pub iou_mean: f64,
-    /// From the 100 thresholds 0, 0.01, ... 0.99, of those with a false-positive rate below 0.3, which is then stretched to 0..1.
-    /// `None` where fewer than two different rates remain.
+    /// From the 100 thresholds 0, 0.01, ... 0.99, of those with a false-positive rate below 0.3, which is then
+    /// stretched to 0..1. `None` where fewer than two different rates remain.
     pub aupro_30: Option<f64>,
 }
 

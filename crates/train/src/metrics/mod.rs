@@ -25,15 +25,18 @@ use std::collections::BTreeMap;
 /// Metrics of one score an item: an image, or a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ImageMetrics {
+    /// Area under the ROC; `None`, like all below, when a class is empty.
     pub auroc: Option<f64>,
     /// 95 % bootstrap interval of the AUROC.
     pub auroc_95: Option<(f64, f64)>,
+    /// See [`average_precision`].
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
 }
 
 impl ImageMetrics {
+    /// One score and one label an item.
     pub fn of(scores: &[f32], anomalous: &[bool]) -> ImageMetrics {
         ImageMetrics {
             auroc: auroc(scores, anomalous),
@@ -62,10 +65,13 @@ pub fn f1_max(scores: &[f32], anomalous: &[bool]) -> Option<(f64, f32)> {
 /// What a threshold at one of the scores (`score >= threshold`) makes of the items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatingPoint {
+    /// The score.
     pub threshold: f32,
+    /// Share of the normal items at or above it.
     pub false_positive_rate: f64,
     /// The true-positive rate.
     pub recall: f64,
+    /// Share of the items at or above it that are anomalous.
     pub precision: f64,
 }
 
@@ -84,8 +90,8 @@ pub fn operating_points(scores: &[f32], anomalous: &[bool]) -> Vec<OperatingPoin
     steps.into_iter().map(point).collect()
 }
 
-/// The largest score of each part and whether any of its images is anomalous; an image without a part stands for itself.
-/// All three slices have one entry an image.
+/// The largest score of each part and whether any of its images is anomalous; an image without a part stands for
+/// itself. All three slices have one entry an image.
 pub fn by_part(parts: &[Option<String>], scores: &[f32], anomalous: &[bool]) -> (Vec<f32>, Vec<bool>) {
     let mut seen: BTreeMap<(Option<&str>, usize), (f32, bool)> = BTreeMap::new();
     for (index, ((part, &score), &anomalous)) in parts.iter().zip(scores).zip(anomalous).enumerate() {

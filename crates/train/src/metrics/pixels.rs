@@ -1,8 +1,9 @@
 //! Pixel metrics of a whole test set, exact, in memory that does not grow with the set.
 //!
-//! A pixel is kept as an integer whose order is that of falling scores: 4 bytes for a normal pixel, 8 for an anomalous one, which
-//! also carries the size of its region. Beyond the limit they go to disk in sorted runs ([`super::runs`]). At the end one descent
-//! over all distinct scores gives every metric; nothing is binned, so there is no error but rounding of f64 sums.
+//! A pixel is kept as an integer whose order is that of falling scores: 4 bytes for a normal pixel, 8 for an anomalous
+//! one, which also carries the size of its region. Beyond the limit they go to disk in sorted runs ([`super::runs`]).
+//! At the end one descent over all distinct scores gives every metric; nothing is binned, so there is no error but
+//! rounding of f64 sums.
 
 use super::curve::{Above, Area, Curve};
 use super::grid::{Grid, GridMetrics};
@@ -11,10 +12,13 @@ use imageproc::region_labelling::{Connectivity, connected_components};
 use ndarray::ArrayView2;
 use serde::Serialize;
 
-/// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on disk.
+/// Memory for pixels: 100 million normal and 16 million anomalous ones, about 1,500 maps of 256x256; more are sorted on
+/// disk.
 pub const MEMORY_BYTES: usize = 512 << 20;
 
+/// Why pixels cannot be ranked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum PixelError {
     #[error("cannot sort pixels in the temporary folder {folder}: {0}; TMPDIR names another one", folder = std::env::temp_dir().display())]
     Spill(std::io::Error),
@@ -30,21 +34,27 @@ impl From<std::io::Error> for PixelError {
     }
 }
 
+/// How well maps show where; what needs both classes is `None` where one is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PixelMetrics {
     /// Images that were counted: normal ones, and anomalous ones with a mask.
     pub images: usize,
     /// 8-connected regions of their masks.
     pub regions: u64,
+    /// Outside every mask.
     pub normal_pixels: u64,
+    /// Inside a mask.
     pub anomalous_pixels: u64,
+    /// Area under the ROC of all pixels.
     pub auroc: Option<f64>,
+    /// As [`super::average_precision`], of all pixels.
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
-    /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of that
-    /// limit (Bergmann et al. 2021), over all thresholds.
+    /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of
+    /// that limit (Bergmann et al. 2021), over all thresholds.
     pub aupro_30: Option<f64>,
+    /// Up to 0.05.
     pub aupro_05: Option<f64>,
     /// The same at ADer's coarser thresholds.
     pub ader: Option<GridMetrics>,
@@ -124,6 +134,8 @@ impl Pixels {
         Ok(())
     }
 
+    /// The metrics of everything that was added.
+    ///
     /// # Errors
     /// When what went to disk cannot be read back.
     pub fn metrics(self) -> Result<PixelMetrics, PixelError> {

@@ -35,7 +35,8 @@ impl Record for u64 {
     }
 }
 
-/// Gathers records in memory up to a limit; beyond it, in sorted runs, each an unnamed file in the system's temporary folder.
+/// Gathers records in memory up to a limit; beyond it, in sorted runs, each an unnamed file in the system's temporary
+/// folder.
 pub struct Runs<R> {
     limit: usize,
     memory: Vec<R>,

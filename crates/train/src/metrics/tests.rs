@@ -35,7 +35,8 @@ fn a_missing_class_has_no_curve() {
 #[test]
 fn aupro_weighs_regions_not_pixels() {
     let mut pixels = Pixels::default();
-    // Two regions, of 1 and of 4 pixels; the small one is found first, the large one only after half of the normal pixels.
+    // Two regions, of 1 and of 4 pixels; the small one is found first, the large one only after half of the normal
+    // pixels.
     let mask = [true, false, false, false, false, true, true, true, true, false];
     let map = [0.9, 0.8, 0.7, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.1];
     pixels.add(rows(&map, 10), Some(rows(&mask, 10))).unwrap();

@@ -1,4 +1,5 @@
-//! [`Graph`] → ONNX in f32, and what that shares with [`super::int8`]: the input (`image`, u8), every float operator, the names.
+//! [`Graph`] → ONNX in f32, and what that shares with [`super::int8`]: the input (`image`, u8), every float operator,
+//! the names.
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use super::tail;

@@ -9,8 +9,9 @@
 //! | addition, instance norm | DequantizeLinear - operator - QuantizeLinear | the same |
 //! | activation | saturation of the quantiser | an operator |
 //!
-//! The tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats where its
-//! input is one and dequantised bytes elsewhere, and hands on floats; bytes are made of them only for an int8 layer behind.
+//! The tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats
+//! where its input is one and dequantised bytes elsewhere, and hands on floats; bytes are made of them only for an int8
+//! layer behind.
 
 use super::float::{self, OUTPUT, float_conv, float_name, float_node, instance_norm};
 use super::proto::{GraphBuilder, conv_attributes, int, ints, weight_dims};
@@ -20,7 +21,9 @@ use prost::Message;
 /// Quantisation of a tensor: `real = scale * (byte - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantisation {
+    /// What one step is worth.
     pub scale: f32,
+    /// The byte that stands for 0.
     pub zero_point: u8,
 }
 
@@ -44,12 +47,14 @@ impl Quantisation {
 /// How int8 is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
+    /// For ONNX Runtime and the agent.
     QOperator,
+    /// For TensorRT.
     Qdq,
 }
 
-/// The model in int8. `ranges[id]` holds the smallest and largest value of each node's result; `float` the layers that stay
-/// in float, see [`is_layer`].
+/// The model in int8. `ranges[id]` holds the smallest and largest value of each node's result; `float` the layers that
+/// stay in float, see [`is_layer`].
 pub fn emit(graph: &Graph, ranges: &[(f32, f32)], float: impl Fn(Id) -> bool, dialect: Dialect) -> Vec<u8> {
     let quantisation = quantisations(graph, ranges, dialect);
     let mut emitter = Emitter { b: GraphBuilder::new(), graph, quantisation, real: vec![], dialect };

@@ -1,4 +1,5 @@
-//! [`Graph`](crate::graph::Graph) → ONNX: in f32, and in int8 in two dialects. Only writers; which graph is written is decided elsewhere.
+//! [`Graph`](crate::graph::Graph) → ONNX: in f32, and in int8 in two dialects. Only writers; which graph is written is
+//! decided elsewhere.
 //!
 //! | file | what it writes |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Histogram → the range that an int8 tensor should cover.
 //!
-//! A step of a range is its width / 255. Narrower ranges round less and cut off more; the two rules here weigh one against the
-//! other differently.
+//! A step of a range is its width / 255. Narrower ranges round less and cut off more; the two rules here weigh one
+//! against the other differently.
 
 use super::histogram::{BINS, Histogram};
 
@@ -10,8 +10,8 @@ const STEPS: f64 = 255.0;
 /// Candidates a side for the end of the range, evenly between zero and the extreme.
 const CANDIDATES: usize = 128;
 
-/// The range with the smallest expected squared error: `step² / 12` for a value inside (rounding errors spread evenly over a
-/// step), the squared distance to the range for one outside, nothing for zero. Both ends are searched together.
+/// The range with the smallest expected squared error: `step² / 12` for a value inside (rounding errors spread evenly
+/// over a step), the squared distance to the range for one outside, nothing for zero. Both ends are searched together.
 pub fn mse(histogram: &Histogram) -> (f32, f32) {
     let width = f64::from(histogram.width());
     let (below, above) = (Tail::of(&histogram.negative, width), Tail::of(&histogram.positive, width));
@@ -55,7 +55,8 @@ impl Tail {
         self.beyond[0][0]
     }
 
-    /// Ends of the range on this side in bins, with the number of values beyond and the sum of their squared distances to the end.
+    /// Ends of the range on this side in bins, with the number of values beyond and the sum of their squared distances
+    /// to the end.
     fn candidates(&self) -> Vec<(usize, f64, f64)> {
         let at = |bin: usize| {
             let end = bin as f64 * self.width;
@@ -74,10 +75,10 @@ impl Tail {
 /// Candidate thresholds of [`entropy`] lie so many bins apart.
 const STRIDE: usize = 16;
 
-/// The threshold on the magnitude for which what int8 makes of the values' distribution diverges least from it (Kullback and Leibler;
-/// the rule that TensorRT's entropy calibrator made known). The distribution up to the threshold, with everything beyond added to its
-/// last bin, is compared with itself at int8's resolution: 255 levels where all values have one sign, else 128 for each
-/// sign, since the two share the range.
+/// The threshold on the magnitude for which what int8 makes of the values' distribution diverges least from it
+/// (Kullback and Leibler; the rule that TensorRT's entropy calibrator made known). The distribution up to the
+/// threshold, with everything beyond added to its last bin, is compared with itself at int8's resolution: 255 levels
+/// where all values have one sign, else 128 for each sign, since the two share the range.
 pub fn entropy(histogram: &Histogram) -> (f32, f32) {
     let (below, above) = (used(&histogram.negative), used(&histogram.positive));
     let levels = if below == 0 || above == 0 { 255 } else { 128 };
@@ -96,8 +97,9 @@ pub fn entropy(histogram: &Histogram) -> (f32, f32) {
     (-histogram.end(true, below.min(best.1)), histogram.end(false, above.min(best.1)))
 }
 
-/// `Σ p ln(p / q)` over the first `bins` of `counts`: p has the rest of the counts in its last bin; q is the first `bins` in
-/// `levels` groups, each of which spreads its counts evenly over those of its bins that hold any. Infinite where q is zero and p is not.
+/// `Σ p ln(p / q)` over the first `bins` of `counts`: p has the rest of the counts in its last bin; q is the first
+/// `bins` in `levels` groups, each of which spreads its counts evenly over those of its bins that hold any. Infinite
+/// where q is zero and p is not.
 fn divergence(counts: &[u64], bins: usize, levels: usize) -> f64 {
     let beyond: u64 = counts[bins..].iter().sum();
     let (kept, total): (u64, u64) = (counts[..bins].iter().sum(), counts.iter().sum());
@@ -141,7 +143,8 @@ mod tests {
 
     #[test]
     fn one_far_value_among_many_is_cut_off_by_mse_as_far_as_it_pays() {
-        // n values near 0 and one at 100: the end T minimises n (T/255)²/12 + (100 - T)², which is at T = 100 / (1 + n / 780300).
+        // n values near 0 and one at 100: the end T minimises n (T/255)²/12 + (100 - T)², which is at T = 100 / (1 + n
+        // / 780300).
         for (n, end) in [(1_000, 99.9), (780_300, 50.0), (3 * 780_300, 25.0)] {
             let (low, high) = mse(&of(&[(0.5, n), (100.0, 1)]));
             // A candidate lies every 100/128.

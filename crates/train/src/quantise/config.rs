@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct QuantiseConfig {
     /// How the range of each tensor is found.
     pub calibration: Calibration,
-    /// Normal training images that ranges are measured on; a quarter as many anomalous ones come on top, where there are.
+    /// Normal training images that ranges are measured on; a quarter as many anomalous ones come on top, where there
+    /// are.
     pub images: usize,
     /// Leave layers in float while the losses below are exceeded.
     pub mixed: bool,
@@ -37,6 +38,7 @@ impl Default for QuantiseConfig {
     }
 }
 
+/// How the range of a tensor is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Calibration {

@@ -1,8 +1,8 @@
 //! A histogram whose memory does not depend on the number or the size of the values, filled in one pass.
 //!
-//! The width of a bin is a power of two and doubles when a larger value comes: neighbours are added up. What comes out is the
-//! histogram that a second pass with the final width would give, whatever the order of the values, so images can be measured in parallel
-//! and once.
+//! The width of a bin is a power of two and doubles when a larger value comes: neighbours are added up. What comes out
+//! is the histogram that a second pass with the final width would give, whatever the order of the values, so images can
+//! be measured in parallel and once.
 
 /// Bins a sign: at least 2048 of them are in use on the longer side, some eight for each step of an int8 range.
 pub const BINS: usize = 4096;
@@ -34,10 +34,11 @@ impl Histogram {
         self.exponent.map_or(1.0, power)
     }
 
-    /// Where a range that keeps the first `bins` of a sign ends: at the largest value in the last of them, else at its border.
+    /// Where a range that keeps the first `bins` of a sign ends: at the largest value in the last of them, else at its
+    /// border.
     ///
-    /// Borders are powers of two times small integers, and so would be the ratios of scales: sums of bytes would often fall exactly between
-    /// two bytes, where every engine rounds as its last bit falls.
+    /// Borders are powers of two times small integers, and so would be the ratios of scales: sums of bytes would often
+    /// fall exactly between two bytes, where every engine rounds as its last bit falls.
     pub fn end(&self, negative: bool, bins: usize) -> f32 {
         let seen = bins.checked_sub(1).map_or(0.0, |last| self.largest[usize::from(negative)][last]);
         if seen > 0.0 { seen } else { bins as f32 * self.width() }

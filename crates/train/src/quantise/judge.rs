@@ -16,20 +16,26 @@ use std::fmt;
 
 /// Held-out images, normal ones first, and how maps of them become scores.
 pub struct HeldOutSet<'a> {
+    /// All of them.
     pub samples: Vec<Sample>,
     /// So many of the samples are normal.
     pub normal: usize,
+    /// What the network takes.
     pub input: Input,
+    /// What is left open of the way from map to score.
     pub score: &'a ScoreConfig,
+    /// Where the judging is shown.
     pub progress: &'a ProgressDisplay,
 }
 
 impl HeldOutSet<'_> {
-    /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at a time.
+    /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at
+    /// a time.
     pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
     }
 
+    /// As [`HeldOutSet::maps`], of some of the samples.
     pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         let engine = Engine::load(model, 1)?;
         let size = (self.input.height as usize, self.input.width as usize);
@@ -81,7 +87,8 @@ impl Serialize for Regions {
 /// How good the maps of one model are. Both numbers are `None` where a class is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quality {
-    /// Under the score rule that is best for the f32 maps: rules chosen for each model would differ by more than the maps.
+    /// Under the score rule that is best for the f32 maps: rules chosen for each model would differ by more than the
+    /// maps.
     pub image_auroc: Option<f64>,
     /// Up to a false-positive rate of 0.3.
     pub aupro: Option<f64>,

@@ -1,7 +1,7 @@
 //! Automatic mixed precision: which layers stay in float.
 //!
-//! A float layer between int8 ones still reads and hands on bytes; all that it gains is the rounding of its weights. So whole
-//! blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
+//! A float layer between int8 ones still reads and hands on bytes; all that it gains is the rounding of its weights. So
+//! whole blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
 
 use super::config::QuantiseConfig;
 use super::judge::{HeldOutSet, Quality, Reference, Regions, movement};
@@ -22,15 +22,21 @@ const MAX_BLOCKS: usize = 40;
 /// What int8 costs and what was done about it; the bundle's report holds it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// How ranges were found.
     pub calibration: super::Calibration,
     /// Images that ranges were measured on.
     pub images: usize,
     /// Layers that could be in int8 or in float.
     pub layers: usize,
+    /// Names of the layers in float.
     pub float_layers: Vec<String>,
+    /// Of the model in f32.
     pub f32: Quality,
+    /// Of the model in int8.
     pub int8: Quality,
+    /// What int8 loses of the image AUROC.
     pub image_auroc_loss: f64,
+    /// What int8 loses of the AUPRO.
     pub aupro_loss: f64,
     /// Mean absolute difference of the smoothed maps in units of the f32 maps' standard deviation.
     pub moves_map_by: f64,
@@ -44,18 +50,25 @@ pub struct Report {
     pub rounds: Vec<Round>,
 }
 
+/// What one block costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sensitivity {
+    /// What the names of its layers share.
     pub block: String,
+    /// How many layers it has.
     pub layers: usize,
     /// As [`Report::moves_map_by`].
     pub moves_map_by: f64,
 }
 
+/// One model that was tried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
+    /// Layers in float.
     pub float_layers: usize,
+    /// As [`Report::image_auroc_loss`].
     pub image_auroc_loss: f64,
+    /// As [`Report::aupro_loss`].
     pub aupro_loss: f64,
 }
 
@@ -82,18 +95,25 @@ impl fmt::Display for Report {
 
 /// An int8 model that is good enough, or the best that was found.
 pub struct MixedPrecision {
+    /// The ONNX file.
     pub model: Vec<u8>,
     /// Smoothed maps of the held-out images.
     pub maps: Vec<Array2<f32>>,
+    /// What was tried and what it costs.
     pub report: Report,
 }
 
 /// One graph with its measured ranges, to be written in int8 with any choice of layers in float.
 pub struct Int8Graph<'a> {
+    /// The network.
     pub graph: &'a Graph,
+    /// What its tensors cover.
     pub ranges: &'a Ranges,
+    /// Images that the ranges were measured on.
     pub images: usize,
+    /// What the config asks for.
     pub config: &'a QuantiseConfig,
+    /// How int8 is written down.
     pub dialect: Dialect,
 }
 
@@ -109,7 +129,8 @@ impl Int8Graph<'_> {
         layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
     }
 
-    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was [`Int8Graph::asked`].
+    /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was
+    /// [`Int8Graph::asked`].
     pub fn search(&self, held_out: &HeldOutSet, maps: Vec<Array2<f32>>) -> Result<MixedPrecision, QuantiseError> {
         let f32_maps = held_out.maps(&onnx::emit_f32(self.graph, None), "judging f32")?;
         let reference = Reference::of(held_out, &f32_maps)?;
@@ -202,7 +223,8 @@ impl Int8Graph<'_> {
         Ok(sensitivities)
     }
 
-    /// Float layers of one round after the other: the worst block, the worst two, four, ..., as far as the config allows.
+    /// Float layers of one round after the other: the worst block, the worst two, four, ..., as far as the config
+    /// allows.
     fn steps(&self, blocks: &[(String, Vec<Id>)], worst_first: &[Sensitivity]) -> Vec<BTreeSet<Id>> {
         let mut float = self.asked();
         let (mut steps, mut taken, mut due) = (vec![], 0, 1);

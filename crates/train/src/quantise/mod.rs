@@ -25,7 +25,9 @@ use crate::metrics::PixelError;
 use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
 
+/// Why a network cannot be quantised.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum QuantiseError {
     #[error(transparent)]
     Engine(#[from] EngineError),

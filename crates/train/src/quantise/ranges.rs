@@ -1,7 +1,7 @@
 //! Static calibration: the values that every tensor takes on training images.
 //!
-//! One pass over the images. Percentile and minmax need two numbers a tensor, entropy and mse a [`Histogram`] (96 KiB): memory does not grow
-//! with the images.
+//! One pass over the images. Percentile and minmax need two numbers a tensor, entropy and mse a [`Histogram`] (96 KiB):
+//! memory does not grow with the images.
 
 use super::clip;
 use super::config::Calibration;
@@ -22,7 +22,8 @@ use std::sync::{Mutex, PoisonError};
 /// every other value its resolution.
 const CLIPPED: f64 = 1e-4;
 
-/// Range of each measured node's result, by the node's name: a graph with some terms left out has the same nodes for the rest.
+/// Range of each measured node's result, by the node's name: a graph with some terms left out has the same nodes for
+/// the rest.
 pub struct Ranges {
     ranges: HashMap<String, (f32, f32)>,
 }

@@ -28,10 +28,12 @@ struct Shown {
 }
 
 impl<'a> Gallery<'a> {
+    /// No picture yet.
     pub fn new(bundle: &'a Bundle) -> Gallery<'a> {
         Gallery { bundle, hits: vec![], misses: vec![], alarms: vec![] }
     }
 
+    /// Looks at one judged image and keeps it if it is worth showing so far.
     pub fn add(&mut self, judged: &Judged, image: &RgbImage, verdict: &Verdict) {
         let score = judged.score;
         let wanted = |list: &[Shown], better: fn(f32, f32) -> bool| {

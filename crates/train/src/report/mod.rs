@@ -1,12 +1,12 @@
-//! One self-contained HTML page of an evaluation. It fetches nothing and runs nothing, and says so to the browser; every text that
-//! comes from outside (names of files, folders, models, licences) is escaped.
+//! One self-contained HTML page of an evaluation. It fetches nothing and runs nothing, and says so to the browser;
+//! every text that comes from outside (names of files, folders, models, licences) is escaped.
 //!
 //! | part of the page | module |
 //! |---|---|
-//! | headline, metrics, confusion, defects, the model | [`tables`] |
-//! | score histogram, ROC, precision and recall | [`curves`], drawn with [`chart`] |
-//! | losses and validation quality | [`training`] |
-//! | heatmaps | [`gallery`] |
+//! | headline, metrics, confusion, defects, the model | `tables` |
+//! | score histogram, ROC, precision and recall | `curves`, drawn with `chart` |
+//! | losses and validation quality | `training` |
+//! | heatmaps | `gallery` |
 //!
 //! The same numbers as lines of a terminal are [`lines`].
 
@@ -25,6 +25,7 @@ use ckaad_bundle::Bundle;
 
 const STYLE: &str = include_str!("style.css");
 
+/// The whole page as HTML.
 pub fn page(bundle: &Bundle, e: &Evaluation, gallery: &Gallery) -> String {
     let title = format!("{} {} on {}", escape(&e.model), escape(&e.version), escape(&e.data));
     let sections = [

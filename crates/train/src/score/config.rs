@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct ScoreConfig {
     /// Gaussian, in input pixels.
     pub sigma_px: f32,
+    /// How the pixels of a map become one number.
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
-    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is not given, validation
-    /// chooses one. The paper's map is `error = 1, energy = 0` without a bank.
+    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is
+    /// not given, validation chooses one. The paper's map is `error = 1, energy = 0` without a bank.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<f32>,
     /// Weight of the patch discriminator's energy.
@@ -36,13 +37,17 @@ impl ScoreConfig {
     }
 }
 
+/// From the smoothed map to the image score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// The best of the rules below on held-out images.
     Auto,
+    /// The largest pixel.
     Maximum,
+    /// The mean of the largest `top_k` pixels.
     TopK,
+    /// The mean of all pixels.
     Mean,
     /// A weighted sum of maximum, top-k means and mean, fitted by logistic regression.
     Combined,

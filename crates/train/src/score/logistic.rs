@@ -7,7 +7,8 @@ pub struct Logistic {
 }
 
 impl Logistic {
-    /// Gradient descent on standardised columns, both classes weighing the same; the ridge keeps the few labels from being learned by heart.
+    /// Gradient descent on standardised columns, both classes weighing the same; the ridge keeps the few labels from
+    /// being learned by heart.
     pub fn fit<'a>(samples: impl Iterator<Item = (&'a [f64], bool)>) -> Logistic {
         const STEPS: usize = 500;
         const RATE: f64 = 0.3;

@@ -1,5 +1,5 @@
-//! Choosing on held-out training images: how much the patch energy weighs in the map, and how a map becomes an image score. The test set
-//! is never seen here.
+//! Choosing on held-out training images: how much the patch energy weighs in the map, and how a map becomes an image
+//! score. The test set is never seen here.
 
 mod config;
 mod logistic;
@@ -17,13 +17,16 @@ use rayon::prelude::*;
 pub struct HeldOut<'a> {
     /// The maps of each term that there is.
     pub terms: Vec<(Term, &'a [Array2<f32>])>,
+    /// So many of the maps are of normal images.
     pub normal: usize,
 }
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
+    /// Of the terms in the map.
     pub weights: MapWeights,
+    /// From the map to the image score.
     pub rule: ScoreRule,
     /// Image AUROC on the held-out images; `None` where one class is missing.
     pub auroc: Option<f64>,
@@ -38,8 +41,8 @@ pub fn smoothed(maps: &[Array2<f32>], size: (usize, usize), sigma_px: f32) -> Ve
 }
 
 impl HeldOut<'_> {
-    /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none: equal parts of
-    /// error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
+    /// The best weights and rule of those that `config` leaves open. Where no anomalies are held out, what needs none:
+    /// equal parts of error and distance, and 1/500 of the pixels (the paper's 100 of 224x224).
     pub fn choose(&self, config: &ScoreConfig) -> Choice {
         let images = self.terms[0].1.len();
         let pixels = self.terms[0].1.first().map_or(1, Array2::len);
@@ -69,7 +72,8 @@ impl HeldOut<'_> {
         (0..self.terms[0].1.len()).into_par_iter().map(image).collect()
     }
 
-    /// Every mixture to try, the simplest first. Weights are in units of a term's mean over the normal images; one term alone keeps its own.
+    /// Every mixture to try, the simplest first. Weights are in units of a term's mean over the normal images; one term
+    /// alone keeps its own.
     fn candidates(&self, config: &ScoreConfig) -> Vec<MapWeights> {
         let labelled = self.terms[0].1.len() > self.normal;
         let mut mixtures = vec![MapWeights::default()];
@@ -154,7 +158,8 @@ impl Statistics {
         rules
     }
 
-    /// Scores of every map by a combination that was fitted without it, so that the combination can be compared with the plain rules.
+    /// Scores of every map by a combination that was fitted without it, so that the combination can be compared with
+    /// the plain rules.
     fn out_of_fold(&self, labels: &[bool]) -> Vec<f32> {
         let mut scores = vec![0.0; labels.len()];
         for fold in 0..FOLDS {

@@ -177,8 +177,8 @@ fn resnet_features_are_pytorchs() {
     }
 }
 
-/// The same with torchvision's weights, which cannot be shipped: CKAAD_RESNET18 names the folded state dict, and CKAAD_RESNET18_FEATURES
-/// what `resnet_features.py --weights` wrote for it.
+/// The same with torchvision's weights, which cannot be shipped: CKAAD_RESNET18 names the folded state dict, and
+/// CKAAD_RESNET18_FEATURES what `resnet_features.py --weights` wrote for it.
 #[test]
 fn trained_resnet18_features_are_pytorchs() {
     let (Some(weights), Some(features)) =

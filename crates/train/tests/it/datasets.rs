@@ -1,4 +1,5 @@
-//! The trainer reads each data set as it comes out of its archive, and says in one sentence what it misses in a folder that is none.
+//! The trainer reads each data set as it comes out of its archive, and says in one sentence what it misses in a folder
+//! that is none.
 
 mod coarse;
 mod decoding;

@@ -78,7 +78,8 @@ fn layers_stay_in_float_and_the_report_says_which() {
     assert!(report["regions"].as_str().unwrap().contains("no masks are held out"));
     if let Some((worst, range)) = onnx_runtime::difference_to_onnx_runtime(Path::new(&at("mixed.ckaad"))) {
         println!("mixed: largest difference to ONNX Runtime {worst}, range {range}");
-        // Float sums are not added up in the same order: where one lies between two bytes, the next int8 layer may get the other.
+        // Float sums are not added up in the same order: where one lies between two bytes, the next int8 layer may get
+        // the other.
         assert!(worst <= 0.05 * range, "largest difference {worst} in a range of {range}");
     }
     // `export` reads this section anew: it may be changed in the run.
@@ -95,8 +96,8 @@ fn layers_stay_in_float_and_the_report_says_which() {
     assert_eq!(export("images = 8", "images = 0"), sentence);
 }
 
-/// The options that the whole way above does not take: instance norm, both discriminators, made anomalies, features computed while
-/// training runs, a combined score.
+/// The options that the whole way above does not take: instance norm, both discriminators, made anomalies, features
+/// computed while training runs, a combined score.
 #[test]
 fn the_papers_parts_reach_the_bundle_too() {
     let config =

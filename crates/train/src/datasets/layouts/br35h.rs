@@ -1,5 +1,5 @@
-//! Br35H, brain MRI: `no/no 123.jpg` is normal, `yes/y123.jpg` shows a tumour; no split, so ours. File names do not tell the
-//! patient.
+//! Br35H, brain MRI: `no/no 123.jpg` is normal, `yes/y123.jpg` shows a tumour; no split, so ours. File names do not
+//! tell the patient.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::groups;

@@ -1,5 +1,5 @@
-//! BTAD, beanTech anomaly detection (Mishra et al., ISIE 2021): as MVTec AD, with ok and ko for good and defective, and masks
-//! `ground_truth/ko/NAME.png` or `.bmp`.
+//! BTAD, beanTech anomaly detection (Mishra et al., ISIE 2021): as MVTec AD, with ok and ko for good and defective, and
+//! masks `ground_truth/ko/NAME.png` or `.bmp`.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing, mvtec};
 use crate::datasets::Sample;

@@ -1,5 +1,5 @@
-//! ChestXRay2017, children's chest radiographs (Kermany et al., Cell 2018): `{train,test}/{NORMAL,PNEUMONIA}`, often below
-//! `chest_xray`. File names tell the patient.
+//! ChestXRay2017, children's chest radiographs (Kermany et al., Cell 2018): `{train,test}/{NORMAL,PNEUMONIA}`, often
+//! below `chest_xray`. File names tell the patient.
 
 use super::{DataError, DataLocation, DataSet, Layout, oct2017};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Folders of images, one a class, as whoever sorts pictures makes them: `good` (or `ok`, `normal`) and any other names for defects. No
-//! split, so ours. Images in a sub-folder of a class are of one part.
+//! Folders of images, one a class, as whoever sorts pictures makes them: `good` (or `ok`, `normal`) and any other names
+//! for defects. No split, so ours. Images in a sub-folder of a class are of one part.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::{Sample, groups};

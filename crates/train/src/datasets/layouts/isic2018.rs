@@ -1,5 +1,5 @@
-//! ISIC 2018, task 3 (Codella et al., arXiv 1902.03368), as papers on anomaly detection use it: nevi (NV) are normal, the other six
-//! diagnoses anomalous.
+//! ISIC 2018, task 3 (Codella et al., arXiv 1902.03368), as papers on anomaly detection use it: nevi (NV) are normal,
+//! the other six diagnoses anomalous.
 //!
 //! ```text
 //! ISIC2018_Task3_Training_Input/ISIC_*.jpg

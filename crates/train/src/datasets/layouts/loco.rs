@@ -1,5 +1,5 @@
-//! MVTec LOCO AD (Bergmann et al., IJCV 2022): as MVTec AD, with its own validation split and a folder of masks an image,
-//! `ground_truth/<kind>/NAME/000.png` ..., whose values tell the kind of defect.
+//! MVTec LOCO AD (Bergmann et al., IJCV 2022): as MVTec AD, with its own validation split and a folder of masks an
+//! image, `ground_truth/<kind>/NAME/000.png` ..., whose values tell the kind of defect.
 
 use super::{DataError, DataLocation, DataSet, Layout, mvtec};
 use crate::datasets::Sample;

@@ -1,5 +1,5 @@
-//! One reader a layout. A module of it gives what it expects (for the error's sentence), whether a folder looks like it, and the
-//! reading.
+//! One reader a layout. A module of it gives what it expects (for the error's sentence), whether a folder looks like
+//! it, and the reading.
 
 mod br35h;
 mod btad;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// How a data set lies on disk; tabled in `docs/data.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Layout {
-    /// MVTec AD: train/good, test/<defect>, ground_truth
+    /// MVTec AD: train/good, test/DEFECT, ground_truth
     Mvtec,
     /// MVTec LOCO AD: as MVTec AD with validation/good and several masks an image
     Loco,

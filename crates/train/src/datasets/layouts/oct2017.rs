@@ -1,4 +1,5 @@
-//! OCT2017, retinal tomography (Kermany et al., Cell 2018): `{train,test}/{NORMAL,CNV,DME,DRUSEN}/CLASS-PATIENT-NN.jpeg`.
+//! OCT2017, retinal tomography (Kermany et al., Cell 2018):
+//! `{train,test}/{NORMAL,CNV,DME,DRUSEN}/CLASS-PATIENT-NN.jpeg`.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;

@@ -1,5 +1,5 @@
-//! Real-IAD (Wang et al., CVPR 2024): parts seen from five sides. A JSON file a category lists the images; they lie in a folder a
-//! resolution:
+//! Real-IAD (Wang et al., CVPR 2024): parts seen from five sides. A JSON file a category lists the images; they lie in
+//! a folder a resolution:
 //!
 //! ```text
 //! realiad_jsons/CATEGORY.json     {"meta": {"normal_class": "OK", "prefix": "CATEGORY/"}, "train": [...], "test": [{"anomaly_class",
@@ -7,8 +7,8 @@
 //! realiad_1024/CATEGORY/OK/S0001/CATEGORY_0001_OK_C1_*.jpg         C1 to C5: the sides; S0001: the part
 //! realiad_1024/CATEGORY/NG/<defect>/S0002/CATEGORY_0002_NG_<defect>_C1_*.jpg and .png, its mask
 //! ```
-//! The folder given may be the one above (the largest resolution is taken) or one of a resolution. Of a defective part the sides on
-//! which the defect does not show are normal images.
+//! The folder given may be the one above (the largest resolution is taken) or one of a resolution. Of a defective part
+//! the sides on which the defect does not show are normal images.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;

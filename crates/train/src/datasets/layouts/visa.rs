@@ -4,7 +4,8 @@
 //! object,split,label,image,mask
 //! candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png
 //! ```
-//! The label is normal or anomaly; kinds of defects are not told apart. The values of a mask are small numbers, not 255.
+//! The label is normal or anomaly; kinds of defects are not told apart. The values of a mask are small numbers, not
+//! 255.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
 use crate::datasets::Sample;

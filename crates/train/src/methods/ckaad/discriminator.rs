@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiscriminatorConfig {
+    /// Which of the two there are.
     pub kind: DiscriminatorKind,
-    /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and coarse
-    /// features of a place together.
+    /// One patch head over all scales, brought to one grid, in place of the paper's one head a scale. It sees fine and
+    /// coarse features of a place together.
     pub joint: bool,
     /// Input pixels a cell of the joint grid; one of `features.strides`.
     pub stride: usize,
@@ -25,11 +26,12 @@ pub struct DiscriminatorConfig {
     pub width: usize,
     /// Kernel of the second convolution of a patch head: 1 (the paper) or 3.
     pub kernel: usize,
-    /// Share of an anomalous image's patches, those of the highest energy, that are taught to be anomalous. 1 is the paper: every
-    /// patch. Less looks for the defect (multiple-instance learning); the same share of every normal image then counts twice.
+    /// Share of an anomalous image's patches, those of the highest energy, that are taught to be anomalous. 1 is the
+    /// paper: every patch. Less looks for the defect (multiple-instance learning); the same share of every normal image
+    /// then counts twice.
     pub hard_share: f64,
-    /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units, are anomalous at every
-    /// patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).
+    /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units,
+    /// are anomalous at every patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).
     pub noise: f64,
     /// Weight of that term.
     pub noise_weight: f64,
@@ -50,12 +52,17 @@ impl Default for DiscriminatorConfig {
     }
 }
 
+/// What a discriminator looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DiscriminatorKind {
+    /// There is no discriminator.
     None,
+    /// Every patch by itself; its energies are a term of the map.
     Patch,
+    /// The whole image; it only teaches the auto-encoder.
     Image,
+    /// One of each.
     Both,
 }
 
@@ -65,10 +72,12 @@ impl DiscriminatorKind {
         self != DiscriminatorKind::None
     }
 
+    /// Whether patches are looked at.
     pub fn patch(self) -> bool {
         matches!(self, DiscriminatorKind::Patch | DiscriminatorKind::Both)
     }
 
+    /// Whether whole images are.
     pub fn image(self) -> bool {
         matches!(self, DiscriminatorKind::Image | DiscriminatorKind::Both)
     }
@@ -123,6 +132,7 @@ pub struct PatchHead {
     pub convs: Vec<Conv2d>,
 }
 
+/// Gives every patch an energy.
 #[derive(Module, Debug)]
 pub struct PatchDiscriminator {
     /// One a scale, or one for all.
@@ -237,8 +247,8 @@ impl Shrink {
     }
 }
 
-/// One energy an image: every scale is shrunk to half the deepest one's size, all are concatenated and shrunk on; the mean over what
-/// is left of the picture goes through a small perceptron.
+/// One energy an image: every scale is shrunk to half the deepest one's size, all are concatenated and shrunk on; the
+/// mean over what is left of the picture goes through a small perceptron.
 #[derive(Module, Debug)]
 pub struct ImageDiscriminator {
     scales: Vec<Vec<Shrink>>,

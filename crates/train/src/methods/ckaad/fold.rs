@@ -9,6 +9,7 @@ use burn::prelude::*;
 
 /// Appends modules to a graph.
 pub struct Fold<'a> {
+    /// What is appended to.
     pub graph: &'a mut Graph,
 }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Share of the discriminator's margin loss that falls on reconstructions; the rest falls on coarse anomalies. The paper has 0.5; but
-    /// a good reconstruction of a normal image looks normal, and the more it counts the less the discriminator learns of defects.
+    /// Share of the discriminator's margin loss that falls on reconstructions; the rest falls on coarse anomalies. The
+    /// paper has 0.5; but a good reconstruction of a normal image looks normal, and the more it counts the less the
+    /// discriminator learns of defects.
     pub gamma: f64,
     /// Energy that the discriminator lifts anomalous patches to.
     pub margin: f64,
@@ -17,6 +18,7 @@ pub struct LossConfig {
     pub lambda: f64,
     /// The discriminators' gradient is scaled down to this length; 0 leaves it.
     pub clip: f64,
+    /// What the reconstruction is compared by.
     pub cosine: Cosine,
 }
 
@@ -52,9 +54,10 @@ pub fn reconstruction(cosine: Cosine, features: &[Tensor<4>], outputs: &[Tensor<
     sum(per_scale)
 }
 
-/// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over heads. `anomalous` is `None` when no coarse
-/// labels are there; reconstructions then carry the whole margin loss. With `hard_share` below 1 only that share of an anomalous
-/// image's patches counts, those of the highest energy, and the mean over the same share of normal images is added.
+/// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over heads. `anomalous` is `None` when no
+/// coarse labels are there; reconstructions then carry the whole margin loss. With `hard_share` below 1 only that share
+/// of an anomalous image's patches counts, those of the highest energy, and the mean over the same share of normal
+/// images is added.
 pub fn discriminator(
     config: &LossConfig,
     hard_share: f64,

@@ -5,7 +5,8 @@
 //! s8 ──────3x3/2──┼─concat─[residual blocks /2]─ bottleneck ─[up]─┬─[up]─┬─[up]─┐
 //! s16 ───────1x1──┘                                             s16'    s8'    s4'
 //! ```
-//! The paper normalises by instance; batch norm folds into the convolutions, which int8 chains need, and is the default.
+//! The paper normalises by instance; batch norm folds into the convolutions, which int8 chains need, and is the
+//! default.
 
 use crate::backbones::Scale;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -29,6 +30,7 @@ pub struct NetConfig {
     pub bottleneck: usize,
     /// Residual blocks of every stage.
     pub blocks: usize,
+    /// What follows each convolution.
     pub norm: NormKind,
 }
 
@@ -38,20 +40,27 @@ impl Default for NetConfig {
     }
 }
 
+/// Widths where the config names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
+    /// 16 to 48 channels.
     Tiny,
+    /// 24 to 96 channels.
     Small,
+    /// 48 to 192 channels.
     Base,
     /// The paper's ResNet18: 64, 128, 256 and 512.
     Paper,
 }
 
+/// Over what a channel is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NormKind {
+    /// The batch; folded into the convolution in the end.
     Batch,
+    /// The image, also on the device.
     Instance,
 }
 
@@ -112,8 +121,8 @@ pub enum Resample {
     /// The first convolution has stride 2.
     Halve,
     Keep,
-    /// Nearest neighbour behind the first convolution: the channels shrink where the pixels are few, as with the paper's
-    /// transposed convolution, and int8 needs no operator of its own.
+    /// Nearest neighbour behind the first convolution: the channels shrink where the pixels are few, as with the
+    /// paper's transposed convolution, and int8 needs no operator of its own.
     Double,
 }
 
@@ -170,10 +179,12 @@ fn upsample2(x: Tensor<4>) -> Tensor<4> {
     interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]))
 }
 
+/// Reconstructs the features of every scale out of one narrow map.
 #[derive(Module, Debug)]
 pub struct AutoEncoder {
     /// For each scale the convolutions that bring it to the deepest one's size.
     pub reduce: Vec<Vec<ConvNorm>>,
+    /// The bottleneck.
     pub fuse: Vec<Block>,
     /// Deepest first.
     pub stages: Vec<Vec<Block>>,
@@ -182,6 +193,7 @@ pub struct AutoEncoder {
 }
 
 impl AutoEncoder {
+    /// Fresh weights.
     pub fn new(config: &NetConfig, scales: &[Scale], device: &Device) -> AutoEncoder {
         let (widths, bottleneck) = config.resolve(scales);
         let norm = config.norm;

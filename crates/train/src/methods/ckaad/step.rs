@@ -15,6 +15,7 @@ use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use ndarray::{Array2, Array4};
 use std::path::{Path, PathBuf};
 
+/// A checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[error("checkpoint {path}: {reason}")]
 pub struct StepError {
@@ -25,9 +26,11 @@ pub struct StepError {
 /// Losses of one step.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Losses {
+    /// Of normal images.
     pub reconstruction: f32,
     /// 0 without a discriminator, as are all below.
     pub discriminator: f32,
+    /// The energies of what was reconstructed.
     pub adversarial: f32,
     /// Mean patch (or image) energy of normal images.
     pub energy_normal: f32,
@@ -49,7 +52,9 @@ impl Losses {
 /// Learning rates of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
+    /// Of the auto-encoder.
     pub auto_encoder: f64,
+    /// Of the discriminators.
     pub discriminator: f64,
 }
 
@@ -82,11 +87,16 @@ impl Spread {
 /// What a [`Trainer`] is made from.
 #[derive(Clone, Copy)]
 pub struct Parts<'a> {
+    /// The auto-encoder's section.
     pub net: &'a NetConfig,
+    /// The discriminators' section.
     pub discriminator: &'a DiscriminatorConfig,
+    /// The losses' section.
     pub loss: LossConfig,
+    /// What the extractor gives.
     pub scales: &'a [Scale],
-    /// What the features of each scale were standardised with, where the reconstruction error is to be measured on raw ones.
+    /// What the features of each scale were standardised with, where the reconstruction error is to be measured on raw
+    /// ones.
     pub spread: Option<&'a [ChannelStatistics]>,
 }
 
@@ -191,8 +201,8 @@ impl Trainer {
         terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
     }
 
-    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies where there is a
-    /// patch discriminator.
+    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies
+    /// where there is a patch discriminator.
     pub fn maps(&self, batch: &Batch) -> TermMaps {
         let device = self.device.clone().inner();
         let features = batch.tensors(&device);
@@ -203,8 +213,8 @@ impl Trainer {
         TermMaps { errors: errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies }
     }
 
-    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones. `gradients` says
-    /// whether `features` record them.
+    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones.
+    /// `gradients` says whether `features` record them.
     fn raw(&self, features: &[Tensor<4>], gradients: bool) -> Vec<Tensor<4>> {
         if self.spread.is_empty() {
             return features.to_vec();
@@ -261,6 +271,7 @@ impl Trainer {
 /// Anomaly maps of some images, `[h,w]` each, at the finest scale.
 #[derive(Default)]
 pub struct TermMaps {
+    /// Cosine errors, summed over the scales.
     pub errors: Vec<Array2<f32>>,
     /// Empty without a patch discriminator.
     pub energies: Vec<Array2<f32>>,
@@ -276,6 +287,7 @@ impl TermMaps {
 
 /// Features of some images, one `[N,C,h,w]` a scale, the finest first.
 pub struct Batch {
+    /// One a scale.
     pub scales: Vec<Array4<f32>>,
 }
 

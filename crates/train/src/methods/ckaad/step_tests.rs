@@ -1,4 +1,5 @@
-//! One optimiser step against PyTorch: `tests/reference/ckaad_step.py` fills the same networks and inputs from the same formula.
+//! One optimiser step against PyTorch: `tests/reference/ckaad_step.py` fills the same networks and inputs from the same
+//! formula.
 
 use super::*;
 use crate::methods::ckaad::{Cosine, DiscriminatorKind};

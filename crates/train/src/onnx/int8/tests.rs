@@ -4,7 +4,8 @@ use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
 
 const SIDE: usize = 16;
 
-/// A small net with every operator that int8 knows: a residual block, pooling, upsampling and concatenation, an instance norm.
+/// A small net with every operator that int8 knows: a residual block, pooling, upsampling and concatenation, an
+/// instance norm.
 fn net() -> Graph {
     let mut graph = Graph::new(SIDE, SIDE);
     let conv = |seed: usize, out: usize, depth: usize, kernel: usize, groups: usize, activation| Conv {
@@ -98,8 +99,8 @@ fn layers_left_in_float_are_float() {
     assert!(mean_difference(&block, &exact) < mean_difference(&none, &exact));
 }
 
-/// What TensorRT wants of a model that brings its own quantisation: i8 with zero point 0 everywhere, weights along axis 0, biases and
-/// the input not quantised.
+/// What TensorRT wants of a model that brings its own quantisation: i8 with zero point 0 everywhere, weights along axis
+/// 0, biases and the input not quantised.
 #[test]
 fn qdq_holds_to_what_tensorrt_takes() {
     let model = structure(&emit(&net(), &ranges(&net()), |_| false, Dialect::Qdq));
