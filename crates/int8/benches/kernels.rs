@@ -1,10 +1,10 @@
-//! Times of one convolution of each kind on one thread, with this CPU's best instruction set and in plain Rust. Throughput is in
-//! multiply-adds, so "elem/s" over the peak of `ckaad-agent bench` says how much of the CPU is used.
+//! Times of one convolution of each kind on one thread, with this CPU's best instruction set and in plain Rust.
+//! Throughput is in multiply-adds, so "elem/s" over the peak of `ckaad-agent bench` says how much of the CPU is used.
 //!
 //!     cargo bench -p ckaad-int8
 
 use ckaad_int8::Isa;
-use ckaad_int8::operator::Operator;
+use ckaad_int8::Operator;
 use ckaad_int8::ops::{ByteOutput, Conv, Dequantise, FloatConv, FloatOutput};
 use ckaad_int8::pool::Pool;
 use ckaad_int8::program::Program;

@@ -1,4 +1,5 @@
-//! The engine against ONNX Runtime, on the very file that is shipped. Needs a Python, as [`ckaad_testing::onnx_runtime`] does.
+//! The engine against ONNX Runtime, on the very file that is shipped. Needs a Python, as
+//! [`ckaad_testing::onnx_runtime`] does.
 
 use ckaad_testing::demo_bundle;
 use ckaad_testing::onnx_runtime::difference_to_onnx_runtime;
