@@ -65,7 +65,8 @@ impl Buffer {
     /// As [`Buffer::row`].
     pub unsafe fn floats<'a>(&self, memory: *const u8, y: usize) -> &'a [f32] {
         assert!(self.element == ElementType::F32);
-        // SAFETY: as `row`; offsets and pixels are multiples of 64 bytes, so the row is aligned, and every f32 is a value.
+        // SAFETY: as `row`; offsets and pixels are multiples of 64 bytes, so the row is aligned, and every f32 is a
+        // value.
         unsafe { std::slice::from_raw_parts(memory.add(self.row_start(y)).cast(), self.shape[2] * self.pixel / 4) }
     }
 

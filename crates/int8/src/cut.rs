@@ -14,7 +14,8 @@ pub struct Cut {
     blocks: usize,
     /// Blocks of a unit.
     group: usize,
-    /// All groups of some pixels before the next pixels: their input stays in the cache, where all weights fit beside it.
+    /// All groups of some pixels before the next pixels: their input stays in the cache, where all weights fit beside
+    /// it.
     group_first: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Instruction sets: which of them this CPU has, and one text compiled for each.
 
-/// An instruction set that there are kernels for, and that this CPU has: values come from [`Isa::available`] only, which is what the calls
-/// of its functions rely on.
+/// An instruction set that there are kernels for, and that this CPU has: values come from [`Isa::available`] only,
+/// which is what the calls of its functions rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa(Set);
 
@@ -72,9 +72,9 @@ impl Isa {
     }
 }
 
-/// Makes of each `fn name(arguments) { text }` a `fn name(isa, arguments)`, whose text is compiled once for every instruction set:
-/// for loops that a compiler vectorises by itself. Sums of floats must run in lanes of a fixed order, and products are fused with
-/// additions only where the text says so, by `mul_add`; then every CPU gives the same bits.
+/// Makes of each `fn name(arguments) { text }` a `fn name(isa, arguments)`, whose text is compiled once for every
+/// instruction set: for loops that a compiler vectorises by itself. Sums of floats must run in lanes of a fixed order,
+/// and products are fused with additions only where the text says so, by `mul_add`; then every CPU gives the same bits.
 macro_rules! compiled_for_every_isa {
     ($($(#[$meta:meta])* pub(crate) fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $text:block)*) => { $(
         $(#[$meta])*

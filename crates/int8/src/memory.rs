@@ -1,4 +1,5 @@
-//! Where each tensor of a region lies while it runs: one block of memory, used again as soon as a tensor's last reader is done.
+//! Where each tensor of a region lies while it runs: one block of memory, used again as soon as a tensor's last reader
+//! is done.
 
 use crate::buffer::Buffer;
 use crate::operator::Border;

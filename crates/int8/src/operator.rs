@@ -1,7 +1,8 @@
 //! What an operator of a region is, and what it becomes when it is made ready to run.
 //!
-//! A new operator is one file in `ops`: a struct with its parameters, an [`Operator`] that says what it reads and gives, and a step. Where
-//! a row of the result can be made from rows of the inputs, the step is a [`RowStep`], which needs no `unsafe`.
+//! A new operator is one file in `ops`: a struct with its parameters, an [`Operator`] that says what it reads and
+//! gives, and a step. Where a row of the result can be made from rows of the inputs, the step is a [`RowStep`], which
+//! needs no `unsafe`.
 
 use crate::buffer::Buffer;
 use crate::isa::Isa;
@@ -31,6 +32,8 @@ pub struct Border {
 }
 
 /// A node's computation: its parameters and what it does to shapes and types. It has one result.
+///
+/// Only this crate can implement it: a program runs the steps that operators compile to, and trusts them with its memory.
 pub trait Operator: Debug + Send + Sync {
     /// For messages, with an article.
     fn name(&self) -> &'static str;
@@ -47,7 +50,8 @@ pub trait Operator: Debug + Send + Sync {
     /// Makes it ready for tensors that lie somewhere.
     fn compile(&self, placed: &Placed) -> Box<dyn Step>;
 
-    /// What its result is outside, where it leaves the region as `[1,C,H,W]`. Such a result is in no run's memory, so no node reads it.
+    /// What its result is outside, where it leaves the region as `[1,C,H,W]`. Such a result is in no run's memory, so
+    /// no node reads it.
     fn leaves(&self) -> Option<ElementType> {
         None
     }
@@ -103,8 +107,8 @@ pub trait Step: Send + Sync {
     /// Does one unit.
     ///
     /// # Safety
-    /// `place` is a run of the program that this step was compiled into; `unit` is below [`Step::units`] and is run once in that run; all
-    /// steps before are done, and no step behind has begun.
+    /// `place` is a run of the program that this step was compiled into; `unit` is below [`Step::units`] and is run
+    /// once in that run; all steps before are done, and no step behind has begun.
     unsafe fn run(&self, unit: usize, place: &Place);
 }
 
@@ -161,9 +165,10 @@ pub struct Row<'a> {
     output: Option<usize>,
 }
 
-// SAFETY, for all of the accesses below: only `Rows::run` makes a `Row`, under the promise of `Step::run`. So the memory is laid out for
-// these buffers, a result shares no byte with an input, nobody writes an input during this step, and row `y` of the result is this
-// unit's alone. Each access to the result borrows the `Row`, so there is one at a time.
+// SAFETY, for all of the accesses below: only `Rows::run` makes a `Row`, under the promise of `Step::run`. So the
+// memory is laid out for these buffers, a result shares no byte with an input, nobody writes an input during this step,
+// and row `y` of the result is this unit's alone. Each access to the result borrows the `Row`, so there is one at a
+// time.
 impl<'a> Row<'a> {
     /// Where an input lies.
     pub fn input(&self, input: usize) -> &'a Buffer {

@@ -32,7 +32,8 @@ pub struct Segment {
 /// What turns an i32 sum into a byte: `round((bias + sum) * scale) + zero`, saturated.
 #[derive(Clone, Debug)]
 pub struct Requant {
-    /// The convolution's own bias less what the input's zero point adds to the sum. A multiple of 16 values, 0 behind the last.
+    /// The convolution's own bias less what the input's zero point adds to the sum. A multiple of 16 values, 0 behind
+    /// the last.
     pub bias: Vec<i32>,
     /// `x_scale * w_scale / y_scale` of each output channel, 0 behind the last.
     pub scale: Vec<f32>,
@@ -103,7 +104,8 @@ pub struct Depthwise {
     pub wide: Option<Wide>,
 }
 
-/// A depthwise convolution for dot products of bytes along a row: some groups of 4 input columns give a few output pixels.
+/// A depthwise convolution for dot products of bytes along a row: some groups of 4 input columns give a few output
+/// pixels.
 #[derive(Clone, Debug)]
 pub struct Wide {
     /// Of the kernel, down and across, and of its step across.
@@ -113,8 +115,9 @@ pub struct Wide {
     /// Bytes between input rows, and between input columns.
     pub row: usize,
     pub column: usize,
-    /// `[64 channels][row][pixel][group][4]`, each `[4 times 4 channels][4 columns]` i8 as interleaving the columns' bytes leaves them, 0 where a
-    /// pixel's kernel does not reach a column.
+    /// `[64 channels][row][pixel][group][4 registers]`, each `[16 channels][4 columns]` i8, 0 where a pixel's kernel does
+    /// not reach a column. Which 16 channels a register has, [`Wide::channel`] says: the kernel interleaves the bytes of
+    /// four columns, which leaves the channels in that order and not in their own.
     pub weights: Vec<CacheLine>,
     /// Bias and scale of each 64 channels in the same order, 4 lines of 16 values.
     pub bias: Vec<i32>,
@@ -125,7 +128,8 @@ pub struct Wide {
 pub const WIDE: usize = 64;
 
 impl Wide {
-    /// The channel that value `lane` of register `part` is of, within 64: what unpacking bytes, then pairs, within 128 bits gives.
+    /// The channel that value `lane` of register `part` is of, within 64: what unpacking bytes, then pairs, within 128
+    /// bits gives.
     fn channel(part: usize, lane: usize) -> usize {
         lane / 4 * 16 + part * 4 + lane % 4
     }

@@ -1,17 +1,19 @@
 //! Threads that wait for work: spinning for a moment, then asleep.
 //!
-//! [`Pool::run`] lets every thread call one function. A thread that comes late (the machine is busy) finds the work done by
-//! the others and nothing waits for it: the function must be written so that any number of callers finish it. The caller of `run`
-//! takes part, so a pool of one has no threads at all.
+//! [`Pool::run`] lets every thread call one function. A thread that comes late (the machine is busy) finds the work
+//! done by the others and nothing waits for it: the function must be written so that any number of callers finish it.
+//! The caller of `run` takes part, so a pool of one has no threads at all.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError, Weak};
 use std::thread::JoinHandle;
 
-/// How often a thread looks for work before it sleeps: half a millisecond on an AMD EPYC, whose pause is long; less elsewhere.
+/// How often a thread looks for work before it sleeps: half a millisecond on an AMD EPYC, whose pause is long; less
+/// elsewhere.
 const SPINS: u32 = 20_000;
 
-/// Some threads of the process, the caller of [`Pool::run`] not among them. They end with the last [`Arc`] of their pool.
+/// Some threads of the process, the caller of [`Pool::run`] not among them. They end with the last [`Arc`] of their
+/// pool.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -66,8 +68,8 @@ impl Pool {
         pool
     }
 
-    /// Calls `work` here and on every thread that is awake in time; returns when all of them have returned. While another caller has
-    /// the threads, `work` runs here alone.
+    /// Calls `work` here and on every thread that is awake in time; returns when all of them have returned. While
+    /// another caller has the threads, `work` runs here alone.
     pub fn run(&self, work: &Work<'_>) {
         let busy = match self.busy.try_lock() {
             Ok(busy) => Some(busy),
@@ -79,8 +81,8 @@ impl Pool {
             work();
             return;
         };
-        // SAFETY: only the lifetime changes. The reference is gone from `shared` and no thread is inside the work when the guard
-        // below is dropped, also when `work` panics here.
+        // SAFETY: only the lifetime changes. The reference is gone from `shared` and no thread is inside the work when
+        // the guard below is dropped, also when `work` panics here.
         let forever = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
         *lock(&self.shared.work) = Some(forever);
         self.shared.inside.store(OPEN, Ordering::Release);
@@ -173,7 +175,8 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Waits a moment, the longer the more often it was called: a thread that waits for another may hold the core that the other needs.
+/// Waits a moment, the longer the more often it was called: a thread that waits for another may hold the core that the
+/// other needs.
 pub fn pause(waited: &mut u32) {
     *waited += 1;
     if *waited < 200 {

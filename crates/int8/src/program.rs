@@ -1,8 +1,9 @@
 //! A region with known shapes → steps over one block of memory.
 //!
-//! Tensors are channels-last, a pixel's channels filled up to a multiple of 16 values; what a convolution pads lies around the tensor as
-//! a border of zero points, so no kernel knows about borders. A step is cut in *units*; any thread takes the next unit of a
-//! step, and goes on to the next step when all units of this one are done, whoever did them. Nothing is allocated while it runs.
+//! Tensors are channels-last, a pixel's channels filled up to a multiple of 16 values; what a convolution pads lies
+//! around the tensor as a border of zero points, so no kernel knows about borders. A step is cut in *units*; any thread
+//! takes the next unit of a step, and goes on to the next step when all units of this one are done, whoever did them.
+//! Nothing is allocated while it runs.
 
 use crate::buffer::Buffer;
 use crate::isa::Isa;
@@ -66,8 +67,8 @@ fn of_shapes(region: &Region, shapes: &[Shape]) -> Result<Vec<Output>, String> {
 }
 
 impl Program {
-    /// Lays the tensors out, packs the weights and cuts the work for so many threads. `inputs` are the shapes of the region's inputs as
-    /// they come, `[1,C,H,W]` or `[1,H,W,C]`.
+    /// Lays the tensors out, packs the weights and cuts the work for so many threads. `inputs` are the shapes of the
+    /// region's inputs as they come, `[1,C,H,W]` or `[1,H,W,C]`.
     ///
     /// # Errors
     /// A sentence, when shapes do not fit.

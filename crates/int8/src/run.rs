@@ -6,7 +6,8 @@ use crate::pool::{Pool, pause};
 use crate::program::{Program, Stage};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// Memory of one run at a time. It belongs to the caller, who keeps it from run to run: nothing is allocated while a program runs.
+/// Memory of one run at a time. It belongs to the caller, who keeps it from run to run: nothing is allocated while a
+/// program runs.
 pub struct Scratch {
     bytes: Vec<CacheLine>,
     /// Of each step: the next unit that nobody has, and how many are done.
@@ -30,8 +31,8 @@ impl Program {
         }
     }
 
-    /// Runs once, on this thread and those of the pool that are free. `inputs` and `outputs` hold as many values as the shapes say that the program was compiled for: bytes, or f32 in the machine's
-    /// order and aligned.
+    /// Runs once, on this thread and those of the pool that are free. `inputs` and `outputs` hold as many values as the
+    /// shapes say that the program was compiled for: bytes, or f32 in the machine's order and aligned.
     ///
     /// # Panics
     /// When they do not, or `scratch` is another program's.
@@ -70,9 +71,10 @@ struct Run<'a> {
     place: Place<'a>,
 }
 
-// SAFETY: threads share the memory and the outputs through the pointers, and each unit writes bytes that no other unit of its step touches:
-// a row of a tensor, some pixels of some blocks, or the border. A step starts when all units of the step before are done (acquire
-// on `done`, which each unit releases), and `layout` gives a step's result memory that none of its inputs has.
+// SAFETY: threads share the memory and the outputs through the pointers, and each unit writes bytes that no other unit
+// of its step touches: a row of a tensor, some pixels of some blocks, or the border. A step starts when all units of
+// the step before are done (acquire on `done`, which each unit releases), and `layout` gives a step's result memory
+// that none of its inputs has.
 unsafe impl Sync for Run<'_> {}
 
 /// Marks the run as failed when a unit panics, so that nobody waits for it.
@@ -96,7 +98,8 @@ impl Run<'_> {
                 if unit >= stage.units {
                     break;
                 }
-                // SAFETY: each number is given once, and nobody comes here before the units of all stages before are done.
+                // SAFETY: each number is given once, and nobody comes here before the units of all stages before are
+                // done.
                 unsafe { stage.run(unit, &self.place) };
                 self.done[i].fetch_add(1, Ordering::Release);
             }

@@ -1,5 +1,5 @@
-//! The files of this crate have an order, and each imports only from those before it: what a reader meets first needs nothing that comes
-//! later, and any prefix could be a crate of its own.
+//! The files of this crate have an order, and each imports only from those before it: what a reader meets first needs
+//! nothing that comes later, and any prefix could be a crate of its own.
 
 use std::path::{Path, PathBuf};
 

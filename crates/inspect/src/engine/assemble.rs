@@ -2,7 +2,7 @@
 
 use super::patterns::Match;
 use super::tensors::Tensors;
-use ckaad_int8::operator::Operator;
+use ckaad_int8::Operator;
 use ckaad_int8::ops::{ByteOutput, FloatOutput};
 use ckaad_int8::region::{NodeId, Region};
 use ckaad_int8::shape::{ElementType, Input};

@@ -1,18 +1,20 @@
-//! `QLinearConv` → the same integers in f32: for what the int8 engine does not take (groups that are not channels, dilation).
+//! `QLinearConv` → the same integers in f32: for what the int8 engine does not take (groups that are not channels,
+//! dilation).
 //!
-//! tract's own quantised convolution is slower than its f32 one: around the integer product it makes about ten passes over
-//! i32 tensors, and a depthwise one becomes C separate products. So the bytes are widened to f32, convolved with the integer
-//! weights, and requantised:
+//! tract's own quantised convolution is slower than its f32 one: around the integer product it makes about ten passes
+//! over i32 tensors, and a depthwise one becomes C separate products. So the bytes are widened to f32, convolved with
+//! the integer weights, and requantised:
 //!
 //! ```text
-//! x ─DequantizeLinear(1, zero)─► Conv(integer weights, integer bias) ─► Floor ─► Mul(x_scale * w_scale / y_scale) ─► QuantizeLinear(1, zero)─► y
+//! x ─DequantizeLinear(1, zero)─► Conv(integer weights, integer bias) ─► Floor
+//!   ─► Mul(x_scale * w_scale / y_scale) ─► QuantizeLinear(1, zero)─► y
 //! ```
 //!
-//! f32 holds every integer below 2^24, so smaller sums are those of the integer product (larger ones lose their last bits), and the
-//! multiplier and the rounding (to even) are ONNX Runtime's. Real scales in the convolution would not do: where a sum lies between two bytes, they round
-//! it differently, and a deep net makes much of that (measured: 4 % of the map's range after 4 such bytes in the first
-//! layer). `Floor` changes no integer; it keeps tract from folding the multiplier into the weights. Nodes that are
-//! not understood stay as they are.
+//! f32 holds every integer below 2^24, so smaller sums are those of the integer product (larger ones lose their last
+//! bits), and the multiplier and the rounding (to even) are ONNX Runtime's. Real scales in the convolution would not
+//! do: where a sum lies between two bytes, they round it differently, and a deep net makes much of that (measured: 4 %
+//! of the map's range after 4 such bytes in the first layer). `Floor` changes no integer; it keeps tract from folding
+//! the multiplier into the weights. Nodes that are not understood stay as they are.
 
 use super::constants::{Constants, QuantisedConv};
 use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, tensor_proto::DataType};

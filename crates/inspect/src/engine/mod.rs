@@ -1,5 +1,5 @@
-//! ONNX → runnable plan on tract: u8 image in, anomaly map out. Quantised parts, and the float tail behind them, run in our own operator
-//! (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
+//! ONNX → runnable plan on tract: u8 image in, anomaly map out. Quantised parts, and the float tail behind them, run in
+//! our own operator (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
 //!
 //! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
 //! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
@@ -26,8 +26,8 @@ pub fn instruction_set() -> &'static str {
     ckaad_int8::Isa::best().name()
 }
 
-/// Multiply-adds a second that one core can do at most with these kernels' instruction, measured in registers over `seconds`; none where
-/// there is no such measurement.
+/// Multiply-adds a second that one core can do at most with these kernels' instruction, measured in registers over
+/// `seconds`; none where there is no such measurement.
 pub fn peak_macs_per_second(seconds: f64) -> Option<f64> {
     ckaad_int8::peak(ckaad_int8::Isa::best(), seconds)
 }
@@ -64,8 +64,9 @@ struct Network {
 }
 
 impl Plan {
-    /// `threads` share the work of the int8 engine: the caller's and those of a pool that all models with as many threads have in common.
-    /// tract's own operators stay on the caller's thread; a second set of threads would only take the cores from the first.
+    /// `threads` share the work of the int8 engine: the caller's and those of a pool that all models with as many
+    /// threads have in common. tract's own operators stay on the caller's thread; a second set of threads would only
+    /// take the cores from the first.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
@@ -82,7 +83,8 @@ impl Plan {
             )));
         }
         let Partitioned { model, regions, unfused } = partition::partition(proto);
-        // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what tract can run.
+        // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what
+        // tract can run.
         let (network, unfused) = match Network::load(&reader, model, regions, threads) {
             Err(EngineError::Unsupported(e)) => {
                 (Network::load(&reader, read()?, vec![], threads)?, vec![format!("the whole network: {e}")])
@@ -97,8 +99,8 @@ impl Plan {
         (self.network.width, self.network.height)
     }
 
-    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line, `the whole network` and
-    /// why, where it takes nothing.
+    /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line,
+    /// `the whole network` and why, where it takes nothing.
     pub fn unfused(&self) -> &[String] {
         &self.unfused
     }

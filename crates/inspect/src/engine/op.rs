@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-/// Makes tract's ONNX reader understand the nodes that stand for regions. The reader only leaves a place for each: what is registered
-/// with it cannot hold anything. [`fill`] puts the regions there.
+/// Makes tract's ONNX reader understand the nodes that stand for regions. The reader only leaves a place for each: what
+/// is registered with it cannot hold anything. [`fill`] puts the regions there.
 pub fn register(reader: &mut tract_onnx::Onnx) {
     reader.op_register.insert(REGION, |_, node| Ok((expand(Place::of(node)), vec![])));
 }

@@ -1,17 +1,17 @@
 //! ONNX model → the same model in which each quantised part is one node, and the regions that those nodes stand for.
 //!
-//! A node that the patterns know, with bytes (or floats that a taken node made of bytes) as inputs, is *taken*; taken nodes are put
-//! together in regions. Between two taken nodes there may lie one that is not (an operator that has no kernel), so regions have
-//! *levels*: a node's level is how many such gaps lie before it. Nodes of one level never wait for a node outside that waits for
-//! them, so a level can be one node.
+//! A node that the patterns know, with bytes (or floats that a taken node made of bytes) as inputs, is *taken*; taken
+//! nodes are put together in regions. Between two taken nodes there may lie one that is not (an operator that has no
+//! kernel), so regions have *levels*: a node's level is how many such gaps lie before it. Nodes of one level never wait
+//! for a node outside that waits for them, so a level can be one node.
 //!
-//! This is the only place where a node is recognised. The node that stands for a region carries nothing but the region's number, so
-//! what the kernels trust never travels through a file.
+//! This is the only place where a node is recognised. The node that stands for a region carries nothing but the
+//! region's number, so what the kernels trust never travels through a file.
 
 use super::assemble::{Assembled, assemble};
 use super::patterns::{Graph, Match};
 use super::tensors::Tensors;
-use ckaad_int8::operator::Reads;
+use ckaad_int8::Reads;
 use ckaad_int8::region::Region;
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType};
@@ -31,7 +31,8 @@ pub struct Partitioned {
     pub model: ModelProto,
     /// What the nodes of type [`REGION`] stand for, by their number.
     pub regions: Vec<Region>,
-    /// Quantised nodes that were left, as `operator: result`; one line, `the whole network` and why, where nothing was taken.
+    /// Quantised nodes that were left, as `operator: result`; one line, `the whole network` and why, where nothing was
+    /// taken.
     pub unfused: Vec<String>,
 }
 
@@ -62,7 +63,8 @@ fn cut(graph: &GraphProto) -> Result<Cut, String> {
     Partition::of(graph)?.into_regions()
 }
 
-/// Whether the file brings regions of its own. Only [`partition`] writes them: a number in a file would be one that we did not write.
+/// Whether the file brings regions of its own. Only [`partition`] writes them: a number in a file would be one that we
+/// did not write.
 pub fn forged(graph: &GraphProto) -> bool {
     let inside = |a: &AttributeProto| a.g.iter().chain(&a.graphs).any(forged);
     graph.node.iter().any(|n| n.op_type == REGION || n.attribute.iter().any(inside))

@@ -9,7 +9,8 @@ use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto, tensor_proto::DataTy
 pub struct Tensors<'a> {
     /// Tensors of bytes, and whether they are u8 or i8.
     bytes: HashMap<&'a str, ElementType>,
-    /// From which level on a region can read a tensor: that of the region which writes it, or behind all that its writer needs.
+    /// From which level on a region can read a tensor: that of the region which writes it, or behind all that its
+    /// writer needs.
     ready: HashMap<&'a str, usize>,
     /// Float results of taken nodes, and their level.
     floats: HashMap<&'a str, usize>,
@@ -41,7 +42,8 @@ impl<'a> Tensors<'a> {
         names.iter().filter_map(|x| self.ready.get(x.as_str()).copied()).max().unwrap_or(0)
     }
 
-    /// The level from which on the results of a node that is not taken can be read: one more than that of the regions before it.
+    /// The level from which on the results of a node that is not taken can be read: one more than that of the regions
+    /// before it.
     pub fn level_behind(&self, node: &NodeProto) -> usize {
         let behind = |x: &String| {
             let ready = self.ready.get(x.as_str()).copied();

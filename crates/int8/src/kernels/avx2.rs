@@ -19,10 +19,11 @@ pub unsafe fn dense(conv: &Dense, area: Area) {
             if count == 0 {
                 break;
             }
-            // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable and its blocks
-            // writable by the caller's promise.
+            // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable and
+            // its blocks writable by the caller's promise.
             unsafe {
-                // acc[p][j]: of output channels 4 j .. 4 j + 3, each the sums of its first two and of its last two input bytes.
+                // acc[p][j]: of output channels 4 j .. 4 j + 3, each the sums of its first two and of its last two
+                // input bytes.
                 let mut acc = [[_mm256_setzero_si256(); 4]; TILE];
                 let mut w = conv.weights_of(block).as_ptr().cast::<u8>();
                 for segment in &conv.segments {
@@ -70,8 +71,8 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
             if count == 0 {
                 break;
             }
-            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and its blocks
-            // writable by the caller's promise.
+            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and
+            // its blocks writable by the caller's promise.
             unsafe {
                 let bias = conv.bias.as_ptr().add(block * BLOCK);
                 let mut acc = [[_mm256_loadu_ps(bias), _mm256_loadu_ps(bias.add(8))]; TILE];
@@ -111,7 +112,8 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
             return;
         }
         for block in area.blocks.clone() {
-            // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the caller's promise.
+            // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the
+            // caller's promise.
             unsafe {
                 let mut acc = [[_mm256_setzero_si256(); 2]; 4];
                 let mut w = conv.weights.as_ptr().add(block * BLOCK);
@@ -121,7 +123,8 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
                         let x = _mm_loadu_si128(tiles.inputs[p].add(tap + block * BLOCK).cast());
                         let x = [_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))];
                         for half in 0..2 {
-                            // The upper half of each widened byte is 0: of the pair of products only the lower one counts.
+                            // The upper half of each widened byte is 0: of the pair of products only the lower one
+                            // counts.
                             let product = _mm256_madd_epi16(x[half], weights[half]);
                             acc[p][half] = _mm256_add_epi32(acc[p][half], product);
                         }
@@ -148,8 +151,8 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
             return;
         }
         for start in (area.blocks.start * BLOCK..area.blocks.end * BLOCK).step_by(8) {
-            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
-            // by the caller's promise.
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and
+            // the block writable by the caller's promise.
             unsafe {
                 let mut acc = [_mm256_loadu_ps(conv.bias.as_ptr().add(start)); 4];
                 for (tap, &offset) in conv.taps.iter().enumerate() {

@@ -28,8 +28,8 @@ pub unsafe fn dense(conv: &Dense, area: Area) {
 unsafe fn group<const OB: usize, const P: usize>(conv: &Dense, area: Area) {
     let (mut tiles, first) = (Tiles::<P>::new(&area), area.blocks.start);
     let stride = conv.quads * 64;
-    // SAFETY: `weights` holds `blocks * quads` lines and first + OB <= blocks; bias and scale hold 16 values a block; the segments of
-    // every pixel are readable and its blocks writable by the caller's promise.
+    // SAFETY: `weights` holds `blocks * quads` lines and first + OB <= blocks; bias and scale hold 16 values a block;
+    // the segments of every pixel are readable and its blocks writable by the caller's promise.
     unsafe {
         let weights = conv.weights_of(first).as_ptr().cast::<u8>();
         loop {
@@ -94,8 +94,8 @@ unsafe fn group_f32<const OB: usize, const P: usize>(conv: &DenseF32, area: Area
     let (mut tiles, first) = (Tiles::<P>::new(&area), area.blocks.start);
     let stride = conv.depth * BLOCK;
     let (slope, ceiling) = (_mm512_set1_ps(conv.slope), _mm512_set1_ps(conv.ceiling));
-    // SAFETY: `weights` holds `blocks * depth` lines and first + OB <= blocks; bias holds 16 values a block; the segments of every pixel
-    // are readable and its blocks writable by the caller's promise.
+    // SAFETY: `weights` holds `blocks * depth` lines and first + OB <= blocks; bias holds 16 values a block; the
+    // segments of every pixel are readable and its blocks writable by the caller's promise.
     unsafe {
         let weights = conv.weights_of(first).as_ptr().cast::<f32>();
         loop {
@@ -169,8 +169,8 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
             return;
         }
         for block in area.blocks.clone() {
-            // SAFETY: bias holds 16 values a block and weights `taps * blocks * 16`; the taps are readable and the block writable by
-            // the caller's promise.
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks * 16`; the taps are readable and the
+            // block writable by the caller's promise.
             unsafe {
                 let bias = _mm512_loadu_si512(conv.requant.bias.as_ptr().add(block * BLOCK).cast());
                 let mut acc = [bias; ACROSS];
@@ -194,11 +194,12 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
     }
 }
 
-/// A kernel `K` across with step `S`: `T` neighbouring output pixels of 64 channels from `G` groups of 4 columns, whose bytes are interleaved
-/// so that one dot product takes 4 columns of 16 channels, for every pixel that they matter to.
+/// A kernel `K` across with step `S`: `T` neighbouring output pixels of 64 channels from `G` groups of 4 columns, whose
+/// bytes are interleaved so that one dot product takes 4 columns of 16 channels, for every pixel that they matter to.
 ///
 /// # Safety
-/// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI; `wide` was made for `K`, `S`, `T` and `G`; `blocks` start at a multiple of 4.
+/// As [`super::depthwise`]; the CPU has AVX-512 F, BW, VL and VNNI; `wide` was made for `K`, `S`, `T` and `G`; `blocks`
+/// start at a multiple of 4.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G: usize>(
     wide: &Wide,
@@ -216,8 +217,9 @@ unsafe fn wide_depthwise<const K: usize, const S: usize, const T: usize, const G
         while pixel < pixels.end {
             let (y, x) = (pixel / at.width, pixel % at.width);
             let count = T.min(at.width - x).min(pixels.end - pixel);
-            // SAFETY: columns behind the last that `count` pixels need are read from the first instead, so all are under a kernel of the
-            // caller's pixels; masks keep within the channels that memory has; `weights`, `bias` and `scale` were cut above.
+            // SAFETY: columns behind the last that `count` pixels need are read from the first instead, so all are
+            // under a kernel of the caller's pixels; masks keep within the channels that memory has; `weights`, `bias`
+            // and `scale` were cut above.
             unsafe {
                 let first = input.add(y * at.in_row + x * at.in_column + chunk * WIDE);
                 let needed = (count - 1) * S + K;
@@ -299,8 +301,8 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
             return;
         }
         for block in area.blocks.clone() {
-            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines; the taps are readable and the block writable by
-            // the caller's promise.
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines; the taps are readable and the
+            // block writable by the caller's promise.
             unsafe {
                 let mut acc = [_mm512_loadu_ps(conv.bias.as_ptr().add(block * BLOCK)); ACROSS];
                 for (tap, &offset) in conv.taps.iter().enumerate() {

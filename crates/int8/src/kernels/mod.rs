@@ -1,10 +1,11 @@
 //! The inner loops, once for every instruction set, and the choice between them.
 //!
-//! All compute the same bytes: sums are exact in i32 (wrapping, as the hardware's), and the one rounding, in [`requantise`], is
-//! written so that every instruction set does it in the same order. [`portable`] is the definition; the tests hold the others to it.
+//! All compute the same bytes: sums are exact in i32 (wrapping, as the hardware's), and the one rounding, in
+//! [`requantise`], is written so that every instruction set does it in the same order. [`portable`] is the definition;
+//! the tests hold the others to it.
 //!
-//! A convolution's output is cut in *blocks* of 16 channels and its input in *quads* of 4 bytes that are neighbours in memory: what
-//! one dot-product instruction takes. Weights lie as `[block][quad][16][4]`, 64 bytes a quad.
+//! A convolution's output is cut in *blocks* of 16 channels and its input in *quads* of 4 bytes that are neighbours in
+//! memory: what one dot-product instruction takes. Weights lie as `[block][quad][16][4]`, 64 bytes a quad.
 
 // Registers are counted: loops over their numbers unroll, and say which one is meant.
 #![allow(clippy::needless_range_loop)]
@@ -88,9 +89,9 @@ pub struct Area {
 /// Computes the blocks (at most [`MAX_BLOCKS`]) of the output at the pixels.
 ///
 /// # Safety
-/// For every pixel `(y, x)` of `pixels`: `input + y * in_row + x * in_column` plus every segment of `conv` is readable, and
-/// `output + y * out_row + x * out_column + 16 * b` is writable for 16 bytes for every `b` of `blocks`, and nobody else reads or writes
-/// these bytes meanwhile.
+/// For every pixel `(y, x)` of `pixels`: `input + y * in_row + x * in_column` plus every segment of `conv` is readable,
+/// and `output + y * out_row + x * out_column + 16 * b` is writable for 16 bytes for every `b` of `blocks`, and nobody
+/// else reads or writes these bytes meanwhile.
 pub unsafe fn dense(isa: Isa, conv: &Dense, area: Area) {
     debug_assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
     dispatch!(isa, dense(conv, area));
@@ -123,7 +124,8 @@ pub unsafe fn depthwise_f32(isa: Isa, conv: &DepthwiseF32, area: Area) {
     dispatch!(isa, depthwise_f32(conv, area));
 }
 
-/// i32 sum → output byte. `|acc * scale|` stays below 2^30 (`Region::shapes` refuses anything else), so the conversion cannot overflow.
+/// i32 sum → output byte. `|acc * scale|` stays below 2^30 (`Region::shapes` refuses anything else), so the conversion
+/// cannot overflow.
 #[inline(always)]
 fn requantise(acc: i32, scale: f32, zero: i32) -> u8 {
     ((acc as f32 * scale).round_ties_even() as i32 + zero).clamp(0, 255) as u8

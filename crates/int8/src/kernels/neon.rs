@@ -26,8 +26,8 @@ pub mod dot {
                 if count == 0 {
                     break;
                 }
-                // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable and its
-                // blocks writable by the caller's promise.
+                // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable
+                // and its blocks writable by the caller's promise.
                 unsafe {
                     let start: [int32x4_t; 4] = std::array::from_fn(|j| vld1q_s32(lacking.as_ptr().add(4 * j)));
                     let mut acc = [start; TILE];
@@ -108,8 +108,8 @@ pub mod plain {
                 if count == 0 {
                     break;
                 }
-                // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable and its
-                // blocks writable by the caller's promise.
+                // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable
+                // and its blocks writable by the caller's promise.
                 unsafe {
                     let mut acc = [[vdupq_n_s32(0); 4]; TILE];
                     let mut w = conv.weights_of(block).as_ptr().cast::<i8>();
@@ -163,8 +163,8 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
             if count == 0 {
                 break;
             }
-            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and its blocks
-            // writable by the caller's promise.
+            // SAFETY: `depth` lines of 16 weights and 16 biases a block; the segments of every pixel are readable and
+            // its blocks writable by the caller's promise.
             unsafe {
                 let bias: [float32x4_t; 4] =
                     std::array::from_fn(|j| vld1q_f32(conv.bias.as_ptr().add(block * BLOCK + 4 * j)));
@@ -204,7 +204,8 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
             return;
         }
         for block in area.blocks.clone() {
-            // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the caller's promise.
+            // SAFETY: weights hold `taps * blocks * 16` values; the taps are readable and the block writable by the
+            // caller's promise.
             unsafe {
                 let mut acc = [[vdupq_n_s32(0); 4]; TILE];
                 let mut w = conv.weights.as_ptr().add(block * BLOCK);
@@ -240,8 +241,8 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
             return;
         }
         for start in (area.blocks.start * BLOCK..area.blocks.end * BLOCK).step_by(4) {
-            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and the block writable
-            // by the caller's promise.
+            // SAFETY: bias holds 16 values a block and weights `taps * blocks` lines of 16; the taps are readable and
+            // the block writable by the caller's promise.
             unsafe {
                 let mut acc = [vld1q_f32(conv.bias.as_ptr().add(start)); TILE];
                 for (tap, &offset) in conv.taps.iter().enumerate() {

@@ -5,8 +5,9 @@ use crate::isa::{compiled_for_every_isa, to_byte};
 use crate::operator::{Operator, Placed, Reads, Row, RowStep, Step};
 use crate::shape::{Activation, ElementType, Shape};
 
-/// Sum of two quantised tensors: `round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's, both products fused
-/// with their additions: so ONNX Runtime computes it, and now and then the last bit decides over a byte.
+/// Sum of two quantised tensors: `round(a * scale_a + (b * scale_b + offset))`, both scales already over the output's,
+/// both products fused with their additions: so ONNX Runtime computes it, and now and then the last bit decides over a
+/// byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Add {
     /// Scale of the first input over the result's.

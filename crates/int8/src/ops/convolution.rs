@@ -61,8 +61,8 @@ impl<C: Packed> Step for Convolution<C> {
 
     unsafe fn run(&self, unit: usize, place: &Place) {
         let (pixels, blocks) = self.cut.unit(unit);
-        // SAFETY: `layout` gave both tensors their room with all borders and a guard behind, nobody writes the input during this step, and
-        // units are disjoint; that this is such a run is the caller's promise.
+        // SAFETY: `layout` gave both tensors their room with all borders and a guard behind, nobody writes the input
+        // during this step, and units are disjoint; that this is such a run is the caller's promise.
         unsafe {
             let (input, output) = (place.memory.add(self.input), place.memory.add(self.output));
             self.conv.compute(place.isa, Area { at: self.at, input, output, pixels, blocks });

@@ -5,8 +5,8 @@ use crate::isa::{LANES, compiled_for_every_isa, tree_sum};
 use crate::operator::{Operator, Placed, Reads, Row, RowStep, Step};
 use crate::shape::{BLOCK, ElementType, Shape};
 
-/// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is `scale_a[c] * value + offset_a[c]`, and
-/// so for `b`. Leaves the region as f32 `[1,1,H,W]`.
+/// `1 - a·b / sqrt(a·a * b·b + epsilon)` over the channels of a pixel, where channel `c` of `a` is
+/// `scale_a[c] * value + offset_a[c]`, and so for `b`. Leaves the region as f32 `[1,1,H,W]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CosineError {
     /// Bytes or floats.
@@ -24,8 +24,8 @@ pub struct CosineError {
 }
 
 impl CosineError {
-    /// The same with a value for every lane of a pixel with so many channels, 0 behind the last; none when it is for another number of
-    /// channels.
+    /// The same with a value for every lane of a pixel with so many channels, 0 behind the last; none when it is for
+    /// another number of channels.
     pub(crate) fn for_channels(&self, channels: usize) -> Option<CosineError> {
         let fill = |values: &[f32]| {
             let mut all = if let &[one] = values { vec![one; channels] } else { values.to_vec() };

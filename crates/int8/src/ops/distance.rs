@@ -4,8 +4,8 @@ use crate::isa::{LANES, compiled_for_every_isa, squared_length};
 use crate::operator::{Operator, Placed, Reads, Row, RowStep, Step};
 use crate::shape::{ElementType, Shape};
 
-/// `sqrt(max(0, min p + |x|²))`, where `p` are the channels of the first input and `x` those of the second. Leaves the region as f32
-/// `[1,1,H,W]`.
+/// `sqrt(max(0, min p + |x|²))`, where `p` are the channels of the first input and `x` those of the second. Leaves the
+/// region as f32 `[1,1,H,W]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distance;
 

@@ -1,8 +1,8 @@
 //! Layer normalisation: all values of an image together brought to mean 0 and variance 1.
 //!
-//! A row can only be normalised when all rows were read, so this is two operators: [`RowMoments`] gives mean and squares of each row, and
-//! [`LayerNorm`] puts them together, in the order of the rows, and normalises. So both are cut in rows and give the same bits with any
-//! number of threads.
+//! A row can only be normalised when all rows were read, so this is two operators: [`RowMoments`] gives mean and
+//! squares of each row, and [`LayerNorm`] puts them together, in the order of the rows, and normalises. So both are cut
+//! in rows and give the same bits with any number of threads.
 
 use super::one;
 use crate::isa::{LANES, compiled_for_every_isa};
@@ -10,7 +10,8 @@ use crate::operator::{Operator, Placed, Reads, Row, RowStep, Step};
 use crate::shape::{ElementType, Shape};
 use std::sync::Arc;
 
-/// ONNX's LayerNormalization over channels, height and width: `(x - mean) / sqrt(variance + epsilon)`, then scaled and moved.
+/// ONNX's LayerNormalization over channels, height and width: `(x - mean) / sqrt(variance + epsilon)`, then scaled and
+/// moved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm {
     /// The only shape that it is for.
@@ -162,7 +163,14 @@ compiled_for_every_isa! {
     }
 
     /// As [`normalise_row`], then scaled and moved.
-    pub(crate) fn normalise_row_affine(mean: f32, factor: f32, scale: &[f32], offset: &[f32], x: &[f32], out: &mut [f32]) {
+    pub(crate) fn normalise_row_affine(
+        mean: f32,
+        factor: f32,
+        scale: &[f32],
+        offset: &[f32],
+        x: &[f32],
+        out: &mut [f32],
+    ) {
         for (((out, &x), &scale), &offset) in out.iter_mut().zip(x).zip(scale).zip(offset) {
             *out = (x - mean) * factor * scale + offset;
         }

@@ -1,5 +1,5 @@
-//! The operators, a file for each kind: parameters, what they read and give, their step, and the kernels that no instruction set is
-//! written out for.
+//! The operators, a file for each kind: parameters, what they read and give, their step, and the kernels that no
+//! instruction set is written out for.
 
 pub mod add;
 pub mod conv;

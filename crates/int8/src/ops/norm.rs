@@ -86,8 +86,8 @@ impl Step for Blocks {
         for y in 0..height {
             for (x, pixel) in pixels(y).enumerate() {
                 let at = to.start() + y * to.row_bytes() + x * to.pixel;
-                // SAFETY: inside row `y` of the result, whose blocks of channels are each one unit's alone. Only pointers are made: a slice
-                // of the row would reach into other units' blocks.
+                // SAFETY: inside row `y` of the result, whose blocks of channels are each one unit's alone. Only
+                // pointers are made: a slice of the row would reach into other units' blocks.
                 let out = unsafe { place.memory.add(at).cast::<f32>().add(channels.start) };
                 for i in 0..BLOCK {
                     let value = (pixel[i] - mean[i] as f32) * factor[i] + offset[i];

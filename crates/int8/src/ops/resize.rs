@@ -111,7 +111,8 @@ impl RowStep for Linear {
 }
 
 compiled_for_every_isa! {
-    /// Between four corners: `upper` and `lower` are each a left and a right pixel, `across` and `down` the right's and the lower's share.
+    /// Between four corners: `upper` and `lower` are each a left and a right pixel, `across` and `down` the right's and
+    /// the lower's share.
     pub(crate) fn blend_row(upper: [&[f32]; 2], lower: [&[f32]; 2], across: f32, down: f32, out: &mut [f32]) {
         let ([a, b], [c, d]) = (upper, lower);
         for ((((out, &a), &b), &c), &d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {

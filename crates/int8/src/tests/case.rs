@@ -188,7 +188,8 @@ impl Case {
         to
     }
 
-    /// Computes the units in their order and holds after each that its bytes are right and that all others are as they were.
+    /// Computes the units in their order and holds after each that its bytes are right and that all others are as they
+    /// were.
     pub fn check(&self, isa: Isa, packed: &Packed, right: &[u8], units: &[(Range<usize>, Range<usize>)]) {
         let (mut expected, mut to) = (self.canaries.clone(), self.canaries.clone());
         for (pixels, blocks) in units {

@@ -1,4 +1,5 @@
-//! A region with every operator: the same bits from every instruction set and any number of threads, and no allocation while it runs.
+//! A region with every operator: the same bits from every instruction set and any number of threads, and no allocation
+//! while it runs.
 
 use super::case::weights;
 use super::*;

@@ -5,7 +5,7 @@ mod quantised;
 mod tail;
 
 use super::constants::{Constants, Quantisation, int, ints, text};
-use ckaad_int8::operator::Operator;
+use ckaad_int8::Operator;
 use ckaad_int8::ops::{AveragePool, Concat, Dequantise, MaxPool, ResizeLinear, ResizeNearest};
 use ckaad_int8::shape::{ElementType, Input, Window};
 use floats::Bend;
@@ -31,8 +31,8 @@ pub struct Match {
     pub inputs: Vec<String>,
     /// Of each input, where it matters, what its bytes must be.
     pub elements: Vec<ElementType>,
-    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among them, and of no
-    /// others.
+    /// Nodes that it stands for, its own last node first. Others may read the results of the DequantizeLinears among
+    /// them, and of no others.
     pub nodes: Vec<usize>,
 }
 

@@ -3,7 +3,7 @@
 use super::{Graph, Match};
 use crate::engine::constants::{int, ints};
 
-use ckaad_int8::operator::Reads;
+use ckaad_int8::Reads;
 use ckaad_int8::ops::{CosineError, Distance, UnitLength};
 use ckaad_int8::shape::ElementType;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ struct Affine {
 }
 
 impl Graph<'_> {
-    /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and moved per channel.
+    /// `1 - a·b / sqrt(a·a * b·b + epsilon)` along the channels of two dequantised tensors, each perhaps scaled and
+    /// moved per channel.
     pub(super) fn cosine_error(&self, index: usize) -> Option<Match> {
         let last = &self.nodes[index];
         let mut nodes = vec![index];
