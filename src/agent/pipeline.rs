@@ -25,7 +25,7 @@ pub type Observer = Arc<dyn Fn(&Frame, &Verdict) + Send + Sync>;
 
 /// How often the camera's state is published while nothing changes, for its frame rate.
 const STATE_EVERY: Duration = Duration::from_secs(30);
-/// After so many frames in a row that the network could not judge, the camera counts as not inspected.
+/// After so many frames in a row that could not be read, or that the network could not judge, the camera counts as not inspected.
 const FAILURES: u32 = 5;
 /// How long the end waits for the disk to answer for the last frames; a hot folder's files would else be judged again.
 const LAST_RECEIPTS: Duration = Duration::from_secs(2);
@@ -96,8 +96,10 @@ pub(super) struct CameraPipeline {
 
 /// What changes from frame to frame.
 struct State {
-    /// Frames in a row that could not be judged.
+    /// Frames in a row that the network could not judge.
     failures: u32,
+    /// Frames in a row that the source could not read.
+    unreadable: u32,
     grouper: Grouper,
     /// Of the next event.
     sequence: u64,
@@ -118,6 +120,7 @@ impl CameraPipeline {
         let last = self.open_incident.take();
         let mut state = State {
             failures: 0,
+            unreadable: 0,
             grouper: Grouper::new(
                 self.settings.grouping,
                 self.settings.close_after,
@@ -140,7 +143,7 @@ impl CameraPipeline {
             match self.source.next() {
                 Next::Frame(frame) => self.judge(&frame, &mut state),
                 Next::Idle => {}
-                Next::Skipped(why) => self.skip(&why.to_string()),
+                Next::Skipped(why) => self.unreadable(&why.to_string(), &mut state),
                 Next::Condition(condition) => self.condition(condition, &mut state),
                 Next::End => break true,
             }
@@ -199,15 +202,20 @@ impl CameraPipeline {
         tracing::warn!(camera = self.settings.name, "{why}; it was skipped");
     }
 
-    /// The model could not judge a frame: told for each at first, then once for all.
-    fn failed(&self, why: &str, state: &mut State) {
-        state.failures = state.failures.saturating_add(1);
-        if state.failures < FAILURES {
+    /// The source could not read a frame.
+    fn unreadable(&self, why: &str, state: &mut State) {
+        state.unreadable = state.unreadable.saturating_add(1);
+        self.failed(state.unreadable, "read", why, state);
+    }
+
+    /// A frame could not be read or judged: told for each at first, then once for all.
+    fn failed(&self, in_a_row: u32, what: &str, why: &str, state: &mut State) {
+        if in_a_row < FAILURES {
             return self.skip(why);
         }
         self.progress.skipped();
-        if state.failures == FAILURES {
-            let reason = format!("{FAILURES} frames in a row could not be judged, this is the last: {why}");
+        if in_a_row == FAILURES {
+            let reason = format!("{FAILURES} frames in a row could not be {what}, this is the last: {why}");
             tracing::error!(camera = self.settings.name, "{reason}");
             self.enter(CameraPhase::Disabled, reason, state);
         }
@@ -217,10 +225,16 @@ impl CameraPipeline {
         let begun = Instant::now();
         let verdict = match self.inspector.inspect(&frame.image) {
             Ok(verdict) => verdict,
-            Err(why) => return self.failed(&format!("the frame {} could not be judged: {why}", frame.id), state),
+            Err(why) => {
+                state.failures = state.failures.saturating_add(1);
+                let why = format!("the frame {} could not be judged: {why}", frame.id);
+                return self.failed(state.failures, "judged", &why, state);
+            }
         };
         let took = begun.elapsed();
-        if std::mem::take(&mut state.failures) >= FAILURES || state.phase == CameraPhase::Starting {
+        (state.failures, state.unreadable) = (0, 0);
+        // The other phases are the source's to end.
+        if matches!(state.phase, CameraPhase::Starting | CameraPhase::Disabled) {
             self.condition(Condition::Running, state);
         }
         let defective = verdict.is_defective();

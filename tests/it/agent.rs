@@ -143,3 +143,26 @@ fn a_line_that_panics_ends_the_agent_while_others_live() {
     let end = ckaad_edge::agent::run_until_signal(settings, Some(observer)).unwrap_err();
     assert!(end.is_breakdown() && end.to_string().contains("cam"), "{end}");
 }
+
+#[test]
+fn frames_that_cannot_be_read_are_published_and_the_camera_comes_back() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let images = site.images("parts", &[]);
+    for n in 0..5 {
+        std::fs::write(images.join(format!("{n}.png")), b"not an image").unwrap();
+    }
+    let mut command = agent(&["run", "--config", &site.config(broker.port, &images, "", "")]);
+    command.env("CKAAD__CAMERA__CAM__DIRECTORY__MODE", "watch").env("CKAAD__CAMERA__CAM__DIRECTORY__SETTLE_MS", "50");
+    let mut agent = Running::spawn(command);
+    let last = || payloads(&subscriber, "camera/cam/state").last().cloned().unwrap_or_default();
+    wait_until("disabled", || last()["state"] == "disabled");
+    let reason = last()["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("5 frames in a row could not be read, this is the last: "), "{reason}");
+    assert!(reason.contains("4.png is not an image that can be decoded"), "{reason}");
+    site.images("parts", &["good"]);
+    wait_until("running", || last()["state"] == "running");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+}
