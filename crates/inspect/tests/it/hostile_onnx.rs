@@ -32,6 +32,9 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let attribute = match op {
         "Transpose" => vec![ints("perm", &[0, 3, 1, 2])],
         "QLinearConv" | "Conv" => vec![ints("kernel_shape", &[1, 1])],
+        "LayerNormalization" => {
+            vec![AttributeProto { name: "axis".into(), r#type: AttributeType::Int as i32, i: 1, ..Default::default() }]
+        }
         _ => vec![],
     };
     NodeProto { op_type: op.into(), input: names(inputs), output: names(outputs), attribute, ..Default::default() }
@@ -152,6 +155,32 @@ fn what_no_kernel_does_is_left_to_tract_with_the_reason() {
 }
 
 #[test]
+fn a_layer_normalisation_whose_scale_is_of_another_shape_is_not_taken() {
+    let layer = |dims: &[i64]| {
+        let nodes = vec![first(), conv("t", "q"), real("q", "a"), node("LayerNormalization", &["a", "scale"], &["y"])];
+        let mut model = model(nodes, &[("y", 3)]);
+        let values = (0..dims.iter().product::<i64>()).flat_map(|i| (1.0 + i as f32).to_le_bytes()).collect();
+        model.graph.as_mut().unwrap().initializer.push(constant("scale", DataType::Float, dims, values));
+        load(&model)
+    };
+    let image: Vec<u8> = (0..48).map(|i| i * 5).collect();
+    let plan = layer(&[3, 4, 4]).unwrap();
+    assert!(plan.unfused().is_empty(), "{:?}", plan.unfused());
+    assert!(plan.run(&image).unwrap()[0].iter().all(|v| v.is_finite()));
+    // As many values, or values to be repeated: tract may run it; our kernels must not.
+    for dims in [&[4, 3, 4], &[4, 4, 3], &[3, 1, 1], &[1, 4, 4], &[48, 1, 1]] {
+        if let Ok(plan) = layer(dims) {
+            assert!(plan.unfused()[0].starts_with("the whole network"), "{dims:?}: {:?}", plan.unfused());
+        }
+    }
+    for dims in [&[4][..], &[4, 4], &[1, 3, 4, 4], &[]] {
+        if let Ok(plan) = layer(dims) {
+            let _ = plan.run(&image);
+        }
+    }
+}
+
+#[test]
 fn a_constant_along_the_width_is_not_taken_for_one_a_channel() {
     // The cosine error of two tensors 3 wide and 3 deep, one of them scaled by a `[3]`, which runs along the width.
     let mut steps = vec![first(), conv("t", "q"), conv("q", "p"), real("q", "a"), real("p", "b")];
@@ -208,6 +237,9 @@ fn mutate(graph: &mut GraphProto, rng: &mut ChaCha8Rng) {
                 "Resize",
                 "DequantizeLinear",
                 "QuantizeLinear",
+                "LayerNormalization",
+                "LeakyRelu",
+                "QLinearLeakyRelu",
                 "Sub",
             ];
             node.op_type = ops.choose(rng).expect("operators").to_string();
