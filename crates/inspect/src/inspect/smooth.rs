@@ -12,19 +12,22 @@ use ndarray::{Array2, ArrayView2};
 pub fn smooth(map: ArrayView2<f32>, (height, width): (usize, usize), sigma: f32) -> Array2<f32> {
     let kernel = gaussian(sigma);
     let (rows, columns) = (reach(map.nrows(), height, &kernel), reach(map.ncols(), width, &kernel));
-    let mut wide = Array2::<f32>::zeros((map.nrows(), width));
-    for (source, mut target) in map.rows().into_iter().zip(wide.rows_mut()) {
+    // Rows as slices are a quarter faster than rows as views.
+    let small = map.as_standard_layout();
+    let small = small.as_slice().expect("it is in standard layout");
+    let mut wide = vec![0f32; map.nrows() * width];
+    for (source, target) in small.chunks_exact(map.ncols()).zip(wide.chunks_exact_mut(width)) {
         for (value, from) in target.iter_mut().zip(&columns) {
-            *value = from.weights.iter().zip(source.iter().skip(from.first)).map(|(w, s)| w * s).sum();
+            *value = from.weights.iter().zip(&source[from.first..]).map(|(w, s)| w * s).sum();
         }
     }
-    let mut out = Array2::<f32>::zeros((height, width));
-    for (mut target, from) in out.rows_mut().into_iter().zip(&rows) {
-        for (weight, source) in from.weights.iter().zip(wide.rows().into_iter().skip(from.first)) {
-            target.scaled_add(*weight, &source);
+    let mut out = vec![0f32; height * width];
+    for (target, from) in out.chunks_exact_mut(width).zip(&rows) {
+        for (weight, source) in from.weights.iter().zip(wide[from.first * width..].chunks_exact(width)) {
+            add_scaled(target, source, *weight);
         }
     }
-    out
+    Array2::from_shape_vec((height, width), out).expect("height times width values")
 }
 
 /// What a position of the result is made of along one axis.
@@ -84,6 +87,12 @@ fn keep_largest(values: &mut Vec<f32>, k: usize) {
 
 fn mean(values: &[f32]) -> f64 {
     values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
+}
+
+fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
+    for (t, s) in target.iter_mut().zip(source) {
+        *t += s * weight;
+    }
 }
 
 /// Weights of a Gaussian from -4 to 4 sigma; of none where sigma is 0.
