@@ -10,8 +10,26 @@
 //!   ops                                  pool
 //! ```
 //!
-//! Each file imports only from those before it in this order: shape, weights, isa, buffer, pack, kernels, cut,
-//! operator, ops, region, memory, program, pool, run.
+//! # Layout
+//!
+//! Floors, ground first. A file uses only floors below its own; `tests/it/floors.rs` of the workspace holds this.
+//!
+//! | floor | module | what it answers for |
+//! |---|---|---|
+//! | 1 | `shape` | sizes of tensors, windows, the kinds of their elements |
+//! | 2 | `weights` | parameters of operators, as a network gives them |
+//! | 3 | `isa` | instruction sets, and which one this CPU has |
+//! | 4 | `buffer` | memory that threads write parts of |
+//! | 5 | `pack` | weights in the order in which kernels read them |
+//! | 6 | `kernels` | the innermost loops, one set for each instruction set |
+//! | 7 | `cut` | work in pieces for threads |
+//! | 8 | `operator` | what an operator and its steps are |
+//! | 9 | `ops` | the operators, a file each |
+//! | 10 | `region` | a piece of a network as a list of operators |
+//! | 11 | `memory` | which value lies where, and for how long |
+//! | 12 | `program` | a region made ready for one CPU |
+//! | 13 | `pool` | threads |
+//! | 14 | `run` | a program over one input |
 //!
 //! A new operator is one file in `ops`: its parameters, an [`Operator`], a step, and its kernel. `unsafe` is
 //! in `kernels` and `isa` (instruction sets), `buffer`, `operator`, `run`, `ops::convolution` and `ops::norm` (threads
