@@ -36,7 +36,7 @@ mod run;
 pub use bench::{BenchOptions, bench};
 pub use cameras::cameras;
 pub use check::check;
-pub use config::{CameraSettings, CameraTable, ConfigError, FileConfig, Settings, config_schema};
+pub use config::{CameraSettings, CameraTable, ConfigError, FileConfig, Settings, SourceKind, config_schema};
 #[cfg(feature = "demo")]
 pub use demo::{DemoOptions, demo};
 pub use infer::{InferOptions, infer};
