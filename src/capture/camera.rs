@@ -297,10 +297,22 @@ fn open(config: &CameraConfig) -> Result<nokhwa::Camera, String> {
     Ok(camera)
 }
 
-/// `/dev/video7`, or a link to it → 7.
+/// `/dev/video7`, or a link to it → 7. Also while the device is not there, and its link leads nowhere.
 pub(super) fn index_of(device: &Path) -> Option<usize> {
-    let target = device.canonicalize().unwrap_or_else(|_| device.to_owned());
+    let target = device.canonicalize().unwrap_or_else(|_| link_target(device));
     target.file_name()?.to_str()?.strip_prefix("video")?.parse().ok()
+}
+
+/// Where links lead, as far as they can be followed.
+fn link_target(path: &Path) -> PathBuf {
+    // As many as Linux follows itself.
+    const MOST_LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = std::fs::read_link(&target) else { break };
+        target = target.parent().map_or(next.clone(), |folder| folder.join(&next));
+    }
+    target
 }
 
 /// The exact format to ask for: left to itself, nokhwa may switch the device to its smallest.
