@@ -20,8 +20,6 @@ fn camera_stall_freeze_and_unplug_are_published_and_it_comes_back() {
     let last = || payloads(&subscriber, "camera/cam/state").last().cloned().unwrap_or_default();
     let results = || payloads(&subscriber, "/result").len();
     wait_until("judged frames", || results() > 3);
-    let states: Vec<_> = payloads(&subscriber, "camera/cam/state").iter().map(|s| s["state"].clone()).collect();
-    assert_eq!(states[..2], ["starting", "running"], "it runs from the first judged frame on, not before");
     for (trouble, state) in [("stall", "stalled"), ("frozen", "frozen"), ("gone", "unplugged")] {
         camera(trouble);
         wait_until(state, || last()["state"] == state);

@@ -126,7 +126,7 @@ fn a_camera_is_starting_until_it_is_judged_and_ready_waits_for_it() {
     let control = site.path().join("control");
     std::fs::write(&control, "stall").unwrap();
     let device = format!(
-        "source = \"camera\"\n[camera.cam.device]\ndevice = \"/dev/video79\"\nwidth = 320\nheight = 180\nframe_deadline_ms = 3000\n\
+        "source = \"camera\"\n[camera.cam.device]\ndevice = \"/dev/video79\"\nwidth = 320\nheight = 180\nframe_deadline_ms = 6000\n\
          [camera.folder]\nbundle = {:?}\nsource = \"directory\"\n[camera.folder.directory]\nmode = \"watch\"\npath = {images:?}\n",
         bundle()
     );
@@ -139,12 +139,12 @@ fn a_camera_is_starting_until_it_is_judged_and_ready_waits_for_it() {
         states.iter().map(|s| s["state"].as_str().unwrap().to_owned()).collect()
     };
     wait_until("the folder is watched", || states("folder").last().is_some_and(|s| s == "running"));
-    assert_eq!(states("cam"), ["starting"]);
+    wait_until("starting", || states("cam") == ["starting"]);
     assert!(!systemd.hear(Duration::from_millis(500)).iter().any(|said| said.contains("READY=1")));
     wait_until("stalled", || states("cam") == ["starting", "stalled"]);
     let said = systemd.hear(Duration::from_secs(1));
     let ready = said.iter().find(|said| said.contains("READY=1")).expect("it has said why not");
-    assert!(ready.contains("STATUS=cam: no new frame from /dev/video79 for 3000 ms; folder runs"), "{said:?}");
+    assert!(ready.contains("STATUS=cam: no new frame from /dev/video79 for 6000 ms; folder runs"), "{said:?}");
     std::fs::write(&control, "ok").unwrap();
     wait_until("running", || states("cam") == ["starting", "stalled", "running"]);
     let said = systemd.hear(Duration::from_secs(1));
@@ -258,7 +258,7 @@ fn a_disk_that_takes_40_s_for_a_write_does_not_get_a_healthy_agent_killed() {
     // The write began before the last health and takes until then.
     let said = systemd.hear(Duration::from_secs(33));
     let fed = said.iter().filter(|said| said.contains("WATCHDOG=1")).count();
-    assert!((30..=36).contains(&fed), "fed once a second: {fed}");
+    assert!((25..=40).contains(&fed), "fed once a second: {fed}");
     assert!(results() >= judged + 50, "frames are judged meanwhile: {judged}, {}", results());
     assert!(events() <= stored + 1, "nothing is sent that is not stored: {stored}, {}", events());
     wait_until("the disk is done", || events() > stored + 50);
