@@ -6,7 +6,8 @@ use semver::Version;
 
 /// Every number and name of the manifest is one that the agent can work with. `members` is `read`'s affair.
 pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
-    if m.format == 0 || m.format > FORMAT {
+    // A newer one was refused before its keys were read.
+    if m.format == 0 {
         return Err(Problem::Format { found: m.format.into(), supported: FORMAT });
     }
     let this = Version::parse(env!("CARGO_PKG_VERSION")).expect("cargo accepts only semantic versions");
@@ -103,4 +104,34 @@ fn plain(text: &str, longest: usize) -> bool {
 
 fn need(field: &'static str, found: impl ToString, holds: bool, expected: &'static str) -> Result<(), Problem> {
     if holds { Ok(()) } else { Err(Problem::Value { field, found: found.to_string(), expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_sha256, json_depth};
+
+    #[test]
+    fn brackets_inside_strings_are_no_levels() {
+        for (text, levels) in [
+            (r#"{"a": [1, [2]], "b": {}}"#, 3),
+            (r#"{"[[[[": "{{{{"}"#, 1),
+            (r#"{"]": "}}"}"#, 1),
+            (r#"["a]]", ["b"], [["c"]]]"#, 3),
+            (r#"["a\"[[[["]"#, 1),
+            (r#"["a\\", [[2]]]"#, 3),
+            (r"[\[[]]]", 3),
+            ("]]]][[", 2),
+            ("7", 0),
+        ] {
+            assert_eq!(json_depth(text.as_bytes()), levels, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_64_digits_of_lower_case_hexadecimal() {
+        assert!(is_sha256(&"0123456789abcdef".repeat(4)));
+        for wrong in ["a".repeat(63), "a".repeat(65), "A".repeat(64), format!("{}g", "a".repeat(63))] {
+            assert!(!is_sha256(&wrong), "{wrong}");
+        }
+    }
 }

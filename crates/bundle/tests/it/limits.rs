@@ -38,3 +38,49 @@ fn every_member_may_be_as_long_as_its_limit() {
     assert_eq!((bundle.model.len(), bundle.golden[0].png.len()), (96 << 20, 8 << 20));
     assert_eq!(bundle.report, Some(serde_json::json!(1)));
 }
+
+/// As long as a file may be it is read, and found to be no bundle; a byte more, and it is not read.
+#[test]
+fn a_file_one_byte_longer_than_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.ckaad");
+    let file = std::fs::File::create(&path).unwrap();
+    let reading = |bytes: u64| {
+        file.set_len(bytes).unwrap();
+        let from_file = Bundle::read(&path).unwrap_err().problem.to_string();
+        assert_eq!(refused(&vec![0; bytes as usize]), from_file);
+        from_file
+    };
+    assert_eq!(
+        reading(MAX_BYTES),
+        format!("{} bytes follow the end of the archive; none was expected", MAX_BYTES - 1024)
+    );
+    for bytes in [MAX_BYTES + 1, MAX_BYTES + 7] {
+        assert_eq!(reading(bytes), format!("the file is {bytes} bytes long; at most {MAX_BYTES} are accepted"));
+    }
+}
+
+/// The last value that is accepted, and the first that is not.
+#[test]
+fn values_of_the_manifest_at_their_bounds() {
+    let packed = |change: &dyn Fn(&mut Manifest)| {
+        let mut draft = draft();
+        change(&mut draft.manifest);
+        draft.pack().map(drop).map_err(|problem| problem.to_string())
+    };
+    let pixels = 224 * 192;
+    let expected = "a number from 1 to the input's pixels was expected";
+    for (k, good) in [(0, false), (1, true), (pixels, true), (pixels + 1, false)] {
+        let wrong =
+            |field: &str| if good { Ok(()) } else { Err(format!("{field} in manifest.json is {k}; {expected}")) };
+        assert_eq!(packed(&|m| m.score.top_k = k), wrong("score.top_k"));
+        assert_eq!(packed(&|m| m.score.terms = vec![ScoreTerm { top_k: k, weight: 1.0 }]), wrong("score.terms.top_k"));
+    }
+    assert_eq!(packed(&|m| m.calibration.quantiles = vec![0.5; 21]), Ok(()), "equal neighbours ascend");
+    for budget in [0.0, 1.0] {
+        let sentence = format!(
+            "calibration.false_alarm_budget in manifest.json is {budget}; a share between 0 and 1 was expected"
+        );
+        assert_eq!(packed(&|m| m.calibration.false_alarm_budget = budget), Err(sentence));
+    }
+}
