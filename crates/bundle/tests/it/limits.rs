@@ -84,3 +84,41 @@ fn values_of_the_manifest_at_their_bounds() {
         assert_eq!(packed(&|m| m.calibration.false_alarm_budget = budget), Err(sentence));
     }
 }
+
+#[test]
+fn as_many_golden_samples_as_there_may_be() {
+    let packed = |samples: usize| {
+        let mut draft = draft();
+        draft.golden = vec![draft.golden[0].clone(); samples];
+        draft.pack()
+    };
+    assert_eq!(Bundle::from_bytes(&packed(MAX_GOLDEN).unwrap()).unwrap().golden.len(), MAX_GOLDEN);
+    let sentence = "the manifest lists 17 golden samples; at most 16 are accepted";
+    assert_eq!(packed(MAX_GOLDEN + 1).unwrap_err().to_string(), sentence);
+}
+
+#[test]
+fn as_deep_as_json_may_be() {
+    let packed = |levels: usize| {
+        let report = (0..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+        Draft { report: Some(report), ..draft() }.pack().map(drop).map_err(|problem| problem.to_string())
+    };
+    assert_eq!(packed(32), Ok(()));
+    assert_eq!(packed(33), Err("report.json is nested too deeply: 33 levels, at most 32 are accepted".into()));
+}
+
+#[test]
+fn a_score_rule_in_words() {
+    let summary = |top_k: u32, terms: &[ScoreTerm]| {
+        let mut draft = draft();
+        draft.manifest.score = ScoreRule { sigma_px: 4.0, top_k, terms: terms.to_vec() };
+        let text = Bundle::from_bytes(&draft.pack().unwrap()).unwrap().summary();
+        text.lines().find_map(|line| line.strip_prefix("score        ")).map(str::to_owned).unwrap()
+    };
+    assert_eq!(summary(1, &[]), "the largest pixel after a Gaussian of 4 px");
+    assert_eq!(summary(100, &[]), "the mean of the 100 largest pixels after a Gaussian of 4 px");
+    assert_eq!(summary(224 * 192, &[]), "the mean of all pixels after a Gaussian of 4 px");
+    let terms = [ScoreTerm { top_k: 1, weight: 0.5 }, ScoreTerm { top_k: 9, weight: -2.0 }];
+    let words = "+0.500 x the largest pixel -2.000 x the mean of the 9 largest pixels after a Gaussian of 4 px";
+    assert_eq!(summary(1, &terms), words);
+}
