@@ -77,6 +77,9 @@ fn values_of_the_manifest_at_their_bounds() {
         assert_eq!(packed(&|m| m.score.terms = vec![ScoreTerm { top_k: k, weight: 1.0 }]), wrong("score.terms.top_k"));
     }
     assert_eq!(packed(&|m| m.calibration.quantiles = vec![0.5; 21]), Ok(()), "equal neighbours ascend");
+    for (name, good) in [("washer-2", true), ("7", true), ("-", true), ("Washer", false), ("a_b", false), ("", false)] {
+        assert_eq!(packed(&|m| m.name = name.into()).is_ok(), good, "{name:?}");
+    }
     for budget in [0.0, 1.0] {
         let sentence = format!(
             "calibration.false_alarm_budget in manifest.json is {budget}; a share between 0 and 1 was expected"
