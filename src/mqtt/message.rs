@@ -1,5 +1,6 @@
 //! What goes through the outbox: the ground that its rules, its file and its thread stand on.
 
+use crate::events::OutboxHealth;
 use std::path::PathBuf;
 
 /// How much a message matters; the smallest goes first when room is needed.
@@ -13,6 +14,15 @@ pub enum Priority {
     Closed = 2,
     /// A defect that nobody knows of yet. Never removed to make room.
     Opened = 3,
+}
+
+/// Where messages of this priority are counted that were not delivered.
+pub(super) fn lost(health: &mut OutboxHealth, priority: Priority) -> &mut u64 {
+    match priority {
+        Priority::Heatmap => &mut health.dropped_heatmaps,
+        Priority::Updated | Priority::Closed => &mut health.dropped_updates,
+        Priority::Opened => &mut health.lost_opened,
+    }
 }
 
 /// One message on its way, published with QoS 1.

@@ -26,7 +26,7 @@
 //! Delivery is at least once: an acknowledgement that we did not see leads to a second delivery with the same event id.
 
 use super::database::{self, Insert};
-use super::message::{Limits, Message, Note, OutboxError, Priority, Stored};
+use super::message::{Limits, Message, Note, OutboxError, Priority, Stored, lost};
 use crate::events::OutboxHealth;
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::{BTreeMap, VecDeque};
@@ -304,7 +304,7 @@ impl Outbox {
         );
         self.in_memory_bytes = 0;
         for (_, message) in std::mem::take(&mut self.in_memory) {
-            *self.lost(message.priority) += 1;
+            *lost(&mut self.counts, message.priority) += 1;
         }
     }
 
@@ -419,15 +419,7 @@ impl Outbox {
                 self.path.display()
             );
         }
-        *self.lost(priority) += 1;
-    }
-
-    fn lost(&mut self, priority: Priority) -> &mut u64 {
-        match priority {
-            Priority::Heatmap => &mut self.counts.dropped_heatmaps,
-            Priority::Updated | Priority::Closed => &mut self.counts.dropped_updates,
-            Priority::Opened => &mut self.counts.lost_opened,
-        }
+        *lost(&mut self.counts, priority) += 1;
     }
 
     /// Counts messages that the broker takes from nobody, before they are given up.

@@ -11,7 +11,7 @@
 //! asked to sync once, and not once a message. The queue is bounded by [`QUEUE_BYTES`]: beyond it heatmaps and updates are dropped and
 //! counted; an `opened` only beyond twice that.
 
-use super::message::{Limits, Message, Note, OutboxError, Priority, Stored};
+use super::message::{Limits, Message, Note, OutboxError, Priority, Stored, lost};
 use super::outbox::Outbox;
 use crate::events::OutboxHealth;
 use std::collections::{BTreeMap, HashSet};
@@ -132,11 +132,7 @@ impl StoreHandle {
     fn drop_at_the_queue(&self, priority: Priority) {
         let mut dropped = lock(&self.shared.dropped);
         let first = *dropped == OutboxHealth::default();
-        match priority {
-            Priority::Heatmap => dropped.dropped_heatmaps += 1,
-            Priority::Updated | Priority::Closed => dropped.dropped_updates += 1,
-            Priority::Opened => dropped.lost_opened += 1,
-        }
+        *lost(&mut dropped, priority) += 1;
         if first || priority == Priority::Opened {
             tracing::warn!(
                 "the disk is too slow for the outbox: a message ({priority:?}) was dropped; health counts them"
@@ -233,15 +229,21 @@ fn serve(mut outbox: Outbox, inbox: &Receiver<Request>, shared: &Shared) {
                 next = put_together(&mut outbox, inbox, shared, (messages, notes, stored));
             }
             Request::Pending { skip, count, bytes, answer } => {
+                let batch = outbox.pending(|id| skip.contains(&id), count, bytes);
+                // An unusable file is found when it is read.
+                *lock(&shared.health) = outbox.health();
                 // Whoever asked may have gone: the connection broke.
-                let _ = answer.send(outbox.pending(|id| skip.contains(&id), count, bytes));
+                let _ = answer.send(batch);
             }
             Request::Acked { ids, answer } => {
                 let result = outbox.acked(&ids);
                 *lock(&shared.health) = outbox.health();
                 let _ = answer.send(result);
             }
-            Request::Oversize { messages } => outbox.count_oversize(messages),
+            Request::Oversize { messages } => {
+                outbox.count_oversize(messages);
+                *lock(&shared.health) = outbox.health();
+            }
             Request::Notes { answer } => drop(answer.send(outbox.notes())),
             Request::Close { done } => {
                 outbox.flush();
@@ -251,7 +253,6 @@ fn serve(mut outbox: Outbox, inbox: &Receiver<Request>, shared: &Shared) {
                 return;
             }
         }
-        *lock(&shared.health) = outbox.health();
     }
     outbox.flush();
 }
