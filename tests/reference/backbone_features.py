@@ -24,7 +24,7 @@ PHOTO = "skimage/data/coffee.png"  # CC0, Rachel Michetti
 CROP = (60, 0, 460, 400)
 SIZE = 224
 # Channels of a tap -> the index of the last block of its stage in the original's flat list.
-TAPS = {24: 2, 40: 4, 112: 10}
+TAPS = {24: 2, 40: 4, 112: 10, 320: 15}
 POSITIONS = 64
 NAMES = {967: "espresso", 968: "cup", 504: "coffee mug", 925: "consomme", 960: "chocolate sauce", 809: "soup bowl",
          923: "plate", 969: "eggnog", 550: "espresso maker"}

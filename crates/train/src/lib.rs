@@ -6,21 +6,22 @@
 //!
 //! | floor | module | what it answers for |
 //! |---|---|---|
-//! | 1 | [`graph`] | the network as it leaves the trainer: operators, shapes, channel statistics, the terms of a map |
+//! | 1 | [`graph`] | the network as it leaves the trainer: operators, shapes, channel statistics, terms and their weights |
 //! | 1 | [`datasets`] | list images, read labels and masks |
 //! | 1 | [`metrics`] | how good scores and maps are, exactly |
 //! | 1 | [`device`] | `--device` → a burn device |
 //! | 1 | [`progress`] | bars on a terminal, plain lines elsewhere |
+//! | 1 | [`logistic`] | ridge logistic regression |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
 //! | 2 | [`augment`] | flip, turn, make anomalies |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
-//! | 5 | [`methods`] | what is trained: networks, losses, steps, the bank |
-//! | 6 | [`score`] | weigh the terms of the map, choose the score rule |
+//! | 5 | [`methods`] | what is trained: a list of methods, each with its networks, losses and steps |
+//! | 6 | [`score`] | weigh the terms, choose how they become one score |
 //! | 7 | [`quantise`] | int8 ranges, layers that stay in float |
-//! | 8 | [`run`] | the folder of a run: split, checkpoints |
+//! | 8 | [`run`] | the folder of a run: folds, checkpoints |
 //! | 9 | [`config`] | the training config; only the two commands that follow it and the binary see the whole of it |
-//! | 10 | [`fit`] | train, validate, checkpoint |
+//! | 10 | [`fit`] | train once without each fold and once with all images |
 //! | 10 | [`export`] | fold, quantise, calibrate, pack |
 //! | 10 | [`evaluate`] | judge a test set *through the bundle* |
 //! | 11 | [`report`] | the page of an evaluation |
@@ -40,6 +41,7 @@ pub mod export;
 pub mod features;
 pub mod fit;
 pub mod graph;
+pub mod logistic;
 pub mod methods;
 pub mod metrics;
 pub mod onnx;

@@ -1,7 +1,7 @@
 //! Command line of the trainer; the work is the library's.
 
 use anyhow::{Context, Result, bail};
-use ckaad_bundle::{Bundle, ScoreRule};
+use ckaad_bundle::{Bundle, Fusion, Manifest, Score, ScoreRule};
 use ckaad_inspect::console::{end, say};
 use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
 use ckaad_train::config::TrainConfig;
@@ -9,8 +9,7 @@ use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
 use ckaad_train::evaluate::evaluate;
 use ckaad_train::export::{self, Form};
-use ckaad_train::fit::{FitOptions, Fitted, fit};
-use ckaad_train::graph::MapWeights;
+use ckaad_train::fit::{FitOptions, fit};
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -40,7 +39,7 @@ enum Command {
     ///
     /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is
     /// one of the public sets that docs/data.md lists, as it comes out of its archive. A run that was stopped (Ctrl-C,
-    /// power) goes on with --resume from its last validation.
+    /// power) goes on with --resume from its last checkpoint.
     Fit(FitArgs),
     /// Pack a trained run into one bundle: fold, quantise, calibrate
     Export(ExportArgs),
@@ -187,19 +186,13 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
         device: args.device,
         resume: args.resume,
     })?;
-    let out = args.out.display();
-    match done {
-        Fitted::Trained(done) => {
-            let best = done.best.context("no epoch was validated")?;
-            say(format_args!(
-                "{out}: {} epochs in {:.0} s; best after epoch {} with {:.4} on held-out training images",
-                done.epochs_done, done.seconds, best.epoch, best.quality
-            ))?;
-        }
-        Fitted::Bank { vectors, seconds } => say(format_args!(
-            "{out}: a bank of {vectors} patches in {seconds:.0} s; nothing was validated, which is left to export"
-        ))?,
-    }
+    say(format_args!(
+        "{}: {} models in {:.0} s: one without each of {} folds, by which ckaad-train export weighs and calibrates, and one of all images",
+        args.out.display(),
+        done.models,
+        done.seconds,
+        done.folds
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -212,20 +205,22 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
     };
     let done = export::export(&args.run, &args.out, form)?;
     let bytes = std::fs::metadata(&args.out).map(|m| m.len()).unwrap_or(0);
+    let manifest = &done.manifest;
     say(format_args!(
-        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}, threshold {:.4}, held-out image AUROC {}{}",
+        "{}: {} {}, {:.2} MB, {:.2} M parameters, {:.3} GMAC, map {}, {}{}",
         args.out.display(),
-        done.manifest.name,
-        done.manifest.version,
+        manifest.name,
+        manifest.version,
         bytes as f64 / 1e6,
         done.parameters as f64 / 1e6,
         done.macs as f64 / 1e9,
-        terms(done.weights),
-        rule(&done.manifest.score),
-        done.manifest.calibration.threshold,
-        report::number(done.validation_auroc),
+        map(manifest),
+        rule(&manifest.score),
         done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
     ))?;
+    for line in report::evidence_lines(&done.evidence, &manifest.calibration) {
+        say(format_args!("{line}"))?;
+    }
     if let Some(quantisation) = &done.quantisation {
         say(format_args!("{quantisation}"))?;
     }
@@ -233,16 +228,23 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
 }
 
 /// The terms of the map with their weights.
-fn terms(weights: MapWeights) -> String {
-    let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
-    let used: Vec<String> = all.iter().filter(|(_, w)| *w != 0.0).map(|(name, w)| format!("{w:.3} x {name}")).collect();
-    used.join(" + ")
+fn map(manifest: &Manifest) -> String {
+    let terms: Vec<String> = manifest.terms.iter().map(|t| format!("{:.3} x {}", t.weight, t.name)).collect();
+    terms.join(" + ")
 }
 
-fn rule(score: &ScoreRule) -> String {
-    match score.terms.len() {
-        0 => format!("top-k {}", score.top_k),
-        n => format!("{n} score terms"),
+fn rule(score: &Score) -> String {
+    let map = match &score.rule {
+        ScoreRule::TopK { top_k } => format!("mean of the {top_k} largest pixels"),
+        ScoreRule::Combined { terms } => format!("{} means of largest pixels", terms.len()),
+        ScoreRule::Forest { segments, .. } => format!("a forest over {segments} segments"),
+    };
+    match &score.image {
+        None => format!("{map}, no image branch"),
+        Some(branch) => match branch.fusion {
+            Fusion::Sum => format!("{map}, image branch at {:.0} %", branch.weight * 100.0),
+            Fusion::Larger => format!("{map} or the image branch, whichever is larger"),
+        },
     }
 }
 

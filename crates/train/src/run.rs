@@ -2,22 +2,24 @@
 //!
 //! ```text
 //! RUN/config.toml          the config, every key resolved
-//! RUN/run.json             data set, split, channel statistics, training-data digest
+//! RUN/run.json             data set, every training image with its fold, channel statistics, training-data digest
 //! RUN/cache/*.f16          frozen features
-//! RUN/last/  RUN/best/     checkpoints: networks, optimisers, progress.json (epochs done, validations, the best one)
+//! RUN/fold-1/ ...          checkpoints of the model that never saw the images of a fold: methods, progress.json
+//! RUN/fold-1.crack/ ...    of the methods that learn in a pass: without the fold, and without any defect of a kind
+//! RUN/whole/               of the model that saw all
 //! ```
 //! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant
 //! can be resumed.
 
 use crate::datasets::{self, DataSet, Sample};
 use crate::graph::ChannelStatistics;
-use crate::methods::ckaad::Losses;
+use crate::methods::{Labelled, Losses, Model};
 use ckaad_bundle::replace;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -41,35 +43,19 @@ pub enum RunFolderError {
     OneGroup { data: PathBuf, images: usize },
 }
 
-/// What is held out of the training images.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// `[validation]` of the training config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationConfig {
-    /// Share of the normal training images that are held out: they choose the epoch and calibrate the threshold.
-    pub normal_share: f64,
-    /// Share of the coarse-labelled anomalies that are held out: they choose the epoch and the score rule.
-    pub anomalous_share: f64,
-    /// Epochs between two validations.
-    pub every: usize,
+    /// The training images are dealt into so many folds. For each of them a model is trained without it and judges it:
+    /// weights, score rule and threshold come from these verdicts.
+    pub folds: usize,
 }
 
 impl Default for ValidationConfig {
     fn default() -> Self {
-        ValidationConfig { normal_share: 0.12, anomalous_share: 0.25, every: 5 }
+        ValidationConfig { folds: 5 }
     }
-}
-
-/// Which training image is used for what; paths relative to the data set. [`samples`] gives them as they lie on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Split {
-    /// Normal images to learn from.
-    pub train_normal: Vec<Sample>,
-    /// Coarse-labelled anomalies to learn from.
-    pub train_anomalous: Vec<Sample>,
-    /// Held-out normal images.
-    pub validation_normal: Vec<Sample>,
-    /// Held-out anomalies.
-    pub validation_anomalous: Vec<Sample>,
 }
 
 /// `run.json`.
@@ -79,21 +65,83 @@ pub struct RunInfo {
     pub data: PathBuf,
     /// See [`DataSet::training_digest`].
     pub data_digest: String,
-    /// Which image is used for what.
-    pub split: Split,
+    /// Every training image, normal ones first; paths relative to the data set.
+    pub images: Vec<Labelled>,
+    /// How many folds there are.
+    pub folds: usize,
     /// One a stream of the backbone; empty when features are not standardised.
     pub statistics: Vec<ChannelStatistics>,
 }
 
-/// One validation.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Validation {
+impl RunInfo {
+    /// The images as they lie on disk.
+    pub fn placed(&self) -> Vec<Labelled> {
+        let placed = |image: &Labelled| Labelled { sample: placed(&self.data, &image.sample), fold: image.fold };
+        self.images.iter().map(placed).collect()
+    }
+
+    /// The number of anomalous images.
+    pub fn labels(&self) -> usize {
+        self.images.iter().filter(|image| image.sample.defect.is_some()).count()
+    }
+
+    /// The kinds of defects, by name.
+    pub fn kinds(&self) -> BTreeSet<String> {
+        self.images.iter().filter_map(|image| image.sample.defect.clone()).collect()
+    }
+}
+
+/// One model of a run, by what it was trained without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Nothing was left out.
+    Whole,
+    /// The images of one fold.
+    Without(usize),
+    /// The images of one fold, and all of one kind of defect.
+    WithoutKind(usize, String),
+}
+
+impl Unit {
+    /// Whether it may see an image.
+    pub fn sees(&self, image: &Labelled) -> bool {
+        match self {
+            Unit::Whole => true,
+            Unit::Without(fold) => image.fold != *fold,
+            Unit::WithoutKind(fold, kind) => image.fold != *fold && image.sample.defect.as_ref() != Some(kind),
+        }
+    }
+
+    /// The methods of `model` that are part of it, where `labels` images are anomalous: without those that so few cannot
+    /// teach; and of one that leaves out a kind, those that labels teach in a pass. Steps are too dear to be taken once
+    /// more for each kind.
+    pub fn keep(&self, mut model: Model, labels: usize) -> Model {
+        model.methods.retain(|method| {
+            let needs = method.needs();
+            let by_kind = !needs.steps && needs.labels > 0;
+            needs.labels <= labels && (by_kind || !matches!(self, Unit::WithoutKind(..)))
+        });
+        model
+    }
+
+    /// The name of its checkpoint.
+    pub fn checkpoint(&self) -> String {
+        match self {
+            Unit::Whole => "whole".into(),
+            Unit::Without(fold) => format!("fold-{}", fold + 1),
+            // A kind is a folder's name, so it is no path; a slash in one from a list must not become one.
+            Unit::WithoutKind(fold, kind) => format!("fold-{}.{}", fold + 1, kind.replace(['/', '\\'], "_")),
+        }
+    }
+}
+
+/// The mean losses of one epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EpochLosses {
     /// Counted from 1.
     pub epoch: usize,
-    /// Mean losses of the epoch.
+    /// Over its steps.
     pub losses: Losses,
-    /// The larger, the better: image AUROC where anomalies are held out, else the negative reconstruction error.
-    pub quality: f64,
 }
 
 /// `progress.json` of a checkpoint.
@@ -101,12 +149,12 @@ pub struct Validation {
 pub struct RunProgress {
     /// Epochs that are done.
     pub epochs_done: usize,
-    /// Time that they took.
+    /// Whether nothing is left to be learned.
+    pub finished: bool,
+    /// Time that it took.
     pub seconds: f64,
     /// In their order.
-    pub validations: Vec<Validation>,
-    /// The best of them; `None` before the first, and for a method that has none.
-    pub best: Option<Validation>,
+    pub history: Vec<EpochLosses>,
     /// What is wrong with the training, as far as it can be seen from its losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
@@ -235,44 +283,42 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
     std::fs::rename(from, to).map_err(|cause| RunFolderError::Write { path: to.to_owned(), cause })
 }
 
-impl Split {
-    /// Draws the validation images; the same seed draws the same ones.
-    ///
-    /// Whole groups are held out: no part or patient is on both sides. A set's own validation images are taken as they
-    /// are; of the anomalies each kind of defect gives its share, as far as it has more than one group.
-    ///
-    /// # Errors
-    /// All normal images are of one group.
-    pub fn draw(data: &DataSet, config: &ValidationConfig, seed: u64) -> Result<Split, RunFolderError> {
-        let keyed = |s| (datasets::key(s, &data.root), s);
-        let mut held: BTreeSet<String> = data.validation_normal.iter().map(|s| keyed(s).0).collect();
-        let own_validation = !held.is_empty();
-        let samples: Vec<(String, &Sample)> =
-            data.train_normal.iter().chain(&data.train_anomalous).map(keyed).collect();
-        let keys: BTreeSet<&String> = samples.iter().map(|(key, _)| key).collect();
-        let mut order: Vec<String> = keys.into_iter().cloned().collect();
-        order.shuffle(&mut StdRng::seed_from_u64(seed));
-        datasets::hold_out(&samples, &order, &mut held, |sample| match sample.defect {
-            Some(_) => config.anomalous_share,
-            None if own_validation => 0.0,
-            None => config.normal_share,
-        });
-        let is_held = |s: &&Sample| held.contains(&datasets::key(s, &data.root));
-        let part = |samples: &[Sample], on_hold: bool| -> Vec<Sample> {
-            samples.iter().filter(|s| is_held(s) == on_hold).map(|s| relative(s, &data.root)).collect()
-        };
-        let own = data.validation_normal.iter().map(|s| relative(s, &data.root));
-        let split = Split {
-            train_normal: part(&data.train_normal, false),
-            train_anomalous: part(&data.train_anomalous, false),
-            validation_normal: own.chain(part(&data.train_normal, true)).collect(),
-            validation_anomalous: part(&data.train_anomalous, true),
-        };
-        if split.validation_normal.is_empty() || split.train_normal.is_empty() {
-            return Err(RunFolderError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
-        }
-        Ok(split)
+/// Deals the training images of `data` into at most `folds` folds; the same seed deals alike. Normal images come first.
+///
+/// Whole groups are dealt: no part or patient is in two folds. Each class, the normal images and every kind of defect, is
+/// spread as evenly as its groups allow. A set's own validation images are normal images like the others.
+///
+/// # Errors
+/// All normal images are of one group.
+pub fn deal(data: &DataSet, folds: usize, seed: u64) -> Result<Vec<Labelled>, RunFolderError> {
+    let all = || data.train_normal.iter().chain(&data.validation_normal).chain(&data.train_anomalous);
+    let mut groups: BTreeMap<String, Vec<&Sample>> = BTreeMap::new();
+    all().for_each(|s| groups.entry(datasets::key(s, &data.root)).or_default().push(s));
+    let normal = groups.values().filter(|members| members.iter().any(|s| s.defect.is_none())).count();
+    let folds = folds.min(normal);
+    if folds < 2 {
+        return Err(RunFolderError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
     }
+    let mut order: Vec<(String, Vec<&Sample>)> = groups.into_iter().collect();
+    order.shuffle(&mut StdRng::seed_from_u64(seed));
+    // Large groups first: the small ones can still even out what they leave.
+    order.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
+    let mut sizes: Vec<BTreeMap<Option<&str>, usize>> = vec![BTreeMap::new(); folds];
+    let mut fold_of: BTreeMap<String, usize> = BTreeMap::new();
+    for (key, members) in &order {
+        let count = |fold: usize, class: Option<&str>| sizes[fold].get(&class).copied().unwrap_or(0);
+        let fullness = |fold: &usize| {
+            let alike: usize = members.iter().map(|s| count(*fold, s.defect.as_deref())).sum();
+            (alike, sizes[*fold].values().sum::<usize>())
+        };
+        let fold = (0..folds).min_by_key(fullness).unwrap_or(0);
+        for sample in members {
+            *sizes[fold].entry(sample.defect.as_deref()).or_default() += 1;
+        }
+        fold_of.insert(key.clone(), fold);
+    }
+    let labelled = |s: &Sample| Labelled { fold: fold_of[&datasets::key(s, &data.root)], sample: relative(s, &data.root) };
+    Ok(all().map(labelled).collect())
 }
 
 fn relative(sample: &Sample, root: &Path) -> Sample {
@@ -280,9 +326,6 @@ fn relative(sample: &Sample, root: &Path) -> Sample {
     Sample { path: below(&sample.path), mask: sample.mask.as_deref().map(below), ..sample.clone() }
 }
 
-/// The samples of a split as they lie below `root`.
-pub fn samples(root: &Path, split: &[Sample]) -> Vec<Sample> {
-    let placed =
-        |s: &Sample| Sample { path: root.join(&s.path), mask: s.mask.as_ref().map(|m| root.join(m)), ..s.clone() };
-    split.iter().map(placed).collect()
+fn placed(root: &Path, sample: &Sample) -> Sample {
+    Sample { path: root.join(&sample.path), mask: sample.mask.as_ref().map(|m| root.join(m)), ..sample.clone() }
 }

@@ -1,14 +1,22 @@
-//! EfficientNet-lite0 up to stride 16 (Tan and Le 2019, arXiv 1905.11946; the "lite" variant drops squeeze-and-excite
+//! EfficientNet-lite0 without its head (Tan and Le 2019, arXiv 1905.11946; the "lite" variant drops squeeze-and-excite
 //! and uses ReLU6). Its features are the outputs of the last block of a stage, which are linear.
 
 use super::weights::{ConvSpec, WeightError, Weights};
 use super::{Extracted, Scale};
 use crate::graph::{Activation, ChannelStatistics, Graph, Id};
 
-pub const WEIGHTS: &[u8] = include_bytes!("../../../../models/backbones/efficientnet-lite0-stride16.safetensors");
+/// Up to stride 16, and the two stages behind.
+pub const WEIGHTS: [&[u8]; 2] = [
+    include_bytes!("../../../../models/backbones/efficientnet-lite0-stride16.safetensors"),
+    include_bytes!("../../../../models/backbones/efficientnet-lite0-stride32.safetensors"),
+];
 
-pub const SCALES: [Scale; 3] =
-    [Scale { channels: 24, stride: 4 }, Scale { channels: 40, stride: 8 }, Scale { channels: 112, stride: 16 }];
+pub const SCALES: [Scale; 4] = [
+    Scale { channels: 24, stride: 4 },
+    Scale { channels: 40, stride: 8 },
+    Scale { channels: 112, stride: 16 },
+    Scale { channels: 320, stride: 32 },
+];
 
 const EPSILON: f32 = 1e-3;
 const STEM: usize = 32;
@@ -25,19 +33,24 @@ const fn stage(repeats: usize, kernel: usize, stride: usize, expansion: usize, c
     Stage { repeats, kernel, stride, expansion, channels }
 }
 
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 7] = [
     stage(1, 3, 1, 1, 16),
     stage(2, 3, 2, 6, 24),
     stage(2, 5, 2, 6, 40),
     stage(3, 3, 2, 6, 80),
     stage(3, 5, 1, 6, 112),
+    stage(4, 5, 2, 6, 192),
+    stage(1, 3, 1, 6, 320),
 ];
 
+/// The stages up to the scale of stride `deepest`.
 pub fn append(
     graph: &mut Graph,
     weights: &Weights,
     statistics: Option<&[ChannelStatistics]>,
+    deepest: usize,
 ) -> Result<Extracted, WeightError> {
+    let scales: Vec<Scale> = SCALES.iter().copied().filter(|s| s.stride <= deepest).collect();
     let load = |graph: &Graph, prefix: &str, input: Id, spec: ConvSpec| {
         let [_, h, w] = graph.shape(input);
         weights.conv_bn(prefix, spec, (h, w), EPSILON)
@@ -51,6 +64,9 @@ pub fn append(
     // What `x` was standardised with.
     let mut standardised: Option<&ChannelStatistics> = None;
     for (s, stage) in STAGES.iter().enumerate() {
+        if extracted.taps.len() == scales.len() {
+            break;
+        }
         let own = statistics.and_then(|all| all.get(s));
         for block in 0..stage.repeats {
             let name = |part: &str| format!("blocks.{s}.{block}.{part}");
@@ -78,7 +94,7 @@ pub fn append(
             standardised = own;
         }
         extracted.streams.push(x);
-        if SCALES.iter().any(|scale| scale.channels == stage.channels) {
+        if scales.iter().any(|scale| scale.channels == stage.channels) {
             extracted.taps.push(x);
             extracted.tap_streams.push(s);
         }

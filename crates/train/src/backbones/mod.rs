@@ -66,13 +66,13 @@ impl Backbone {
     fn resnet(self) -> Option<ResNet> {
         let (blocks, block) = match self {
             Backbone::EfficientNetLite0 => return None,
-            Backbone::ResNet18 => ([2, 2, 2], BlockKind::Basic),
-            Backbone::ResNet34 => ([3, 4, 6], BlockKind::Basic),
-            Backbone::ResNet50 => ([3, 4, 6], BlockKind::Bottleneck { inner: 64 }),
-            Backbone::ResNet101 => ([3, 4, 23], BlockKind::Bottleneck { inner: 64 }),
-            Backbone::ResNet152 => ([3, 8, 36], BlockKind::Bottleneck { inner: 64 }),
-            Backbone::WideResNet50 => ([3, 4, 6], BlockKind::Bottleneck { inner: 128 }),
-            Backbone::WideResNet101 => ([3, 4, 23], BlockKind::Bottleneck { inner: 128 }),
+            Backbone::ResNet18 => ([2, 2, 2, 2], BlockKind::Basic),
+            Backbone::ResNet34 => ([3, 4, 6, 3], BlockKind::Basic),
+            Backbone::ResNet50 => ([3, 4, 6, 3], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::ResNet101 => ([3, 4, 23, 3], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::ResNet152 => ([3, 8, 36, 3], BlockKind::Bottleneck { inner: 64 }),
+            Backbone::WideResNet50 => ([3, 4, 6, 3], BlockKind::Bottleneck { inner: 128 }),
+            Backbone::WideResNet101 => ([3, 4, 23, 3], BlockKind::Bottleneck { inner: 128 }),
         };
         Some(ResNet { blocks, block })
     }
@@ -85,7 +85,7 @@ impl Backbone {
         }
     }
 
-    /// Strides 4, 8 and 16.
+    /// Strides 4, 8, 16 and 32.
     pub fn scales(self) -> Vec<Scale> {
         self.resnet().map_or_else(|| lite0::SCALES.to_vec(), ResNet::scales)
     }
@@ -95,7 +95,9 @@ impl Backbone {
         match (file, self) {
             (Some(path), _) => Weights::load(path),
             (None, Backbone::EfficientNetLite0) => {
-                Weights::from_bytes(lite0::WEIGHTS, "the built-in EfficientNet-lite0")
+                let read = |bytes| Weights::from_bytes(bytes, "the built-in EfficientNet-lite0");
+                let [upper, deep] = lite0::WEIGHTS.map(read);
+                Ok(upper?.and(deep?))
             }
             (None, other) => Err(WeightError::NoneBuiltIn(other.name())),
         }
@@ -113,10 +115,11 @@ impl Backbone {
         graph: &mut Graph,
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
+        deepest: usize,
     ) -> Result<Extracted, WeightError> {
         match self.resnet() {
-            Some(resnet) => resnet.append(graph, weights, statistics),
-            None => lite0::append(graph, weights, statistics),
+            Some(resnet) => resnet.append(graph, weights, statistics, deepest),
+            None => lite0::append(graph, weights, statistics, deepest),
         }
     }
 }

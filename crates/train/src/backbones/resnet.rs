@@ -1,6 +1,6 @@
 //! torchvision's ResNets (He et al. 2016, arXiv 1512.03385; wide ones: Zagoruyko and Komodakis 2016, arXiv 1605.07146)
-//! up to layer 3, in their v1.5 form (a bottleneck's stride is in its 3x3 convolution). Features are the outputs of
-//! layers 1 to 3, behind their ReLU.
+//! without their head, in their v1.5 form (a bottleneck's stride is in its 3x3 convolution). Features are the outputs of
+//! layers 1 to 4, behind their ReLU.
 
 use super::weights::{WeightError, Weights};
 use super::{Extracted, Scale};
@@ -9,8 +9,8 @@ use crate::graph::{Activation, ChannelStatistics, Conv, Graph, Id};
 /// One network of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResNet {
-    /// Blocks of layers 1, 2 and 3.
-    pub blocks: [usize; 3],
+    /// Blocks of layers 1 to 4.
+    pub blocks: [usize; 4],
     pub block: BlockKind,
 }
 
@@ -31,7 +31,11 @@ const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl ResNet {
     pub fn scales(self) -> Vec<Scale> {
-        (0..3).map(|layer| Scale { channels: self.channels(layer), stride: 4 << layer }).collect()
+        (0..4).map(|layer| self.scale(layer)).collect()
+    }
+
+    fn scale(self, layer: usize) -> Scale {
+        Scale { channels: self.channels(layer), stride: 4 << layer }
     }
 
     fn channels(self, layer: usize) -> usize {
@@ -39,13 +43,14 @@ impl ResNet {
         (64 << layer) * expansion
     }
 
-    /// `statistics` holds one entry a layer; the features that are handed on are standardised, the network itself is
-    /// left as it is.
+    /// The layers up to the one of stride `deepest`. `statistics` holds one entry a layer; the features that are handed
+    /// on are standardised, the network itself is left as it is.
     pub fn append(
         self,
         graph: &mut Graph,
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
+        deepest: usize,
     ) -> Result<Extracted, WeightError> {
         let ones = graph.ones();
         let stem = weights.conv_norm("conv1", "bn1", [STEM, 3, 7], 2, Activation::Relu, EPSILON)?;
@@ -53,7 +58,7 @@ impl ResNet {
         let mut x = graph.max_pool("maxpool", stem);
         let mut input = STEM;
         let mut extracted = Extracted { streams: vec![], taps: vec![], tap_streams: vec![] };
-        for layer in 0..3 {
+        for layer in (0..4).filter(|&layer| self.scale(layer).stride <= deepest) {
             for block in 0..self.blocks[layer] {
                 let stride = if layer > 0 && block == 0 { 2 } else { 1 };
                 let place = Place { name: format!("layer{}.{block}", layer + 1), layer, input, stride };

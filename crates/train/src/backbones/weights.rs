@@ -108,6 +108,12 @@ impl Weights {
         Ok(())
     }
 
+    /// These tensors and those of `more`.
+    pub fn and(mut self, more: Weights) -> Weights {
+        self.tensors.extend(more.tensors);
+        self
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, key: &str) -> bool {
         self.tensors.contains_key(key)

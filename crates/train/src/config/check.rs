@@ -1,7 +1,6 @@
 //! The bounds of every value, as one table.
 
-use super::{ConfigError, TrainConfig};
-use crate::methods::Method;
+use super::{ConfigError, MethodKind, TrainConfig};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -57,34 +56,34 @@ impl TrainConfig {
     }
 
     fn networks(&self) -> Vec<Row> {
-        let (strides, net, d) = (&self.features.strides, &self.net, &self.discriminator);
+        let (strides, net, d) = (&self.features.strides, &self.ckaad.net, &self.ckaad.discriminator);
         vec![
             row(
-                "net.widths",
+                "ckaad.net.widths",
                 net.widths.is_empty() || net.widths.len() == strides.len(),
                 &net.widths,
                 "one width a stride of features.strides expected, or none",
             ),
             row(
-                "net.widths",
+                "ckaad.net.widths",
                 net.widths.iter().all(|w| (1..=4096).contains(w)),
                 &net.widths,
                 "widths from 1 to 4096 expected",
             ),
-            row("net.bottleneck", net.bottleneck <= 4096, net.bottleneck, "at most 4096 expected"),
-            row("net.blocks", (1..=8).contains(&net.blocks), net.blocks, "1 to 8 expected"),
+            row("ckaad.net.bottleneck", net.bottleneck <= 4096, net.bottleneck, "at most 4096 expected"),
+            row("ckaad.net.blocks", (1..=8).contains(&net.blocks), net.blocks, "1 to 8 expected"),
             row(
-                "discriminator.stride",
+                "ckaad.discriminator.stride",
                 !d.joint || !d.kind.patch() || strides.contains(&d.stride),
                 d.stride,
                 "one of features.strides expected",
             ),
-            row("discriminator.width", d.width <= 4096, d.width, "at most 4096 expected"),
-            row("discriminator.kernel", d.kernel == 1 || d.kernel == 3, d.kernel, "1 or 3 expected"),
-            row("discriminator.hard_share", rate(d.hard_share), d.hard_share, RATE),
-            row("discriminator.noise", (0.0..=100.0).contains(&d.noise), d.noise, "0 to 100 expected"),
+            row("ckaad.discriminator.width", d.width <= 4096, d.width, "at most 4096 expected"),
+            row("ckaad.discriminator.kernel", d.kernel == 1 || d.kernel == 3, d.kernel, "1 or 3 expected"),
+            row("ckaad.discriminator.hard_share", rate(d.hard_share), d.hard_share, RATE),
+            row("ckaad.discriminator.noise", (0.0..=100.0).contains(&d.noise), d.noise, "0 to 100 expected"),
             row(
-                "discriminator.noise_weight",
+                "ckaad.discriminator.noise_weight",
                 (0.0..=100.0).contains(&d.noise_weight),
                 d.noise_weight,
                 "0 to 100 expected",
@@ -93,27 +92,29 @@ impl TrainConfig {
     }
 
     fn method(&self) -> Vec<Row> {
-        let (strides, l) = (&self.features.strides, &self.loss);
+        let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        // The baseline is nothing but its bank.
-        let least = usize::from(self.method == Method::NearestNeighbour);
+        let p = &self.pooled;
+        let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
+        let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
+        let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
         vec![
+            row("methods", once, &self.methods, "each method once expected"),
+            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad or bank"),
+            row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
+            row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
             row(
-                "bank.vectors",
-                (least..=65_536).contains(&b.vectors),
-                b.vectors,
-                "1 to 65536 expected, or 0 with method ckaad for none",
+                "pooled.strides",
+                !p.strides.is_empty() && p.strides.iter().all(|s| offered.contains(s)),
+                &p.strides,
+                "strides of the backbone expected, for instance [16, 32]",
             ),
-            row(
-                "bank.stride",
-                b.vectors == 0 || strides.contains(&b.stride),
-                b.stride,
-                "one of features.strides expected",
-            ),
-            row("loss.gamma", rate(l.gamma), l.gamma, RATE),
-            row("loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
-            row("loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),
-            row("loss.clip", (0.0..=1e6).contains(&l.clip), l.clip, "0 (off) or a positive length expected"),
+            row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, "1 to 1000000 expected"),
+            row("pooled.c", p.c > 0.0 && p.c <= 1e6, p.c, "above 0 and at most 1000000 expected"),
+            row("ckaad.loss.gamma", rate(l.gamma), l.gamma, RATE),
+            row("ckaad.loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
+            row("ckaad.loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),
+            row("ckaad.loss.clip", (0.0..=1e6).contains(&l.clip), l.clip, "0 (off) or a positive length expected"),
             row("anomalies.share", unit(a.share), a.share, "0 (all) to 1 expected"),
             row("anomalies.synthetic_share", rate(a.synthetic_share), a.synthetic_share, RATE),
             row("anomalies.alpha", (0.0..=10_000.0).contains(&a.alpha), a.alpha, "0 to 10000 expected"),
@@ -124,9 +125,8 @@ impl TrainConfig {
     }
 
     fn training(&self) -> Vec<Row> {
-        const SHARE: &str = "above 0 and below 0.5 expected";
-        let share = |s: f64| s > 0.0 && s < 0.5;
-        let t = &self.train;
+        let (t, c) = (&self.train, &self.ckaad);
+        let folds = self.validation.folds;
         vec![
             row("train.epochs", (1..=10_000).contains(&t.epochs), t.epochs, "1 to 10000 expected"),
             row("train.batch", (2..=1024).contains(&t.batch), t.batch, "2 to 1024 expected"),
@@ -136,38 +136,25 @@ impl TrainConfig {
                 t.anomalous_batch,
                 "1 to 1024 expected",
             ),
-            row("train.learning_rate", rate(t.learning_rate), t.learning_rate, RATE),
+            row("train.checkpoint_every", t.checkpoint_every > 0, t.checkpoint_every, "at least 1 expected"),
+            row("ckaad.learning_rate", rate(c.learning_rate), c.learning_rate, RATE),
             row(
-                "train.discriminator_learning_rate",
-                rate(t.discriminator_learning_rate),
-                t.discriminator_learning_rate,
+                "ckaad.discriminator_learning_rate",
+                rate(c.discriminator_learning_rate),
+                c.discriminator_learning_rate,
                 RATE,
             ),
-            row("validation.normal_share", share(self.validation.normal_share), self.validation.normal_share, SHARE),
-            row(
-                "validation.anomalous_share",
-                share(self.validation.anomalous_share),
-                self.validation.anomalous_share,
-                SHARE,
-            ),
-            row("validation.every", self.validation.every > 0, self.validation.every, "at least 1 expected"),
+            row("validation.folds", (2..=20).contains(&folds), folds, "2 to 20 expected"),
         ]
     }
 
     fn score(&self) -> Vec<Row> {
-        let weight = |w: Option<f32>| w.is_none_or(|w| (0.0..=1e3).contains(&w));
+        let weights = &self.score.weights;
         let q = &self.quantise;
         vec![
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
             row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
-            row("score.error", weight(self.score.error), self.score.error.unwrap_or_default(), "0 to 1000 expected"),
-            row("score.energy", weight(self.score.energy), self.score.energy.unwrap_or_default(), "0 to 1000 expected"),
-            row(
-                "score.distance",
-                weight(self.score.distance),
-                self.score.distance.unwrap_or_default(),
-                "0 to 1000 expected",
-            ),
+            row("score.weights", weights.values().all(|w| (0.0..=1e3).contains(w)), weights, "0 to 1000 each expected"),
             row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),
             row("quantise.auroc_loss", unit(q.auroc_loss), q.auroc_loss, "0 to 1 expected"),
             row("quantise.aupro_loss", unit(q.aupro_loss), q.aupro_loss, "0 to 1 expected"),

@@ -1,6 +1,7 @@
 //! The keys of a training config.
 
 use super::TrainConfig;
+use super::MethodKind;
 use crate::score::ScoreConfig;
 use ckaad_inspect::keys::{self, UnknownKey};
 use serde_json::Value;
@@ -13,7 +14,10 @@ pub fn unknown(written: &Value) -> Option<UnknownKey> {
 
 /// A config in which no key is left out.
 fn every_key() -> Value {
-    let score = ScoreConfig { error: Some(1.0), energy: Some(1.0), distance: Some(1.0), ..ScoreConfig::default() };
+    let kinds = [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled];
+    let terms = kinds.iter().flat_map(|kind| kind.map_terms());
+    let weights = terms.map(|term| ((*term).to_owned(), 1.0)).collect();
+    let score = ScoreConfig { weights, ..ScoreConfig::default() };
     let config = TrainConfig { weights: Some(PathBuf::new()), score, ..TrainConfig::default() };
     serde_json::to_value(config).expect("a config is plain data")
 }

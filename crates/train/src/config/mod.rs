@@ -6,13 +6,13 @@ mod keys;
 
 use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
-use crate::features::{ErrorSpace, Extractor, FeatureConfig};
-use crate::methods::Method;
-use crate::methods::ckaad::{DiscriminatorConfig, LossConfig, NetConfig, Parts};
-use crate::methods::nearest::BankConfig;
+use crate::features::{Extractor, FeatureConfig, Reading};
+use crate::methods::ckaad::{Ckaad, CkaadConfig};
+use crate::methods::{Bank, BankConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
 use crate::score::ScoreConfig;
+use burn::prelude::Device;
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::keys::UnknownKey;
 use schemars::JsonSchema;
@@ -46,8 +46,8 @@ pub struct TrainConfig {
     pub version: Version,
     /// Seeds the split, the weights and the order of the batches.
     pub seed: u64,
-    /// What is trained.
-    pub method: Method,
+    /// What the model is made of.
+    pub methods: Vec<MethodKind>,
     /// The frozen extractor.
     pub backbone: Backbone,
     /// torchvision state dict (`.pth`, `.safetensors`) of the backbone, relative to the working directory;
@@ -58,21 +58,19 @@ pub struct TrainConfig {
     pub input: InputConfig,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// The auto-encoder.
-    pub net: NetConfig,
-    /// The discriminators.
-    pub discriminator: DiscriminatorConfig,
+    /// Read where `ckaad` is among the methods, as the two below where theirs is.
+    pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
-    /// The losses.
-    pub loss: LossConfig,
+    /// The image branch on pooled features.
+    pub pooled: PooledConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
     pub augment: AugmentConfig,
     /// The training loop.
     pub train: LoopConfig,
-    /// What is held out.
+    /// How training images judge.
     pub validation: ValidationConfig,
     /// From map to image score.
     pub score: ScoreConfig,
@@ -88,15 +86,14 @@ impl Default for TrainConfig {
             name: "ckaad".into(),
             version: Version::new(0, 1, 0),
             seed: 1,
-            method: Method::Ckaad,
+            methods: vec![MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled],
             backbone: Backbone::EfficientNetLite0,
             weights: None,
             input: InputConfig::default(),
             features: FeatureConfig::default(),
-            net: NetConfig::default(),
-            discriminator: DiscriminatorConfig::default(),
+            ckaad: CkaadConfig::default(),
             bank: BankConfig::default(),
-            loss: LossConfig::default(),
+            pooled: PooledConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -107,6 +104,32 @@ impl Default for TrainConfig {
         }
     }
 }
+
+/// What a model can be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodKind {
+    /// The auto-encoder with its discriminators: terms `error` and `energy` of the map.
+    Ckaad,
+    /// A bank of normal patches: term `distance` of the map.
+    Bank,
+    /// Logistic regression on pooled features: the image branch.
+    Pooled,
+}
+
+impl MethodKind {
+    /// The terms of the map that it can give.
+    pub fn map_terms(self) -> &'static [&'static str] {
+        match self {
+            MethodKind::Ckaad => &["error", "energy"],
+            MethodKind::Bank => &["distance"],
+            MethodKind::Pooled => &[],
+        }
+    }
+}
+
+/// Makes the untrained methods of a config, on the features of an extractor.
+pub type Build<'a> = &'a dyn Fn(&TrainConfig, &Extractor, &Device) -> Model;
 
 /// How a frame becomes the network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -144,24 +167,13 @@ pub struct LoopConfig {
     pub batch: usize,
     /// Coarse-labelled anomalies a step; they are cycled.
     pub anomalous_batch: usize,
-    /// Of the auto-encoder, at the start; it falls to 0 along a cosine.
-    pub learning_rate: f64,
-    /// The same of the discriminators.
-    pub discriminator_learning_rate: f64,
-    /// Stop after so many validations without a better one; 0 trains to the end.
-    pub patience: usize,
+    /// Epochs between two checkpoints.
+    pub checkpoint_every: usize,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        LoopConfig {
-            epochs: 40,
-            batch: 16,
-            anomalous_batch: 4,
-            learning_rate: 2e-3,
-            discriminator_learning_rate: 5e-3,
-            patience: 0,
-        }
+        LoopConfig { epochs: 40, batch: 16, anomalous_batch: 4, checkpoint_every: 5 }
     }
 }
 
@@ -197,16 +209,23 @@ impl TrainConfig {
         TrainConfig::parse(&run.config()?, &run.config_path())
     }
 
-    /// What CKAAD's networks are made from, on the features of `extractor`.
-    pub fn parts<'a>(&'a self, extractor: &'a Extractor) -> Parts<'a> {
-        let raw = self.features.error == ErrorSpace::Raw;
-        Parts {
-            net: &self.net,
-            discriminator: &self.discriminator,
-            loss: self.loss,
-            scales: &extractor.scales,
-            spread: extractor.spread.as_deref().filter(|_| raw),
-        }
+    /// What the extractor is made of: as deep as any method reads.
+    pub fn reading(&self) -> Reading<'_> {
+        let pooled = self.pooled.strides.iter().filter(|_| self.methods.contains(&MethodKind::Pooled));
+        let deepest = self.features.strides.iter().chain(pooled).copied().max().unwrap_or(0);
+        Reading { backbone: self.backbone, strides: &self.features.strides, deepest, input: self.input.into() }
+    }
+
+    /// The methods, untrained.
+    pub fn model(&self, extractor: &Extractor, device: &Device) -> Model {
+        let method = |kind: &MethodKind| -> Box<dyn Method> {
+            match kind {
+                MethodKind::Ckaad => Box::new(Ckaad::new(&self.ckaad, extractor, device)),
+                MethodKind::Bank => Box::new(Bank::new(self.bank)),
+                MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
+            }
+        };
+        Model { methods: self.methods.iter().map(method).collect() }
     }
 }
 

@@ -1,140 +1,151 @@
 //! What is written: the bundle with its threshold, golden samples and report, or one ONNX file.
 
-use super::{Candidate, ExportError, Exported, Form};
+use super::{Context, Evidence, ExportError, Exported, Form};
 use crate::config::TrainConfig;
 use crate::datasets::Sample;
-use crate::graph::Graph;
-use crate::methods::Method;
-use crate::methods::ckaad::DiscriminatorKind;
+use crate::export::folds::Decided;
+use crate::graph::{Graph, TermWeights};
+use crate::methods::Labelled;
 use crate::quantise;
-use crate::run::{self, RunFolder, RunInfo};
-use ckaad_bundle::{Bundle, Calibration, Draft, FORMAT, Golden, Manifest, Precision, ScoreRule, TrainingData};
+use crate::run::Unit;
+use ckaad_bundle::{Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData};
 use ckaad_inspect::imaging::{self, RgbImage};
-use ckaad_inspect::{CalibrationError, InspectOptions, Inspector};
-use ndarray::Array2;
+use ckaad_inspect::{InspectOptions, Inspector};
+use rayon::prelude::*;
 use std::path::Path;
 
 /// Golden samples in a bundle.
 const GOLDEN: usize = 4;
 
+/// Normal images that brightness and sharpness are measured on.
+const APPEARANCE_IMAGES: usize = 200;
+
 /// What an export has come to.
 pub struct Contents<'a> {
-    pub run: &'a RunFolder,
-    pub config: &'a TrainConfig,
-    pub info: &'a RunInfo,
+    pub context: &'a Context<'a>,
     pub graph: Graph,
-    pub candidate: Candidate,
+    pub model: Vec<u8>,
+    pub decided: Decided,
+    pub evidence: Evidence,
     pub quantisation: Option<quantise::Report>,
     pub form: Form,
 }
 
 /// Calibrates the model, asks it for its golden answers, and writes it to `out`.
 pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
-    let bundle = calibrated(&contents)?;
-    let (manifest, digest) = if contents.form == Form::Qdq {
-        std::fs::write(out, &bundle.model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
-        (bundle.manifest, None)
+    let manifest = manifest(&contents)?;
+    let report = report(&contents)?;
+    let Contents { context, graph, model, evidence, quantisation, form, .. } = contents;
+    let digest = if form == Form::Qdq {
+        std::fs::write(out, &model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
+        None
     } else {
-        let golden = golden(&bundle, contents.info)?;
-        let report = Some(report(&contents)?);
-        let manifest = bundle.manifest.clone();
-        let draft = Draft { manifest: bundle.manifest, model: bundle.model, golden, report };
-        (manifest, Some(draft.write(out)?))
+        let draft = Draft { report: Some(report), ..Draft::new(manifest.clone(), model.clone()) };
+        let golden = golden(&draft.clone().into(), context.images)?;
+        Some(Draft { golden, ..draft }.write(out)?)
     };
-    let Contents { graph, candidate, quantisation, .. } = contents;
-    Ok(Exported {
-        digest,
-        manifest,
-        weights: candidate.choice.weights,
-        validation_auroc: candidate.choice.auroc,
-        quantisation,
-        macs: graph.macs(),
-        parameters: graph.parameters(),
-    })
+    Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
 }
 
 fn report(contents: &Contents) -> Result<serde_json::Value, ExportError> {
-    let Contents { run, info, graph, candidate, quantisation, .. } = contents;
-    let training = run.progress("last").or_else(|_| run.progress("best"))?;
+    let Contents { context, graph, decided, evidence, quantisation, .. } = contents;
+    let training = context.run.progress(&Unit::Whole.checkpoint())?;
     Ok(serde_json::json!({
-        "what": "held-out training images, judged by the agent's engine through this bundle",
-        "image_auroc": candidate.choice.auroc,
-        "normal_images": info.split.validation_normal.len(),
-        "anomalous_images": info.split.validation_anomalous.len(),
+        "what": "training images, each judged by the agent's engine through a model that never saw it",
+        "evidence": evidence,
         "gmac": graph.macs() as f64 / 1e9,
         "parameters": graph.parameters(),
-        "map_weights": candidate.choice.weights,
+        "map_weights": decided.choice.weights,
         "quantisation": quantisation,
         "training": {
             "seconds": training.seconds,
             "epochs": training.epochs_done,
-            "best_epoch": training.best.map(|b| b.epoch),
-            "validations": training.validations,
+            "history": training.history,
             "warning": training.warning,
         },
     }))
 }
 
-fn method(config: &TrainConfig) -> &'static str {
-    match (config.method, config.discriminator.kind) {
-        (Method::NearestNeighbour, _) => "nearest-neighbour",
-        (_, DiscriminatorKind::None) => "ckaad-reconstruction",
-        (_, DiscriminatorKind::Patch) => "ckaad-patch",
-        (_, DiscriminatorKind::Image) => "ckaad-image",
-        (_, DiscriminatorKind::Both) => "ckaad-both",
-    }
-}
-
-/// The bundle with the threshold of its held-out normal images, without golden samples and report.
-fn calibrated(contents: &Contents) -> Result<Bundle, ExportError> {
-    let Contents { config, info, graph, candidate, form, .. } = contents;
-    let normal = &candidate.maps[..info.split.validation_normal.len()];
-    let score = candidate.choice.rule.clone();
-    let calibration = calibrate(normal, &score, config.false_alarm_budget)?;
-    let manifest = Manifest {
+/// The manifest with the threshold that the verdicts on normal images give.
+fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
+    let Contents { context, graph, decided, form, .. } = contents;
+    let (config, images) = (context.config, context.images);
+    let is_normal = |image: &&Labelled| image.sample.defect.is_none();
+    let of_normal = images.iter().zip(&decided.choice.scores).filter(|(image, _)| is_normal(image));
+    let normal: Vec<f32> = of_normal.map(|(_, score)| *score).collect();
+    let normals = images.iter().filter(is_normal).count();
+    Ok(Manifest {
         format: FORMAT,
         name: config.name.clone(),
         version: config.version.clone(),
-        method: method(config).into(),
+        methods: methods(context)?,
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
+        views: 1,
         output_stride: config.input.width / graph.shape(graph.output())[2] as u32,
-        score,
-        calibration,
+        terms: terms(&decided.choice.weights),
+        score: decided.choice.score.clone(),
+        calibration: ckaad_inspect::calibrate(&normal, &decided.peaks, config.false_alarm_budget)?,
         precision: if *form == Form::F32 { Precision::F32 } else { Precision::Int8 },
         engine: semver::VersionReq::parse(concat!("^", env!("CARGO_PKG_VERSION"))).expect("^ and the crate's version"),
         training_data: TrainingData {
-            sha256: info.data_digest.clone(),
-            normal_images: info.split.train_normal.len() as u32,
-            anomalous_images: info.split.train_anomalous.len() as u32,
+            sha256: context.info.data_digest.clone(),
+            normal_images: normals as u32,
+            anomalous_images: (images.len() - normals) as u32,
+            appearance: Some(appearance(config, images)?),
         },
         licences: vec![config.backbone.licence().into()],
         members: vec![],
+    })
+}
+
+/// The names of the methods whose terms weigh something.
+fn methods(context: &Context) -> Result<Vec<String>, ExportError> {
+    let whole = context.load(&Unit::Whole)?;
+    Ok(whole.iter().flat_map(|model| model.methods.iter().map(|m| m.name())).collect())
+}
+
+fn terms(weights: &TermWeights) -> Vec<MapTerm> {
+    weights.map().iter().map(|(term, weight)| MapTerm { name: term.name.into(), weight }).collect()
+}
+
+/// Brightness and sharpness of normal training images at the network's input size.
+fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, ExportError> {
+    let normal: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_none()).collect();
+    let every = normal.len().div_ceil(APPEARANCE_IMAGES).max(1);
+    let (width, height) = (config.input.width, config.input.height);
+    let measure = |sample: &&Sample| {
+        let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &config.input.into());
+        Ok(imaging::appearance(&fitted(width, height, pixels)))
     };
-    let model = candidate.model.clone();
-    Ok(Bundle { manifest, model, golden: vec![], report: None, digest: String::new() })
+    let chosen: Vec<&Sample> = normal.into_iter().step_by(every).collect();
+    let measured: Vec<(f32, f32)> = chosen.par_iter().map(measure).collect::<Result<_, ExportError>>()?;
+    let moments = |pick: fn(&(f32, f32)) -> f32| {
+        let count = measured.len().max(1) as f32;
+        let mean = measured.iter().map(pick).sum::<f32>() / count;
+        let variance = measured.iter().map(|m| (pick(m) - mean).powi(2)).sum::<f32>() / count;
+        Moments { mean, deviation: variance.sqrt() }
+    };
+    Ok(Appearance { brightness: moments(|m| m.0), sharpness: moments(|m| m.1) })
 }
 
-/// `normal` are the maps of held-out normal images.
-fn calibrate(normal: &[Array2<f32>], rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
-    let scores: Vec<f32> = normal.iter().map(|m| ckaad_inspect::image_score(m.view(), rule)).collect();
-    let peaks: Vec<f32> = normal.iter().map(|m| ckaad_inspect::top_k_mean(m.view(), 1)).collect();
-    ckaad_inspect::calibrate(&scores, &peaks, budget)
+fn fitted(width: u32, height: u32, pixels: Vec<u8>) -> RgbImage {
+    RgbImage::from_raw(width, height, pixels).expect("resize gives width x height x 3 bytes")
 }
 
-/// Held-out images at input size with the answers of this bundle: normal and, where there are, anomalous ones.
-fn golden(bundle: &Bundle, info: &RunInfo) -> Result<Vec<Golden>, ExportError> {
+/// Training images at input size with the answers of this bundle: normal and, where there are, anomalous ones.
+fn golden(bundle: &Bundle, images: &[Labelled]) -> Result<Vec<Golden>, ExportError> {
     let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
-    let mut samples = run::samples(&info.data, &info.split.validation_anomalous);
-    samples.truncate(GOLDEN / 2);
-    let normal = run::samples(&info.data, &info.split.validation_normal);
-    samples.extend(normal.into_iter().take(GOLDEN - samples.len()));
+    let of_class = |anomalous: bool, most: usize| {
+        images.iter().map(|i| &i.sample).filter(move |s| s.defect.is_some() == anomalous).take(most)
+    };
+    let mut samples: Vec<&Sample> = of_class(true, GOLDEN / 2).collect();
+    samples.extend(of_class(false, GOLDEN - samples.len()));
     let input = &bundle.manifest.input;
-    let golden = |s: &Sample| {
+    let golden = |s: &&Sample| {
         let (pixels, _) = imaging::resize(&imaging::load(&s.path)?, input);
-        let image =
-            RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
+        let image = fitted(input.width, input.height, pixels);
         let expected = ckaad_inspect::golden_answer(&inspector.inspect(&image)?);
         Ok(Golden { png: imaging::encode_png(&image).map_err(ExportError::Golden)?, expected })
     };

@@ -13,27 +13,14 @@ pub struct FeatureConfig {
     /// Bring every feature channel to mean 0 and variance 1 over normal images, so that the networks see them alike and
     /// all share one int8 range well.
     pub standardise: bool,
-    /// Where the reconstruction error is measured: on features as the backbone gives them, or on standardised ones.
-    pub error: ErrorSpace,
     /// Cache mirrored copies of every training image.
     pub flips: Flips,
 }
 
 impl Default for FeatureConfig {
     fn default() -> Self {
-        FeatureConfig { strides: vec![8, 16], standardise: true, error: ErrorSpace::Raw, flips: Flips::None }
+        FeatureConfig { strides: vec![8, 16], standardise: true, flips: Flips::None }
     }
-}
-
-/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that
-/// is noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ErrorSpace {
-    /// As the backbone gives them.
-    Raw,
-    /// With mean 0 and variance 1 a channel.
-    Standardised,
 }
 
 /// Mirrored copies of every training image.

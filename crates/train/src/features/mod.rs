@@ -5,7 +5,7 @@ mod cache;
 mod config;
 
 pub use cache::FeatureCache;
-pub use config::{ErrorSpace, FeatureConfig, Flips};
+pub use config::{FeatureConfig, Flips};
 
 use crate::augment::View;
 use crate::backbones::{Backbone, Extracted, Scale, WeightError, Weights};
@@ -15,7 +15,7 @@ use crate::onnx::{self, int8};
 use ckaad_bundle::Input;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_inspect::imaging::{self, DecodeError};
-use ndarray::{Array3, ArrayView2};
+use ndarray::{Array3, Array4, ArrayView2};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -35,12 +35,27 @@ pub enum FeatureError {
     Cache { path: PathBuf, cause: std::io::Error },
 }
 
+/// What an extractor is made of.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// The frozen network.
+    pub backbone: Backbone,
+    /// Strides of the scales that are kept as features, the finest first.
+    pub strides: &'a [usize],
+    /// The largest stride that any method reads, be it kept or not.
+    pub deepest: usize,
+    /// The size of an image.
+    pub input: Input,
+}
+
 /// The frozen extractor as a graph, and running.
 pub struct Extractor {
     /// All nodes, the taps among them.
     pub graph: Graph,
-    /// The nodes that the method reconstructs, the finest scale first.
+    /// The nodes whose results are kept as features, the finest scale first.
     pub taps: Vec<Id>,
+    /// Every tap of the backbone, by its stride.
+    by_stride: Vec<(usize, Id)>,
     /// The nodes that channel statistics are taken of.
     streams: Vec<Id>,
     /// What the taps give, in their order.
@@ -52,20 +67,25 @@ pub struct Extractor {
 }
 
 impl Extractor {
-    /// Reconstructs the scales of `strides`, of an image at the size of `input`. With `statistics` the features are
-    /// standardised, and with EfficientNet every stream of the backbone. That keeps any channel from outweighing the
-    /// others in the cosine, and gives all channels of a tensor the same use of its one int8 range. The backbone's
-    /// weights are rounded to int8 in either case.
+    /// The backbone as `reading` asks for it. With `statistics` the features are standardised, and with EfficientNet
+    /// every stream of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all
+    /// channels of a tensor the same use of its one int8 range. The backbone's weights are rounded to int8 in either
+    /// case.
+    ///
+    /// # Errors
+    /// The weights are another network's.
     pub fn new(
-        backbone: Backbone,
-        strides: &[usize],
-        input: Input,
+        reading: Reading,
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
     ) -> Result<Extractor, FeatureError> {
+        let Reading { backbone, strides, input, .. } = reading;
         let mut graph = Graph::new(input.width as usize, input.height as usize);
-        let Extracted { mut taps, streams, mut tap_streams } = backbone.append(&mut graph, weights, statistics)?;
+        let Extracted { mut taps, streams, mut tap_streams } =
+            backbone.append(&mut graph, weights, statistics, reading.deepest)?;
         let mut scales = backbone.scales();
+        scales.truncate(taps.len());
+        let by_stride = scales.iter().map(|s| s.stride).zip(taps.iter().copied()).collect();
         let wanted: Vec<bool> = scales.iter().map(|s| strides.contains(&s.stride)).collect();
         retain(&mut taps, &wanted);
         retain(&mut tap_streams, &wanted);
@@ -78,17 +98,17 @@ impl Extractor {
         }
         let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;
         let spread = statistics.map(|all| tap_streams.iter().map(|&s| all[s].clone()).collect());
-        Ok(Extractor { graph, taps, streams, scales, spread, plan, input })
+        Ok(Extractor { graph, taps, by_stride, streams, scales, spread, plan, input })
+    }
+
+    /// The tap of a stride, of those that are read.
+    pub fn tap(&self, stride: usize) -> Option<Id> {
+        self.by_stride.iter().find(|(s, _)| *s == stride).map(|(_, id)| *id)
     }
 
     /// Channels, height and width of each scale.
     pub fn shapes(&self) -> Vec<[usize; 3]> {
         self.taps.iter().map(|&t| self.graph.shape(t)).collect()
-    }
-
-    /// Index of the scale of `stride`, the finest where there is none.
-    pub fn scale_of(&self, stride: usize) -> usize {
-        self.scales.iter().position(|s| s.stride == stride).unwrap_or(0)
     }
 
     /// Features of each of `jobs`, one `[C,h,w]` a scale.
@@ -97,6 +117,20 @@ impl Extractor {
     /// An image cannot be read.
     pub fn compute(&self, jobs: &[(&Path, View)]) -> Result<Vec<Vec<Array3<f32>>>, FeatureError> {
         jobs.par_iter().map(|(path, view)| self.through(&self.plan, path, *view)).collect()
+    }
+
+    /// RGB of each of `jobs` at the network's input size, `[N,H,W,3]`.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn images(&self, jobs: &[(&Path, View)]) -> Result<Array4<u8>, FeatureError> {
+        let (width, height) = (self.input.width as usize, self.input.height as usize);
+        let fitted = |(path, view): &(&Path, View)| -> Result<Vec<u8>, FeatureError> {
+            Ok(imaging::resize(&view.apply(imaging::load(path)?), &self.input).0)
+        };
+        let bytes: Vec<Vec<u8>> = jobs.par_iter().map(fitted).collect::<Result<_, _>>()?;
+        let shape = (jobs.len(), height, width, 3);
+        Ok(Array4::from_shape_vec(shape, bytes.concat()).expect("resize gives width x height x 3 bytes"))
     }
 
     /// What `plan` gives for each of `samples`, one `[C,h,w]` an output.

@@ -1,12 +1,13 @@
-//! The images of a run as features, and the batches of an epoch, read ahead in the background.
+//! The images of a run, their features where those can be kept, and the batches of an epoch, read ahead in the
+//! background.
 
-use super::FitContext;
+use super::{FitContext, model};
 use crate::augment::{AnomalySource, View};
 use crate::config::TrainConfig;
 use crate::datasets::Sample;
 use crate::features::{Extractor, FeatureCache, FeatureError};
-use crate::methods::ckaad::Batch;
-use crate::run::{self, RunInfo};
+use crate::methods::{Batch, Labelled, Needs, StepBatch};
+use crate::run::Unit;
 use ndarray::{Array4, ArrayView3, Axis};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -14,89 +15,110 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
-/// One part of the split.
+/// The normal images, and the anomalies that are labelled or made.
 pub struct Images<'a> {
-    samples: Vec<Sample>,
+    normal: ImageSet<'a>,
+    anomalous: ImageSet<'a>,
+}
+
+/// Those of them that one unit may see.
+pub struct UnitImages<'a> {
+    images: &'a Images<'a>,
+    /// Places in the sets.
+    normal: Vec<usize>,
+    anomalous: Vec<usize>,
+}
+
+/// Images of one class.
+struct ImageSet<'a> {
+    images: Vec<Labelled>,
     variants: usize,
     /// Flips and made anomalies.
     view: ViewOf<'a>,
-    /// `None` where images are augmented.
+    /// `None` where no method reads features, or where images are augmented.
     cache: Option<FeatureCache>,
     extractor: &'a Extractor,
+    needs: Needs,
 }
 
-/// The whole split.
-pub struct SplitImages<'a> {
-    pub train_normal: Images<'a>,
-    pub train_anomalous: Images<'a>,
-    pub validation_normal: Images<'a>,
-    pub validation_anomalous: Images<'a>,
-}
-
-impl<'a> SplitImages<'a> {
-    /// Lists the images of every part and computes the features that can be kept.
+impl<'a> Images<'a> {
+    /// Lists the images and computes the features that can be kept.
     ///
     /// # Errors
     /// An image cannot be read, or the cache not written.
-    pub fn open(context: &FitContext<'a>) -> Result<SplitImages<'a>, FeatureError> {
-        let (config, split) = (context.config, &context.info.split);
+    pub fn open(context: &FitContext<'a>) -> Result<Images<'a>, FeatureError> {
+        let (config, placed) = (context.config, context.placed);
+        let needs = model(context, &Unit::Whole).needs();
         let flips = config.features.flips.variants();
-        let cached = !config.augment.is_on();
-        let training = |name, samples: &[Sample]| ImageList {
+        let list = |name, images: Vec<Labelled>| ImageList {
             name,
-            samples: run::samples(&context.info.data, samples),
+            images,
             variants: flips.len(),
             view: Box::new(move |_, v| View::flipped(flips[v])),
-            cached,
         };
-        let validation = |name, samples: &[Sample]| ImageList {
-            name,
-            samples: run::samples(&context.info.data, samples),
-            variants: 1,
-            view: Box::new(|_, _| View::default()),
-            cached: true,
+        let of_class = |anomalous: bool| -> Vec<Labelled> {
+            placed.iter().filter(|image| image.sample.defect.is_some() == anomalous).cloned().collect()
         };
-        let anomalous = match made_anomalies(config, context.info) {
-            // Without a discriminator nobody looks at them.
-            _ if !config.discriminator.kind.learns() => training("train-anomalous", &[]),
-            None => training("train-anomalous", &split.train_anomalous),
-            Some((samples, kind)) => {
+        let anomalous = match made_anomalies(config, of_class(false), context.info.labels()) {
+            _ if !needs.anomalous => list("anomalous", vec![]),
+            None => list("anomalous", of_class(true)),
+            Some((images, kind)) => {
                 let (seed, alpha) = (config.seed, config.anomalies.alpha);
                 let view = move |i: usize, v: usize| View {
                     anomaly: Some((kind, mix(seed, i as u64, v as u64))),
                     alpha,
                     ..View::flipped(flips[v])
                 };
-                ImageList { view: Box::new(view), ..training("made-anomalies", &samples) }
+                ImageList { view: Box::new(view), ..list("made-anomalies", images) }
             }
         };
-        Ok(SplitImages {
-            train_normal: Images::open(training("train-normal", &split.train_normal), context)?,
-            train_anomalous: Images::open(anomalous, context)?,
-            validation_normal: Images::open(validation("validation-normal", &split.validation_normal), context)?,
-            validation_anomalous: Images::open(
-                validation("validation-anomalous", &split.validation_anomalous),
-                context,
-            )?,
+        Ok(Images {
+            normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
+            anomalous: ImageSet::open(anomalous, needs, context)?,
         })
     }
 
-    /// Starts a thread that reads the batches of `epoch` ahead: normal images, and anomalies where there are any. At
-    /// most three batches are in memory.
+    /// The number of anomalies to train on.
+    pub fn anomalous(&self) -> usize {
+        self.anomalous.images.len()
+    }
+
+    /// The images that `unit` may see; none where nothing of it is trained in steps.
+    pub fn of(&self, context: &FitContext, unit: &Unit) -> UnitImages<'_> {
+        let steps = model(context, unit).needs().steps;
+        let seen = |set: &ImageSet| -> Vec<usize> {
+            (0..set.images.len()).filter(|&i| steps && unit.sees(&set.images[i])).collect()
+        };
+        UnitImages { images: self, normal: seen(&self.normal), anomalous: seen(&self.anomalous) }
+    }
+}
+
+impl UnitImages<'_> {
+    /// Steps of an epoch.
+    pub fn steps(&self, config: &TrainConfig) -> usize {
+        self.normal.len().div_ceil(config.train.batch.min(self.normal.len()).max(1))
+    }
+
+    /// Whether there are anomalies to train on.
+    pub fn anomalies(&self) -> bool {
+        !self.anomalous.is_empty()
+    }
+
+    /// Starts a thread that reads the batches of `epoch` ahead. At most three batches are in memory.
     pub fn epoch<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
         config: &'env TrainConfig,
         epoch: usize,
-    ) -> Receiver<Result<(Batch, Option<Batch>), FeatureError>> {
+    ) -> Receiver<Result<StepBatch, FeatureError>> {
         let (send, receive) = sync_channel(1);
         scope.spawn(move || {
-            for picks in draw(config, self, epoch) {
+            for picks in self.draw(config, epoch) {
                 let batch = || {
-                    let normal = self.train_normal.batch(&picks.normal, config, Some(epoch))?;
+                    let normal = self.images.normal.batch(&picks.normal, config, epoch)?;
                     let anomalous = (!picks.anomalous.is_empty())
-                        .then(|| self.train_anomalous.batch(&picks.anomalous, config, Some(epoch)));
-                    Ok((normal, anomalous.transpose()?))
+                        .then(|| self.images.anomalous.batch(&picks.anomalous, config, epoch));
+                    Ok(StepBatch { normal, anomalous: anomalous.transpose()? })
                 };
                 // Nobody listens any more when training ended with an error.
                 if send.send(batch()).is_err() {
@@ -105,6 +127,37 @@ impl<'a> SplitImages<'a> {
             }
         });
         receive
+    }
+
+    /// The steps of one epoch, the same for the same seed and epoch: each normal image once (the last batch is filled up
+    /// from the first), the anomalies cycled.
+    fn draw(&self, config: &TrainConfig, epoch: usize) -> Vec<Picks> {
+        let mut rng = StdRng::seed_from_u64(config.seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut shuffled = |set: &ImageSet, seen: &[usize]| -> Vec<(usize, usize)> {
+            let mut order = seen.to_vec();
+            order.shuffle(&mut rng);
+            order.into_iter().map(|i| (i, rng.random_range(0..set.variants))).collect()
+        };
+        let normal = shuffled(&self.images.normal, &self.normal);
+        let batch = config.train.batch.min(normal.len());
+        let use_anomalies = self.anomalies();
+        let mut anomalous = vec![];
+        let steps = self.steps(config);
+        let wanted = if use_anomalies { steps * config.train.anomalous_batch } else { 0 };
+        while anomalous.len() < wanted {
+            anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
+        }
+        (0..steps)
+            .map(|step| Picks {
+                normal: normal.iter().cycle().skip(step * batch).take(batch).copied().collect(),
+                anomalous: anomalous
+                    .iter()
+                    .skip(step * config.train.anomalous_batch)
+                    .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
+                    .copied()
+                    .collect(),
+            })
+            .collect()
     }
 }
 
@@ -115,26 +168,26 @@ type ViewOf<'a> = Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>;
 struct ImageList<'a> {
     /// Of the file that keeps their features.
     name: &'static str,
-    samples: Vec<Sample>,
+    images: Vec<Labelled>,
     variants: usize,
     view: ViewOf<'a>,
-    /// Whether their features are kept.
-    cached: bool,
 }
 
 /// The normal images to make anomalies of, where the config asks for them or `auto` finds no labelled ones.
-fn made_anomalies(config: &TrainConfig, info: &RunInfo) -> Option<(Vec<Sample>, AnomalySource)> {
+fn made_anomalies(
+    config: &TrainConfig,
+    mut normal: Vec<Labelled>,
+    labels: usize,
+) -> Option<(Vec<Labelled>, AnomalySource)> {
     let kind = match config.anomalies.source {
-        AnomalySource::Auto if info.split.train_anomalous.is_empty() => AnomalySource::Elastic,
+        AnomalySource::Auto if labels == 0 => AnomalySource::Elastic,
         AnomalySource::Auto | AnomalySource::None | AnomalySource::Labelled => return None,
         made => made,
     };
-    let normal = &info.split.train_normal;
     let count = (normal.len() as f64 * config.anomalies.synthetic_share).ceil() as usize;
-    let mut samples = normal.clone();
-    samples.shuffle(&mut StdRng::seed_from_u64(config.seed));
-    samples.truncate(count);
-    Some((samples, kind))
+    normal.shuffle(&mut StdRng::seed_from_u64(config.seed));
+    normal.truncate(count);
+    Some((normal, kind))
 }
 
 /// A seed for one image of one epoch (SplitMix64's finish).
@@ -145,98 +198,46 @@ fn mix(seed: u64, a: u64, b: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-impl<'a> Images<'a> {
-    fn open(list: ImageList<'a>, context: &FitContext<'a>) -> Result<Images<'a>, FeatureError> {
-        let ImageList { name, samples, variants, view, cached } = list;
+impl<'a> ImageSet<'a> {
+    fn open(list: ImageList<'a>, needs: Needs, context: &FitContext<'a>) -> Result<ImageSet<'a>, FeatureError> {
+        let ImageList { name, images, variants, view } = list;
         let extractor = context.extractor;
         let path = context.run.path("cache").join(format!("{name}.f16"));
+        let samples: Vec<Sample> = images.iter().map(|image| image.sample.clone()).collect();
         let open = || FeatureCache::open(&path, extractor, &samples, variants, &view, context.progress);
+        let cached = needs.features && !context.config.augment.is_on();
         let cache = cached.then(open).transpose()?;
-        Ok(Images { samples, variants, view, cache, extractor })
+        Ok(ImageSet { images, variants, view, cache, extractor, needs })
     }
 
-    pub fn len(&self) -> usize {
-        self.samples.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
-    }
-
-    /// `(image, variant)` pairs; `epoch` draws the augmentation, `None` leaves the images as they are.
-    fn batch(
-        &self,
-        picks: &[(usize, usize)],
-        config: &TrainConfig,
-        epoch: Option<usize>,
-    ) -> Result<Batch, FeatureError> {
-        let scales = match &self.cache {
-            Some(cache) => cache.read(picks)?,
-            None => self.compute(picks, config, epoch)?,
-        };
-        Ok(Batch { scales })
-    }
-
-    fn compute(
-        &self,
-        picks: &[(usize, usize)],
-        config: &TrainConfig,
-        epoch: Option<usize>,
-    ) -> Result<Vec<Array4<f32>>, FeatureError> {
+    /// `(image, variant)` pairs; `epoch` draws the augmentation.
+    fn batch(&self, picks: &[(usize, usize)], config: &TrainConfig, epoch: usize) -> Result<Batch, FeatureError> {
         let job = |&(i, v): &(usize, usize)| {
-            let augment = epoch.map(|epoch| (config.augment, mix(config.seed, i as u64, epoch as u64)));
-            (self.samples[i].path.as_path(), View { augment, ..(self.view)(i, v) })
+            let augment = Some((config.augment, mix(config.seed, i as u64, epoch as u64)));
+            (self.images[i].sample.path.as_path(), View { augment, ..(self.view)(i, v) })
         };
-        let jobs: Vec<(&Path, View)> = picks.iter().map(job).collect();
-        let images = self.extractor.compute(&jobs)?;
+        let jobs = || -> Vec<(&Path, View)> { picks.iter().map(job).collect() };
+        let features = match &self.cache {
+            Some(cache) => cache.read(picks)?,
+            None if self.needs.features => self.computed(&jobs())?,
+            None => vec![],
+        };
+        let images = self.needs.images.then(|| self.extractor.images(&jobs())).transpose()?;
+        Ok(Batch { features, images, views: 1 })
+    }
+
+    fn computed(&self, jobs: &[(&Path, View)]) -> Result<Vec<Array4<f32>>, FeatureError> {
+        let images = self.extractor.compute(jobs)?;
         let stacked = |scale: usize| {
             let views: Vec<ArrayView3<f32>> = images.iter().map(|image| image[scale].view()).collect();
             ndarray::stack(Axis(0), &views).expect("all images have the extractor's shapes")
         };
         Ok((0..self.extractor.scales.len()).map(stacked).collect())
     }
-
-    /// Every image once, in batches.
-    pub fn all(&self, config: &TrainConfig) -> impl Iterator<Item = Result<Batch, FeatureError>> {
-        let picks: Vec<(usize, usize)> = (0..self.len()).map(|i| (i, 0)).collect();
-        let chunks: Vec<Vec<(usize, usize)>> = picks.chunks(16).map(<[_]>::to_vec).collect();
-        chunks.into_iter().map(move |picks| self.batch(&picks, config, None))
-    }
 }
 
-/// The images of one step.
+/// The images of one step, as places in their sets and variants.
 struct Picks {
     normal: Vec<(usize, usize)>,
     anomalous: Vec<(usize, usize)>,
-}
-
-/// The steps of one epoch, the same for the same seed and epoch: each normal image once (the last batch is filled up
-/// from the first), the anomalies cycled.
-fn draw(config: &TrainConfig, parts: &SplitImages, epoch: usize) -> Vec<Picks> {
-    let mut rng = StdRng::seed_from_u64(config.seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut shuffled = |images: &Images| -> Vec<(usize, usize)> {
-        let mut order: Vec<usize> = (0..images.len()).collect();
-        order.shuffle(&mut rng);
-        order.into_iter().map(|i| (i, rng.random_range(0..images.variants))).collect()
-    };
-    let normal = shuffled(&parts.train_normal);
-    let batch = config.train.batch.min(normal.len());
-    let use_anomalies = !parts.train_anomalous.is_empty();
-    let mut anomalous = vec![];
-    let steps = normal.len().div_ceil(batch);
-    let wanted = if use_anomalies { steps * config.train.anomalous_batch } else { 0 };
-    while anomalous.len() < wanted {
-        anomalous.extend(shuffled(&parts.train_anomalous));
-    }
-    (0..steps)
-        .map(|step| Picks {
-            normal: normal.iter().cycle().skip(step * batch).take(batch).copied().collect(),
-            anomalous: anomalous
-                .iter()
-                .skip(step * config.train.anomalous_batch)
-                .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
-                .copied()
-                .collect(),
-        })
-        .collect()
 }

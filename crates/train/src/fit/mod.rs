@@ -1,20 +1,19 @@
-//! `ckaad-train fit`: data set → run.
+//! `ckaad-train fit`: data set → run. The model is trained once without each fold, so that every training image is judged
+//! by a model that never saw it, and once with all images.
 
-mod bank;
 mod images;
 mod prepare;
-mod validate;
 
-use crate::config::{ConfigError, TrainConfig};
+use crate::config::{Build, ConfigError, TrainConfig};
 use crate::datasets::{DataError, DataLocation};
 use crate::device::{DeviceChoice, DeviceError};
 use crate::features::{Extractor, FeatureError};
-use crate::graph::MapWeights;
-use crate::methods::ckaad::{Losses, Rates, StepError, Trainer};
-use crate::methods::nearest::{BankError, PatchBank};
-use crate::methods::{Method, Network};
+use crate::graph::TermWeights;
+use crate::methods::{Labelled, Library, Losses, MethodError, Model, TrainingImages};
 use crate::progress::{ProgressBar, ProgressDisplay};
-use crate::run::{RunFolder, RunFolderError, RunInfo, RunProgress, Validation};
+use crate::run::{EpochLosses, RunFolder, RunFolderError, RunInfo, RunProgress, Unit};
+use burn::prelude::Device;
+use images::{Images, UnitImages};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -33,13 +32,11 @@ pub enum FitError {
     #[error(transparent)]
     Run(#[from] RunFolderError),
     #[error(transparent)]
-    Checkpoint(#[from] StepError),
-    #[error(transparent)]
-    Bank(#[from] BankError),
+    Method(#[from] MethodError),
     #[error(transparent)]
     Weights(#[from] crate::backbones::WeightError),
     #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]
-    Diverged { loss: &'static str, value: f32, epoch: usize },
+    Diverged { loss: String, value: f32, epoch: usize },
 }
 
 /// The command line, resolved.
@@ -57,16 +54,13 @@ pub struct FitOptions {
 }
 
 /// What came of it.
-pub enum Fitted {
-    /// Networks, epoch by epoch; one at least was validated.
-    Trained(RunProgress),
-    /// The baseline's bank: there are no epochs, and nothing is validated before `export` does it.
-    Bank {
-        /// Patches in it.
-        vectors: usize,
-        /// Time that it took to choose them.
-        seconds: f64,
-    },
+pub struct Fitted {
+    /// Models that were trained: one a fold, those that also leave out a kind of defect, and the whole one.
+    pub models: usize,
+    /// How many folds there are.
+    pub folds: usize,
+    /// Time that all of them took, over all sittings.
+    pub seconds: f64,
 }
 
 /// What every step of a fit reads.
@@ -76,7 +70,11 @@ struct FitContext<'a> {
     run: &'a RunFolder,
     extractor: &'a Extractor,
     info: &'a RunInfo,
+    /// Every training image, with its whole path.
+    placed: &'a [Labelled],
     progress: &'a ProgressDisplay,
+    device: &'a Device,
+    build: Build<'a>,
 }
 
 /// Trains on a data set and keeps what came of it in the folder of the run.
@@ -85,185 +83,169 @@ struct FitContext<'a> {
 /// The data set or the config is of no use, the run is another one's, a file cannot be read or written, or training
 /// diverges.
 pub fn fit(options: &FitOptions) -> Result<Fitted, FitError> {
-    let progress = ProgressDisplay::detect();
-    let run = RunFolder::at(&options.out);
-    let started = Instant::now();
-    let (extractor, info) = prepare::prepare(options, &run, &progress)?;
-    let config = &options.config;
-    let context = FitContext { config, run: &run, extractor: &extractor, info: &info, progress: &progress };
-    let bank = bank::fill(&context)?;
-    match config.method {
-        Method::Ckaad => Ok(Fitted::Trained(train(&context, options.device, bank)?)),
-        Method::NearestNeighbour => {
-            let vectors = bank.map_or(0, |patches| patches.bank.count());
-            let seconds = started.elapsed().as_secs_f64();
-            baseline(&run, seconds)?;
-            Ok(Fitted::Bank { vectors, seconds })
-        }
-    }
+    fit_with(options, &TrainConfig::model)
 }
 
-fn train(context: &FitContext, device: DeviceChoice, bank: Option<PatchBank>) -> Result<RunProgress, FitError> {
-    let FitContext { config, run, extractor, progress, .. } = *context;
-    let (device, device_name) = device.open()?;
-    let parts = images::SplitImages::open(context)?;
-    device.seed(config.seed);
-    let mut trainer = Trainer::new(config.parts(extractor), &device);
-    let mut done = RunProgress::default();
-    if let Some(last) = run.checkpoint("last")? {
-        done = run.progress("last")?;
-        trainer = trainer.load(&last)?;
-        progress.say(&format!("resuming after epoch {}", done.epochs_done));
+/// As [`fit`], of the methods that `build` makes of the config.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_with(options: &FitOptions, build: Build) -> Result<Fitted, FitError> {
+    let progress = ProgressDisplay::detect();
+    let run = RunFolder::at(&options.out);
+    let (device, device_name) = options.device.open()?;
+    let (extractor, info) = prepare::prepare(options, &run, &progress)?;
+    let placed = info.placed();
+    let context = FitContext {
+        config: &options.config,
+        run: &run,
+        extractor: &extractor,
+        info: &info,
+        placed: &placed,
+        progress: &progress,
+        device: &device,
+        build,
+    };
+    let units = units(&context);
+    let images = Images::open(&context)?;
+    prepare::describe(&context, &images, &device_name);
+    let library = Library::new(&placed, &extractor, &progress, options.config.seed);
+    let steps = |unit: &Unit| images.of(&context, unit).steps(&options.config) * options.config.train.epochs;
+    let bar = progress.bar("fit", units.iter().map(steps).sum::<usize>() + units.len());
+    let mut seconds = 0.0;
+    for (i, unit) in units.iter().enumerate() {
+        let name = format!("model {} of {}", i + 1, units.len());
+        let done = UnitFit { context: &context, unit, name, bar: &bar }.train(&library, &images)?;
+        seconds += done.seconds;
     }
-    describe(context, &Network::ckaad(&trainer, config.parts(extractor).spread, bank), &parts, &device_name);
+    Ok(Fitted { models: units.len(), folds: info.folds, seconds })
+}
 
-    let steps = parts.train_normal.len().div_ceil(config.train.batch.min(parts.train_normal.len()));
-    let bar = progress.bar("fit", (config.train.epochs - done.epochs_done.min(config.train.epochs)) * steps);
-    let started = Instant::now();
-    let before = done.seconds;
-    while done.epochs_done < config.train.epochs && !out_of_patience(config, &done) {
-        let epoch = done.epochs_done;
-        // Noise is drawn anew from here, so that a resumed run draws what an unbroken one would.
-        device.seed(config.seed.wrapping_add(1 + epoch as u64));
-        let epoch_started = Instant::now();
-        let (next, losses) = one_epoch(trainer, &parts, config, epoch, steps, &bar)?;
-        trainer = next;
-        let steps_a_second = steps as f64 / epoch_started.elapsed().as_secs_f64();
-        done.epochs_done = epoch + 1;
-        done.seconds = before + started.elapsed().as_secs_f64();
-        let last = done.epochs_done == config.train.epochs;
-        if last || done.epochs_done.is_multiple_of(config.validation.every) {
-            let validated = validate(context, &parts, &trainer, losses, &mut done)?;
-            let images_a_second = steps_a_second / steps as f64 * parts.train_normal.len() as f64;
-            progress.say(&format!("{validated}, {steps_a_second:.2} steps/s, {images_a_second:.1} images/s"));
+/// The models of a run, in the order in which they are trained.
+fn units(context: &FitContext) -> Vec<Unit> {
+    let FitContext { info, .. } = *context;
+    let kinds = info.kinds();
+    let mut units = vec![];
+    for fold in 0..info.folds {
+        units.push(Unit::Without(fold));
+        // Leaving out the only kind would leave nothing to learn from.
+        if kinds.len() > 1 {
+            units.extend(kinds.iter().map(|kind| Unit::WithoutKind(fold, kind.clone())));
+        }
+    }
+    units.push(Unit::Whole);
+    units.retain(|unit| !model(context, unit).methods.is_empty() && teaches(info, unit));
+    units
+}
+
+/// Whether a unit without a kind is of use: it judges anomalous images of that kind, and has others to learn from.
+fn teaches(info: &RunInfo, unit: &Unit) -> bool {
+    let Unit::WithoutKind(fold, kind) = unit else { return true };
+    let judges = info.images.iter().any(|i| i.fold == *fold && i.sample.defect.as_ref() == Some(kind));
+    judges && info.images.iter().any(|i| i.sample.defect.is_some() && unit.sees(i))
+}
+
+/// The methods of a unit, untrained.
+fn model(context: &FitContext, unit: &Unit) -> Model {
+    let model = (context.build)(context.config, context.extractor, context.device);
+    unit.keep(model, context.info.labels())
+}
+
+/// The training of one unit.
+struct UnitFit<'a> {
+    context: &'a FitContext<'a>,
+    unit: &'a Unit,
+    /// For the log.
+    name: String,
+    bar: &'a ProgressBar,
+}
+
+impl UnitFit<'_> {
+    /// Trains the unit to its end, from its last checkpoint if there is one.
+    fn train(&self, library: &Library, images: &Images) -> Result<RunProgress, FitError> {
+        let FitContext { config, run, progress, .. } = *self.context;
+        let checkpoint = self.unit.checkpoint();
+        let images = images.of(self.context, self.unit);
+        // Weights are drawn when a network is made.
+        self.context.device.seed(config.seed);
+        let mut model = model(self.context, self.unit);
+        let mut done = RunProgress::default();
+        let epochs = if model.needs().steps { config.train.epochs } else { 0 };
+        let steps = images.steps(config);
+        let started = Instant::now();
+        if let Some(last) = run.checkpoint(&checkpoint)? {
+            done = run.progress(&checkpoint)?;
+            self.bar.advance(done.epochs_done.min(epochs) * steps);
+            if done.finished && done.epochs_done >= epochs {
+                self.bar.advance(1);
+                return Ok(done);
+            }
+            model.load(&last)?;
+            progress.say(&format!("{}: resuming after epoch {}", self.name, done.epochs_done));
+        } else {
+            model.learn(&TrainingImages::new(library, |image| self.unit.sees(image)))?;
+        }
+        let before = done.seconds;
+        while done.epochs_done < epochs {
+            let epoch = done.epochs_done;
+            // Noise is drawn anew from here, so that a resumed run draws what an unbroken one would.
+            self.context.device.seed(config.seed.wrapping_add(1 + epoch as u64));
+            let epoch_started = Instant::now();
+            let losses = self.epoch(&mut model, &images, epoch, steps)?;
+            let rate = steps as f64 / epoch_started.elapsed().as_secs_f64();
+            done.epochs_done = epoch + 1;
+            done.seconds = before + started.elapsed().as_secs_f64();
+            if images.anomalies() {
+                done.warning = model.methods.iter().find_map(|method| method.doubt(&losses));
+            }
+            progress.say(&format!("{}, epoch {:>3}: {losses}; {rate:.2} steps/s", self.name, epoch + 1));
             if let Some(warning) = &done.warning {
                 progress.say(&format!("warning: {warning}"));
             }
+            done.history.push(EpochLosses { epoch: epoch + 1, losses });
+            if done.epochs_done < epochs && done.epochs_done.is_multiple_of(config.train.checkpoint_every) {
+                self.keep(&model, &done)?;
+            }
         }
-    }
-    Ok(done)
-}
-
-/// Validates the networks after an epoch and keeps them, as the best where they are; gives a line of the log.
-fn validate(
-    context: &FitContext,
-    parts: &images::SplitImages,
-    trainer: &Trainer,
-    losses: Losses,
-    done: &mut RunProgress,
-) -> Result<String, FitError> {
-    let FitContext { config, run, .. } = *context;
-    let quality = validate::quality(parts, trainer, config)?;
-    let validation = Validation { epoch: done.epochs_done, losses, quality };
-    done.validations.push(validation);
-    done.warning = validate::not_learning(config, parts, &validation);
-    // The later of two equals: it has seen more.
-    if done.best.is_none_or(|best| quality >= best.quality) {
-        done.best = Some(validation);
-        run.replace_checkpoint::<FitError>("best", done, |folder| Ok(trainer.save(folder)?))?;
-    }
-    run.replace_checkpoint::<FitError>("last", done, |folder| Ok(trainer.save(folder)?))?;
-    Ok(format!("{}, validation {quality:.4}", validate::line(&validation)))
-}
-
-/// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
-fn one_epoch(
-    mut trainer: Trainer,
-    parts: &images::SplitImages,
-    config: &TrainConfig,
-    epoch: usize,
-    steps: usize,
-    bar: &ProgressBar,
-) -> Result<(Trainer, Losses), FitError> {
-    let mut mean = Losses::default();
-    std::thread::scope(|scope| {
-        for (step, batches) in parts.epoch(scope, config, epoch).iter().enumerate() {
-            let (normal, anomalous) = batches?;
-            let factor = cosine_decay(epoch * steps + step, config.train.epochs * steps);
-            let rates = Rates {
-                auto_encoder: config.train.learning_rate * factor,
-                discriminator: config.train.discriminator_learning_rate * factor,
-            };
-            let losses;
-            (trainer, losses) = trainer.step(&normal, anomalous.as_ref(), rates);
-            check_finite(losses, epoch)?;
-            mean.add(losses, 1.0 / steps as f32);
-            bar.message(format!("epoch {epoch}, reconstruction {:.4}", losses.reconstruction));
-            bar.advance(1);
-        }
-        Ok((trainer, mean))
-    })
-}
-
-/// Whether the last `train.patience` validations were all worse than the best one.
-fn out_of_patience(config: &TrainConfig, done: &RunProgress) -> bool {
-    let since = |best: Validation| done.validations.iter().filter(|v| v.epoch > best.epoch).count();
-    config.train.patience > 0 && done.best.is_some_and(|best| since(best) >= config.train.patience)
-}
-
-/// The baseline has no epochs and no validation: its bank is the model, and its checkpoint says only that the run is
-/// whole.
-fn baseline(run: &RunFolder, seconds: f64) -> Result<(), FitError> {
-    let done = RunProgress { seconds, ..RunProgress::default() };
-    run.replace_checkpoint::<FitError>("best", &done, |_| Ok(()))
-}
-
-fn describe(context: &FitContext, network: &Network, parts: &images::SplitImages, device: &str) {
-    let FitContext { config, extractor, progress, .. } = *context;
-    let everything = MapWeights { error: 1.0, energy: 1.0, distance: 1.0 };
-    let whole = network.graph(extractor, everything);
-    let own = |all: u64, extractor: u64| (all - extractor) as f64;
-    progress.say(&format!(
-        "{}: {} {:.2} M parameters, {:.3} GMAC; all behind it {:.2} M, {:.3} GMAC at {}x{}; {} normal and {} anomalous images to train on, {} and {} to validate; device {device}",
-        config.name,
-        config.backbone.name(),
-        extractor.graph.parameters() as f64 / 1e6,
-        extractor.graph.macs() as f64 / 1e9,
-        own(whole.parameters(), extractor.graph.parameters()) / 1e6,
-        own(whole.macs(), extractor.graph.macs()) / 1e9,
-        config.input.width,
-        config.input.height,
-        parts.train_normal.len(),
-        parts.train_anomalous.len(),
-        parts.validation_normal.len(),
-        parts.validation_anomalous.len(),
-    ));
-}
-
-fn check_finite(losses: Losses, epoch: usize) -> Result<(), FitError> {
-    for (loss, value) in [("reconstruction", losses.reconstruction), ("discriminator", losses.discriminator)] {
-        if !value.is_finite() {
-            return Err(FitError::Diverged { loss, value, epoch: epoch + 1 });
-        }
-    }
-    Ok(())
-}
-
-/// 1 at the start, 0 at the end.
-fn cosine_decay(step: usize, steps: usize) -> f64 {
-    0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(qualities: &[f64]) -> RunProgress {
-        let validation = |(i, &quality): (usize, &f64)| Validation { epoch: i + 1, losses: Losses::default(), quality };
-        let validations: Vec<Validation> = qualities.iter().enumerate().map(validation).collect();
-        let best = validations.iter().copied().reduce(|a, b| if b.quality >= a.quality { b } else { a });
-        RunProgress { validations, best, ..Default::default() }
+        done.finished = true;
+        done.seconds = before + started.elapsed().as_secs_f64();
+        self.keep(&model, &done)?;
+        self.bar.advance(1);
+        Ok(done)
     }
 
-    #[test]
-    fn patience_ends_only_after_so_many_worse_validations() {
-        let mut config = TrainConfig::default();
-        config.train.patience = 2;
-        assert!(!out_of_patience(&config, &after(&[])));
-        assert!(!out_of_patience(&config, &after(&[0.8, 0.9, 0.85])));
-        assert!(out_of_patience(&config, &after(&[0.8, 0.9, 0.85, 0.89])));
-        assert!(!out_of_patience(&config, &after(&[0.8, 0.9, 0.85, 0.9])));
-        config.train.patience = 0;
-        assert!(!out_of_patience(&config, &after(&[0.9, 0.8, 0.7, 0.6])));
+    fn keep(&self, model: &Model, done: &RunProgress) -> Result<(), FitError> {
+        let checkpoint = self.unit.checkpoint();
+        self.context.run.replace_checkpoint::<FitError>(&checkpoint, done, |folder| Ok(model.save(folder)?))
     }
+
+    /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
+    fn epoch(
+        &self,
+        model: &mut Model,
+        images: &UnitImages,
+        epoch: usize,
+        steps: usize,
+    ) -> Result<Losses, FitError> {
+        let config = self.context.config;
+        let mut mean = Losses::default();
+        std::thread::scope(|scope| {
+            for (step, batch) in images.epoch(scope, config, epoch).iter().enumerate() {
+                let progress = (epoch * steps + step) as f64 / (config.train.epochs * steps) as f64;
+                let losses = model.step(&batch?, progress);
+                if let Some((loss, value)) = losses.not_finite() {
+                    return Err(FitError::Diverged { loss: loss.to_owned(), value, epoch: epoch + 1 });
+                }
+                mean.add(&losses, 1.0 / steps as f32);
+                self.bar.message(format!("{}, epoch {}", self.name, epoch + 1));
+                self.bar.advance(1);
+            }
+            Ok(mean)
+        })
+    }
+}
+
+/// All terms of a model alike, for its size.
+fn everything(model: &Model) -> TermWeights {
+    TermWeights::equal(&model.terms())
 }

@@ -1,20 +1,24 @@
-//! Starting a run, or finding the one that is to go on.
+//! Starting a run, or finding the one that is to go on; and what can be said before anything is trained.
 
-use super::{FitError, FitOptions};
+use super::images::Images;
+use super::{FitContext, FitError, FitOptions, everything, model};
 use crate::augment::AnomalySource;
 use crate::config::TrainConfig;
 use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels};
 use crate::features::{Extractor, FeatureError};
 use crate::graph::ChannelStatistics;
+use crate::methods::Labelled;
 use crate::progress::ProgressDisplay;
-use crate::run::{self, RunFolder, RunFolderError, RunInfo, Split};
+use crate::run::{self, RunFolder, RunFolderError, RunInfo, Unit};
 
 /// Images that the channel statistics are taken from.
 const STATISTICS_IMAGES: usize = 200;
 /// A shorter training set can teach neither the net nor a threshold.
 const MIN_TRAINING_IMAGES: usize = 40;
+/// With fewer anomalous images no number says much.
+const FEW_LABELS: usize = 10;
 
-/// Loads or starts the run: split, digest, channel statistics.
+/// Loads or starts the run: folds, digest, channel statistics.
 pub fn prepare(
     options: &FitOptions,
     run: &RunFolder,
@@ -27,9 +31,8 @@ pub fn prepare(
     if let Some(doubt) = weights.doubt() {
         progress.say(&format!("warning: {doubt}"));
     }
-    let extractor = |statistics: Option<&[ChannelStatistics]>| {
-        Extractor::new(config.backbone, &config.features.strides, config.input.into(), &weights, statistics)
-    };
+    let extractor =
+        |statistics: Option<&[ChannelStatistics]>| Extractor::new(config.reading(), &weights, statistics);
     if run.exists() {
         if !options.resume {
             return Err(RunFolderError::Exists(run.folder.clone()).into());
@@ -40,16 +43,17 @@ pub fn prepare(
     }
     let data_digest = data.training_digest()?;
     data.train_anomalous = labelled(config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
-    let split = Split::draw(&data, &config.validation, config.seed)?;
+    let images = run::deal(&data, config.validation.folds, config.seed)?;
+    let folds = images.iter().map(|image| image.fold + 1).max().unwrap_or(0);
     let plain = extractor(None)?;
-    let (extractor, statistics) = if config.features.standardise {
+    let mut info = RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![] };
+    let extractor = if config.features.standardise {
         progress.say("measuring the feature channels");
-        let statistics = measure(&plain, &data, &split)?;
-        (extractor(Some(&statistics))?, statistics)
+        info.statistics = measure(&plain, &info.placed())?;
+        extractor(Some(&info.statistics))?
     } else {
-        (plain, vec![])
+        plain
     };
-    let info = RunInfo { data: data.root.clone(), data_digest, split, statistics };
     run.start(config, &info)?;
     Ok((extractor, info))
 }
@@ -72,13 +76,12 @@ fn resumed(config: &TrainConfig, run: &RunFolder, data: &DataSet) -> Result<RunI
 }
 
 /// Channel statistics over some of the normal training images.
-fn measure(extractor: &Extractor, data: &DataSet, split: &Split) -> Result<Vec<ChannelStatistics>, FeatureError> {
-    let mut normal = run::samples(&data.root, &split.train_normal);
-    normal.truncate(STATISTICS_IMAGES);
-    extractor.statistics(&normal)
+fn measure(extractor: &Extractor, images: &[Labelled]) -> Result<Vec<ChannelStatistics>, FeatureError> {
+    let normal = images.iter().map(|image| &image.sample).filter(|s| s.defect.is_none());
+    extractor.statistics(&normal.take(STATISTICS_IMAGES).cloned().collect::<Vec<_>>())
 }
 
-/// The coarse-labelled anomalies that this run may know of, held-out ones among them.
+/// The coarse-labelled anomalies that this run may know of.
 fn labelled(config: &TrainConfig, all: Vec<Sample>, normals: usize) -> Result<Vec<Sample>, DataError> {
     let wanted = &config.anomalies;
     if wanted.source == AnomalySource::None || all.is_empty() {
@@ -87,4 +90,60 @@ fn labelled(config: &TrainConfig, all: Vec<Sample>, normals: usize) -> Result<Ve
     let share = if wanted.share == 0.0 { LabelledShare::All } else { LabelledShare::OfTrainingSet(wanted.share) };
     let classes = if wanted.classes == 0 { Classes::All } else { Classes::Drawn(wanted.classes) };
     coarse_labels(all, share, classes, normals, config.seed)
+}
+
+/// Says what will be trained on what, and what such data cannot show.
+pub fn describe(context: &FitContext, images: &Images, device: &str) {
+    let FitContext { config, extractor, info, progress, .. } = *context;
+    let whole = model(context, &Unit::Whole);
+    let graph = whole.graph(extractor, &everything(&whole));
+    let backbone = crate::graph::Graph { map: None, ..extractor.graph.clone() };
+    let own = |all: u64, extractor: u64| all.saturating_sub(extractor) as f64;
+    let labels = info.labels();
+    let normals = info.images.len() - labels;
+    let names: Vec<String> = whole.methods.iter().map(|method| method.name()).collect();
+    progress.say(&format!(
+        "{}: {} on {} ({:.2} M parameters, {:.3} GMAC), all behind it {:.2} M, {:.3} GMAC at {}x{}; {normals} normal and {labels} anomalous \
+         images in {} folds, {} anomalies to train on; device {device}",
+        config.name,
+        names.join(", "),
+        config.backbone.name(),
+        backbone.parameters() as f64 / 1e6,
+        backbone.macs() as f64 / 1e9,
+        own(graph.parameters(), backbone.parameters()) / 1e6,
+        own(graph.macs(), backbone.macs()) / 1e9,
+        config.input.width,
+        config.input.height,
+        info.folds,
+        images.anomalous(),
+    ));
+    for method in &(context.build)(config, extractor, context.device).methods {
+        if method.needs().labels > labels {
+            let (name, needed) = (method.name(), method.needs().labels);
+            progress.say(&format!("{name} is left out: it needs {needed} labelled anomalies, there are {labels}"));
+        }
+    }
+    progress.say(&prospect(normals, labels, config.false_alarm_budget));
+}
+
+/// What so many images can show at all.
+fn prospect(normals: usize, labels: usize, budget: f32) -> String {
+    let ckaad_inspect::Prospect { rank, expected_rate, interval } = ckaad_inspect::expected(normals, budget);
+    let [low, high] = interval.map(|share| f64::from(share) * 100.0);
+    let how = match rank {
+        Some(rank) => format!("the threshold will be number {rank} of their scores from above"),
+        None => "the threshold must lie beyond all of them, on a fitted tail".into(),
+    };
+    let few = if labels == 0 {
+        "; without labelled anomalies nothing tells how many defects are found".into()
+    } else if labels < FEW_LABELS {
+        format!("; {labels} labelled anomalies say little of how many defects are found")
+    } else {
+        String::new()
+    };
+    format!(
+        "{normals} normal images for a false-alarm budget of {:.2} %: {how}, {:.2} % expected, 90 % interval {low:.2} to {high:.2} %{few}",
+        f64::from(budget) * 100.0,
+        f64::from(expected_rate) * 100.0,
+    )
 }

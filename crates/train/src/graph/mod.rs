@@ -5,7 +5,7 @@ mod statistics;
 mod terms;
 
 pub use statistics::ChannelStatistics;
-pub use terms::{MapWeights, Term};
+pub use terms::{Term, TermKind, TermWeights};
 
 /// Slope of the LeakyReLU between the convolutions of an [`EnergyHead`].
 pub const LEAK: f32 = 0.1;
@@ -88,6 +88,33 @@ pub enum Op {
     Nearest(Bank),
     /// Weighted sum of maps; smaller ones are first brought to the first one's size (bilinear, half-pixel).
     SumMaps(Vec<f32>),
+    /// Of each channel the mean, the mean of its largest cells and the mean of its smallest: `[3C,1,1]`, in this order.
+    Pool(Pool),
+    /// `bias + Σ weight · value` over all values of its inputs, behind one another: `[1,1,1]`.
+    Linear(Linear),
+}
+
+/// How many cells the means of [`Op::Pool`] are taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// One cell in so many, and one at least.
+    pub one_in: usize,
+}
+
+impl Pool {
+    /// Cells in the mean of the largest, and of the smallest, out of `cells`.
+    pub fn count(self, cells: usize) -> usize {
+        (cells / self.one_in).max(1)
+    }
+}
+
+/// A weight for every value, and a constant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// One a value.
+    pub weights: Vec<f32>,
+    /// Added to the sum.
+    pub bias: f32,
 }
 
 /// Normalisation over the cells of every channel.
@@ -168,18 +195,22 @@ pub struct Node {
     pub shape: [usize; 3],
 }
 
-/// Nodes in an order in which each comes after its inputs; the last one is the output.
+/// Nodes in an order in which each comes after its inputs.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     /// The first is the image.
     pub nodes: Vec<Node>,
+    /// The anomaly map; the last node while nothing is said of it.
+    pub map: Option<Id>,
+    /// The score of the image as a whole, where there is one beside the map.
+    pub image_score: Option<Id>,
 }
 
 impl Graph {
     /// The image alone.
     pub fn new(width: usize, height: usize) -> Graph {
         let image = Node { name: "image".into(), op: Op::Image, inputs: vec![], shape: [3, height, width] };
-        Graph { nodes: vec![image] }
+        Graph { nodes: vec![image], map: None, image_score: None }
     }
 
     /// The node that a graph starts with.
@@ -190,14 +221,47 @@ impl Graph {
         self.nodes[id].shape
     }
 
-    /// The last node.
+    /// The anomaly map.
     pub fn output(&self) -> Id {
-        self.nodes.len() - 1
+        self.map.unwrap_or(self.nodes.len() - 1)
+    }
+
+    /// The map, and the image score where there is one.
+    pub fn outputs(&self) -> Vec<Id> {
+        [self.output()].into_iter().chain(self.image_score).collect()
+    }
+
+    /// The graph without the nodes that none of its [`Graph::outputs`] needs.
+    pub fn pruned(&self) -> Graph {
+        let mut needed = vec![false; self.nodes.len()];
+        needed[Graph::IMAGE] = true;
+        for id in self.outputs() {
+            needed[id] = true;
+            self.need(id, &mut needed);
+        }
+        let mut renamed = vec![0; self.nodes.len()];
+        let mut graph = Graph::default();
+        for (id, node) in self.nodes.iter().enumerate().filter(|(id, _)| needed[*id]) {
+            renamed[id] = graph.nodes.len();
+            graph.nodes.push(Node { inputs: node.inputs.iter().map(|&i| renamed[i]).collect(), ..node.clone() });
+        }
+        graph.map = Some(renamed[self.output()]);
+        graph.image_score = self.image_score.map(|id| renamed[id]);
+        graph
+    }
+
+    /// Marks all that leads to a node.
+    fn need(&self, id: Id, needed: &mut [bool]) {
+        for &input in &self.nodes[id].inputs {
+            if !std::mem::replace(&mut needed[input], true) {
+                self.need(input, needed);
+            }
+        }
     }
 
     fn push(&mut self, name: impl Into<String>, op: Op, inputs: Vec<Id>, shape: [usize; 3]) -> Id {
         self.nodes.push(Node { name: name.into(), op, inputs, shape });
-        self.output()
+        self.nodes.len() - 1
     }
 
     /// Appends a convolution.
@@ -278,6 +342,18 @@ impl Graph {
         self.push(name, Op::SumMaps(weights), maps, shape)
     }
 
+    /// Appends [`Op::Pool`].
+    pub fn pool(&mut self, name: impl Into<String>, input: Id, pool: Pool) -> Id {
+        let channels = self.shape(input)[0];
+        self.push(name, Op::Pool(pool), vec![input], [3 * channels, 1, 1])
+    }
+
+    /// Appends [`Op::Linear`] over `[C,1,1]` inputs, with as many weights as they have values together.
+    pub fn linear(&mut self, name: impl Into<String>, inputs: Vec<Id>, linear: Linear) -> Id {
+        debug_assert_eq!(inputs.iter().map(|&i| self.shape(i)[0]).sum::<usize>(), linear.weights.len());
+        self.push(name, Op::Linear(linear), inputs, [1, 1, 1])
+    }
+
     /// Multiply-adds for one image.
     pub fn macs(&self) -> u64 {
         let per_node = self.nodes.iter().map(|node| node.op.weights() as u64 * (node.shape[1] * node.shape[2]) as u64);
@@ -298,6 +374,7 @@ impl Op {
             Op::Conv(c) => c.weight.len(),
             Op::Energy(head) => head.convs.iter().map(|c| c.weight.len()).sum(),
             Op::Nearest(bank) => bank.vectors.len(),
+            Op::Linear(linear) => linear.weights.len(),
             _ => 0,
         }
     }
@@ -308,5 +385,28 @@ impl Op {
             Op::InstanceNorm(norm) => norm.scale.len() + norm.offset.len(),
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pruning_leaves_what_an_output_needs_and_keeps_the_order() {
+        let mut graph = Graph::new(64, 64);
+        let a = graph.max_pool("a", Graph::IMAGE);
+        let b = graph.max_pool("b", a);
+        let unused = graph.max_pool("unused", b);
+        graph.max_pool("unused too", unused);
+        let pooled = graph.pool("pooled", a, Pool { one_in: 50 });
+        let score = graph.linear("score", vec![pooled], Linear { weights: vec![1.0; 9], bias: 0.0 });
+        (graph.map, graph.image_score) = (Some(b), Some(score));
+        let pruned = graph.pruned();
+        let names: Vec<&str> = pruned.nodes.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["image", "a", "b", "pooled", "score"]);
+        assert_eq!((pruned.map, pruned.image_score), (Some(2), Some(4)));
+        assert_eq!(pruned.nodes[3].inputs, [1]);
+        assert_eq!((pruned.shape(3), pruned.shape(4), Pool { one_in: 50 }.count(256)), ([9, 1, 1], [1, 1, 1], 5));
     }
 }

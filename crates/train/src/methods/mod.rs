@@ -1,21 +1,192 @@
-//! Anomaly detectors that can be trained, and what they give in the end: a [`Network`], whose maps are terms of one
-//! anomaly map.
+//! Ways of telling anomalous images from normal ones that can be trained. A model is a list of them: each gives terms,
+//! the anomaly map is a weighted sum of those that speak of places, and the image score beside it of those that speak of
+//! whole images. How they are weighed is decided in `score`.
 
+mod bank;
+mod batch;
 pub mod ckaad;
-pub mod nearest;
-mod network;
+mod images;
+mod pooled;
 
-pub use network::Network;
+pub use bank::{Bank, BankConfig};
+pub use batch::{Batch, Losses, StepBatch};
+pub use images::{Labelled, Library, TrainingImages};
+pub use pooled::{Pooled, PooledConfig};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::features::{Extractor, FeatureError};
+use crate::graph::{Graph, Id, Term, TermWeights};
+use std::path::{Path, PathBuf};
 
-/// What can be trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The auto-encoder with its discriminators.
-    Ckaad,
-    /// A bank of normal patches, as a baseline.
-    NearestNeighbour,
+/// Why a method cannot learn, or cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
+pub enum MethodError {
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    #[error("checkpoint {path}: {reason}")]
+    Checkpoint { path: PathBuf, reason: String },
+}
+
+/// What a method must be given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// It is trained in steps, epoch by epoch; otherwise all it learns is in [`Method::learn`].
+    pub steps: bool,
+    /// Steps read frozen features of the extractor's scales.
+    pub features: bool,
+    /// Steps read the images themselves.
+    pub images: bool,
+    /// Steps read anomalous images too, labelled or made.
+    pub anomalous: bool,
+    /// With fewer labelled anomalies it learns nothing of use, and is left out.
+    pub labels: usize,
+}
+
+/// One way of telling anomalous from normal.
+///
+/// A method is made untrained, learns, and can then append itself to a graph. The same method is trained several times
+/// in a run: once without the images of each fold, so that every image is judged by one that never saw it, and once with
+/// all.
+pub trait Method {
+    /// Its name in a bundle, `[a-z0-9-]`, with what tells its variants apart.
+    fn name(&self) -> String;
+
+    /// The terms that it gives.
+    fn terms(&self) -> Vec<Term>;
+
+    /// What it must be given.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Learns what passes over the images teach; called once, before any step.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    fn learn(&mut self, _images: &TrainingImages) -> Result<(), MethodError> {
+        Ok(())
+    }
+
+    /// One step; `progress` goes from 0 at the first of all steps towards 1.
+    fn step(&mut self, _batch: &StepBatch, _progress: f64) -> Losses {
+        Losses::default()
+    }
+
+    /// What is wrong with the training, as far as the mean losses of an epoch with labelled anomalies show it.
+    fn doubt(&self, _losses: &Losses) -> Option<String> {
+        None
+    }
+
+    /// Appends, behind the nodes of `extractor`, all that leads to the terms that are `wanted`, and gives the nodes of
+    /// each: several nodes of one term are summed. A map is `[1,h,w]`, an image score `[1,1,1]`.
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)>;
+
+    /// Writes what it learned into `folder`, which is there and its own.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn save(&self, folder: &Path) -> Result<(), MethodError>;
+
+    /// Reads what [`Method::save`] wrote.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written.
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError>;
+}
+
+/// The methods of one model, in the order of the config.
+pub struct Model {
+    /// None of them shares a term with another.
+    pub methods: Vec<Box<dyn Method>>,
+}
+
+impl Model {
+    /// What any of the methods needs.
+    pub fn needs(&self) -> Needs {
+        let any = |what: fn(&Needs) -> bool| self.methods.iter().any(|m| what(&m.needs()));
+        Needs {
+            steps: any(|n| n.steps),
+            features: any(|n| n.features),
+            images: any(|n| n.images),
+            anomalous: any(|n| n.anomalous),
+            labels: 0,
+        }
+    }
+
+    /// The terms of all methods.
+    pub fn terms(&self) -> Vec<Term> {
+        self.methods.iter().flat_map(|m| m.terms()).collect()
+    }
+
+    /// All methods learn from `images`.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
+        self.methods.iter_mut().try_for_each(|m| m.learn(images))
+    }
+
+    /// One step of all methods that are trained in steps.
+    pub fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
+        let mut losses = Losses::default();
+        for method in self.methods.iter_mut().filter(|m| m.needs().steps) {
+            losses.add(&method.step(batch, progress), 1.0);
+        }
+        losses
+    }
+
+    /// The graph of extractor, methods and the weighted sum of their terms. What weighs nothing is left out with all
+    /// that leads to it.
+    pub fn graph(&self, extractor: &Extractor, weights: &TermWeights) -> Graph {
+        let mut graph = extractor.graph.clone();
+        let nodes = self.append(&mut graph, extractor, &|term| weights.of(term) != 0.0);
+        let of = |graph: &mut Graph, name: &str, map: bool| {
+            let chosen: Vec<(Term, Id)> = nodes.iter().copied().filter(|(term, _)| term.is_map() == map).collect();
+            let factors = chosen.iter().map(|(term, _)| weights.of(*term)).collect();
+            let ids: Vec<Id> = chosen.iter().map(|(_, id)| *id).collect();
+            (!ids.is_empty()).then(|| graph.sum_maps(name, ids, factors))
+        };
+        graph.map = of(&mut graph, "map", true);
+        graph.image_score = of(&mut graph, "image", false);
+        graph.pruned()
+    }
+
+    /// The graph of extractor and methods, and in it the node of each of `terms`.
+    pub fn term_graph(&self, extractor: &Extractor, terms: &[Term]) -> (Graph, Vec<Id>) {
+        let mut graph = extractor.graph.clone();
+        let nodes = self.append(&mut graph, extractor, &|term| terms.contains(&term));
+        let of = |term: &Term| {
+            let ids: Vec<Id> = nodes.iter().filter(|(t, _)| t == term).map(|(_, id)| *id).collect();
+            let ones = vec![1.0; ids.len()];
+            graph.sum_maps(format!("term.{}", term.name), ids, ones)
+        };
+        let ids = terms.iter().map(of).collect();
+        (graph, ids)
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let asked = self.methods.iter().filter(|m| m.terms().into_iter().any(wanted));
+        asked.flat_map(|m| m.append(graph, extractor, wanted)).filter(|(term, _)| wanted(*term)).collect()
+    }
+
+    /// Writes what every method learned into `folder`, one folder a method.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        self.methods.iter().try_for_each(|method| {
+            let own = folder.join(method.name());
+            std::fs::create_dir_all(&own)
+                .map_err(|e| MethodError::Checkpoint { path: own.clone(), reason: e.to_string() })?;
+            method.save(&own)
+        })
+    }
+
+    /// Reads what [`Model::save`] wrote.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what was written.
+    pub fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        self.methods.iter_mut().try_for_each(|method| method.load(&folder.join(method.name())))
+    }
 }

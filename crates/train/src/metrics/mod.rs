@@ -2,7 +2,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | do image scores tell normal from anomalous, and how sure is that? | [`ImageMetrics`], [`auroc_interval`] |
+//! | do image scores tell normal from anomalous, and how sure is that? | [`ImageMetrics`], [`auroc_interval`]; of two kinds of scores, which are better: [`Placements`] |
 //! | do maps show where? | [`Pixels`] → [`PixelMetrics`], of them ADer's coarser ones in [`GridMetrics`] |
 //! | and for parts that are seen from several sides? | [`by_part`] |
 //!
@@ -12,11 +12,13 @@ mod bootstrap;
 mod curve;
 mod grid;
 mod pixels;
+mod placements;
 mod runs;
 
 pub use bootstrap::auroc_interval;
 pub use grid::GridMetrics;
 pub use pixels::{MEMORY_BYTES, PixelError, PixelMetrics, Pixels};
+pub use placements::Placements;
 
 use curve::{Above, Curve};
 use serde::Serialize;

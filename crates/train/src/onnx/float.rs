@@ -9,11 +9,14 @@ use prost::Message;
 /// Name of the result that the ONNX contract asks for.
 pub const OUTPUT: &str = "anomaly_map";
 
-/// The model in f32; `outputs` (by default the last node) become the graph's outputs.
+/// Name of the result that the contract allows beside it.
+pub const IMAGE_SCORE: &str = "image_score";
+
+/// The model in f32; `outputs` (by default the graph's own) become the file's outputs.
 pub fn emit_f32(graph: &Graph, outputs: Option<&[Id]>) -> Vec<u8> {
     let mut b = GraphBuilder::new();
-    let default = [graph.output()];
-    let outputs = outputs.unwrap_or(&default);
+    let own = graph.outputs();
+    let outputs = outputs.unwrap_or(&own);
     for (id, node) in graph.nodes.iter().enumerate() {
         let inputs: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
         float_node(&mut b, graph, node, &inputs, &float_name(graph, id));
@@ -51,7 +54,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
             activation(b, &linear, out, norm.activation);
         }
         Op::MaxPool | Op::Upsample2 | Op::Concat => same_values(b, &node.op, inputs, out),
-        Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => {
+        Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) => {
             tail::emit(b, graph, node, inputs, out);
         }
     }
@@ -74,9 +77,13 @@ pub(super) fn same_values(b: &mut GraphBuilder, op: &Op, inputs: &[String], out:
     }
 }
 
-/// Name of a node's float result; the graph's last one has the contract's name.
+/// Name of a node's float result; those that the contract knows have its names.
 pub(super) fn float_name(graph: &Graph, id: Id) -> String {
-    if id == graph.output() { OUTPUT.into() } else { format!("{}.f32", graph.nodes[id].name) }
+    match () {
+        () if id == graph.output() => OUTPUT.into(),
+        () if graph.image_score == Some(id) => IMAGE_SCORE.into(),
+        () => format!("{}.f32", graph.nodes[id].name),
+    }
 }
 
 pub(super) fn refs(names: &[String]) -> Vec<&str> {

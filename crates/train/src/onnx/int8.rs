@@ -13,7 +13,7 @@
 //! where its input is one and dequantised bytes elsewhere, and hands on floats; bytes are made of them only for an int8
 //! layer behind.
 
-use super::float::{self, OUTPUT, float_conv, float_name, float_node, instance_norm};
+use super::float::{self, float_conv, float_name, float_node, instance_norm};
 use super::proto::{GraphBuilder, conv_attributes, int, ints, weight_dims};
 use crate::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
 use prost::Message;
@@ -54,8 +54,16 @@ pub enum Dialect {
 }
 
 /// The model in int8. `ranges[id]` holds the smallest and largest value of each node's result; `float` the layers that
-/// stay in float, see [`is_layer`].
-pub fn emit(graph: &Graph, ranges: &[(f32, f32)], float: impl Fn(Id) -> bool, dialect: Dialect) -> Vec<u8> {
+/// stay in float, see [`is_layer`]. `outputs`, by default the graph's own, are nodes that are float in any precision.
+pub fn emit(
+    graph: &Graph,
+    outputs: Option<&[Id]>,
+    ranges: &[(f32, f32)],
+    float: impl Fn(Id) -> bool,
+    dialect: Dialect,
+) -> Vec<u8> {
+    let own = graph.outputs();
+    let outputs = outputs.unwrap_or(&own);
     let quantisation = quantisations(graph, ranges, dialect);
     let mut emitter = Emitter { b: GraphBuilder::new(), graph, quantisation, real: vec![], dialect };
     for id in 0..graph.nodes.len() {
@@ -64,8 +72,9 @@ pub fn emit(graph: &Graph, ranges: &[(f32, f32)], float: impl Fn(Id) -> bool, di
         if real { emitter.float(id) } else { emitter.quantised(id) }
     }
     let [_, height, width] = graph.shape(Graph::IMAGE);
-    let output = (OUTPUT.to_owned(), graph.shape(graph.output()));
-    emitter.b.finish(width, height, &[output]).encode_to_vec()
+    debug_assert!(outputs.iter().all(|&id| emitter.real[id]));
+    let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
+    emitter.b.finish(width, height, &outputs).encode_to_vec()
 }
 
 /// Whether a node is one that can be in int8 or in float as one likes.
@@ -91,7 +100,7 @@ impl Emitter<'_> {
             Op::Ones => false,
             Op::MaxPool | Op::Upsample2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
             Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => float(id),
-            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => true,
+            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) => true,
         }
     }
 
@@ -141,7 +150,7 @@ impl Emitter<'_> {
                 float_node(&mut self.b, self.graph, node, &inputs, &exact);
                 self.quantise(&exact, id);
             }
-            (Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_), _) => {
+            (Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_), _) => {
                 unreachable!("the tail is float")
             }
         }
@@ -264,7 +273,7 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
             },
             Op::Concat => covering(low, high),
             // Float in every precision; nothing reads this.
-            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) => covering(low, high),
+            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) => covering(low, high),
         });
     }
     result

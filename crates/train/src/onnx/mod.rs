@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `float` | the input `image` (u8), every operator in f32 |
 //! | [`int8`] | quantised layers, as QOperator or QDQ |
-//! | `tail` | cosine errors, energies, distances, their sum: float in both |
+//! | `tail` | cosine errors, energies, distances, their sum; pooled statistics: float in both |
 //! | `proto` | the protobuf messages |
 
 mod float;
@@ -13,4 +13,4 @@ pub mod int8;
 mod proto;
 mod tail;
 
-pub use float::{OUTPUT, emit_f32};
+pub use float::{IMAGE_SCORE, OUTPUT, emit_f32};

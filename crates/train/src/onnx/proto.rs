@@ -44,11 +44,16 @@ impl GraphBuilder {
 
     /// Adds a node with one output named `output`; an input `""` is an optional one left out.
     pub fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
+        self.node_with_outputs(op, inputs, &[output], attributes);
+    }
+
+    /// Adds a node, named by the first of its outputs.
+    pub fn node_with_outputs(&mut self, op: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) {
         self.nodes.push(NodeProto {
-            name: format!("{op}:{output}"),
+            name: format!("{op}:{}", outputs[0]),
             op_type: op.into(),
             input: inputs.iter().map(|&i| i.to_owned()).collect(),
-            output: vec![output.to_owned()],
+            output: outputs.iter().map(|&o| o.to_owned()).collect(),
             attribute: attributes,
             ..Default::default()
         });

@@ -1,7 +1,10 @@
-//! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum.
+//! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum; pooled
+//! statistics and what is scored by them.
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
-use crate::graph::{Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Graph, Joint, LEAK, Node, Op, Regrid, regrid};
+use crate::graph::{
+    Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Graph, Joint, LEAK, Linear, Node, Op, Pool, Regrid, regrid,
+};
 
 /// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
 pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String], out: &str) {
@@ -17,6 +20,8 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
         Op::Energy(head) => energy(b, head, &inputs[0], out),
         Op::Nearest(bank) => nearest(b, bank, &inputs[0], out),
         Op::SumMaps(weights) => sum_maps(b, graph, node, weights, inputs, out),
+        Op::Pool(how) => pool(b, graph.shape(node.inputs[0]), *how, &inputs[0], out),
+        Op::Linear(weights) => linear(b, weights, inputs, out),
         _ => unreachable!("the callers send only the operators of the tail"),
     }
 }
@@ -73,6 +78,41 @@ fn nearest(b: &mut GraphBuilder, bank: &Bank, joint: &str, out: &str) {
     b.node("Add", &[&name("smallest"), &own], &name("squared"), vec![]);
     b.node("Relu", &[&name("squared")], &name("clamped"), vec![]);
     b.node("Sqrt", &[&name("clamped")], out, vec![]);
+}
+
+/// Of each channel of the `[C,h,w]` tensor `x` the mean, the mean of the largest cells and that of the smallest.
+fn pool(b: &mut GraphBuilder, shape: [usize; 3], how: Pool, x: &str, out: &str) {
+    let [channels, h, w] = shape.map(|n| n as i64);
+    let name = |what: &str| format!("{out}.{what}");
+    b.node("ReduceMean", &[x], &name("mean"), vec![ints("axes", &[2, 3]), int("keepdims", 1)]);
+    let cells = b.i64s(&name("cells"), &[1, channels, h * w]);
+    b.node("Reshape", &[x, &cells], &name("flat"), vec![]);
+    let count = b.i64s(&name("count"), &[how.count((h * w) as usize) as i64]);
+    let channel = b.i64s(&name("channel"), &[1, channels, 1, 1]);
+    let mut parts = vec![name("mean")];
+    for (what, largest) in [("largest", 1), ("smallest", 0)] {
+        let [values, mean, part] = ["", ".mean", ".part"].map(|step| name(&format!("{what}{step}")));
+        let order = vec![int("axis", 2), int("largest", largest), int("sorted", 1)];
+        b.node_with_outputs("TopK", &[&name("flat"), &count], &[&values, &format!("{values}.places")], order);
+        b.node("ReduceMean", &[&values], &mean, vec![ints("axes", &[2]), int("keepdims", 1)]);
+        b.node("Reshape", &[&mean, &channel], &part, vec![]);
+        parts.push(part);
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    b.node("Concat", &parts, out, vec![int("axis", 1)]);
+}
+
+/// A convolution over the one cell that pooled values have.
+fn linear(b: &mut GraphBuilder, linear: &Linear, inputs: &[String], out: &str) {
+    let mut x = inputs[0].clone();
+    if inputs.len() > 1 {
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        x = format!("{out}.values");
+        b.node("Concat", &inputs, &x, vec![int("axis", 1)]);
+    }
+    let weight = b.f32s(&format!("{out}.weight"), &[1, linear.weights.len(), 1, 1], &linear.weights);
+    let bias = b.f32s(&format!("{out}.bias"), &[1], &[linear.bias]);
+    b.node("Conv", &[&x, &weight, &bias], out, vec![ints("kernel_shape", &[1, 1])]);
 }
 
 fn to_grid(b: &mut GraphBuilder, x: &str, how: Regrid, name: &str) -> String {

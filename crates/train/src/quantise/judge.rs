@@ -2,10 +2,10 @@
 
 use super::QuantiseError;
 use crate::datasets::{self, Sample};
-use crate::graph::Term;
+use crate::graph::TermWeights;
 use crate::metrics::{self, Pixels};
 use crate::progress::ProgressDisplay;
-use crate::score::{Choice, HeldOut, ScoreConfig};
+use crate::score::{Judged, ScoreConfig};
 use ckaad_bundle::{Input, ScoreRule};
 use ckaad_inspect::engine::Engine;
 use ckaad_inspect::imaging;
@@ -42,20 +42,24 @@ impl HeldOutSet<'_> {
         let bar = self.progress.bar(what, samples.len());
         let map = |sample: &&Sample| {
             let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &self.input);
-            let map = ckaad_inspect::smooth(engine.run(&pixels)?.view(), size, self.score.sigma_px);
+            let map = ckaad_inspect::smooth(engine.run(&pixels)?.map.view(), size, self.score.sigma_px);
             bar.advance(1);
             Ok(map)
         };
         samples.par_iter().map(map).collect()
     }
 
-    /// The best score rule for finished maps, and its AUROC.
-    pub fn choose(&self, maps: &[Array2<f32>]) -> Choice {
-        // The mixture is made: one term, taken whole.
-        let score = ScoreConfig { error: Some(1.0), energy: None, distance: None, ..*self.score };
-        HeldOut { terms: vec![(Term::Error, maps)], normal: self.normal }.choose(&score)
+    /// The best score rule for finished maps.
+    fn rule(&self, maps: &[Array2<f32>]) -> ScoreRule {
+        let positive = (0..maps.len()).map(|i| i >= self.normal).collect();
+        let folds = (0..maps.len()).map(|i| i % FOLDS).collect();
+        let judged = Judged { positive, folds, maps: vec![], branch: None };
+        judged.choose_rule(&TermWeights::default(), |i| maps[i].clone(), self.score).score.rule
     }
 }
+
+/// In which a fitted rule is cross-validated.
+const FOLDS: usize = 5;
 
 /// Where a map should be high, by which localisation is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +139,7 @@ impl Reference {
         };
         let masks = held_out.samples.iter().enumerate().map(mask).collect::<Result<_, _>>()?;
         let empty = Quality { image_auroc: None, aupro: None };
-        let rule = held_out.choose(maps).rule;
+        let rule = held_out.rule(maps);
         let mut reference = Reference { regions, quality: empty, rule, masks };
         reference.quality = reference.judge(held_out, maps)?;
         Ok(reference)
@@ -149,7 +153,7 @@ impl Reference {
                 pixels.add(map.view(), mask.as_ref().map(|mask| mask.view()))?;
             }
         }
-        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m.view(), &self.rule)).collect();
+        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::map_score(m.view(), &self.rule, None)).collect();
         let labels: Vec<bool> = (0..maps.len()).map(|i| i >= held_out.normal).collect();
         Ok(Quality { image_auroc: metrics::auroc(&scores, &labels), aupro: pixels.metrics()?.aupro_30 })
     }

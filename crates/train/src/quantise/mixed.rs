@@ -120,13 +120,23 @@ pub struct Int8Graph<'a> {
 impl Int8Graph<'_> {
     /// The model with the layers of `float` in float.
     pub fn model(&self, float: &BTreeSet<Id>) -> Vec<u8> {
-        int8::emit(self.graph, &self.ranges.of(self.graph), |id| float.contains(&id), self.dialect)
+        self.with_outputs(None, float)
+    }
+
+    /// The same with other nodes as its outputs, which are float in any precision.
+    pub fn with_outputs(&self, outputs: Option<&[Id]>, float: &BTreeSet<Id>) -> Vec<u8> {
+        int8::emit(self.graph, outputs, &self.ranges.of(self.graph), |id| float.contains(&id), self.dialect)
+    }
+
+    /// The layers with these names.
+    pub fn named(&self, asked: &[String]) -> BTreeSet<Id> {
+        let wanted = |name: &str| asked.iter().any(|asked| names(asked, name));
+        layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
     }
 
     /// The layers that the config wants in float.
     pub fn asked(&self) -> BTreeSet<Id> {
-        let wanted = |name: &str| self.config.float_layers.iter().any(|asked| names(asked, name));
-        layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
+        self.named(&self.config.float_layers)
     }
 
     /// Leaves layers in float until the loss is small enough. `maps` are those of [`Int8Graph::model`] with what was

@@ -24,6 +24,7 @@ const CLIPPED: f64 = 1e-4;
 
 /// Range of each measured node's result, by the node's name: a graph with some terms left out has the same nodes for
 /// the rest.
+#[derive(Clone)]
 pub struct Ranges {
     ranges: HashMap<String, (f32, f32)>,
 }

@@ -2,7 +2,9 @@
 
 use super::{interval, number};
 use crate::evaluate::Evaluation;
+use crate::export::Evidence;
 use crate::metrics::{ImageMetrics, PixelMetrics};
+use ckaad_bundle::Calibration;
 
 /// One line a level (image, part, pixel), then what the threshold makes of the set and of each kind of defect.
 pub fn lines(e: &Evaluation) -> Vec<String> {
@@ -34,6 +36,37 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
     }));
     lines.push(format!("median {:.1} ms an image, one thread", e.median_ms));
     lines
+}
+
+/// What the weights and the threshold of a bundle rest on: the whole, each term alone, each kind of defect, the threshold.
+pub fn evidence_lines(e: &Evidence, calibration: &Calibration) -> Vec<String> {
+    let mut lines = vec![e.sentence()];
+    if !e.terms.is_empty() {
+        let alone = e.terms.iter().map(|t| format!("{} {:.4} ± {:.4}", t.term, t.image_auroc, t.standard_error));
+        lines.push(format!("  alone: {}", alone.collect::<Vec<_>>().join(", ")));
+    }
+    lines.extend(e.kinds.iter().map(|kind| {
+        let unseen = kind.unseen_auroc.map_or(String::new(), |a| format!(", {a:.4} had the image branch never seen it"));
+        format!("  {:<16} {:>4} images, AUROC {:.4} ± {:.4}{unseen}", kind.kind, kind.images, kind.image_auroc, kind.standard_error)
+    }));
+    lines.push(threshold(calibration));
+    lines
+}
+
+/// Where the threshold lies and how sure its rate of false alarms is.
+fn threshold(c: &Calibration) -> String {
+    let how = match c.rank {
+        Some(rank) => format!("number {rank} from above of the scores of {} normal images", c.images),
+        None => format!("on the tail of the scores of {} normal images", c.images),
+    };
+    let percent = |share: f32| f64::from(share) * 100.0;
+    format!(
+        "threshold {:.4}, {how}: {:.2} % false alarms expected, 90 % interval {:.2} to {:.2} %",
+        c.threshold,
+        percent(c.expected_rate),
+        percent(c.interval[0]),
+        percent(c.interval[1]),
+    )
 }
 
 fn ranking(what: &str, m: &ImageMetrics) -> String {

@@ -5,10 +5,10 @@
 //! |---|---|
 //! | headline, metrics, confusion, defects, the model | `tables` |
 //! | score histogram, ROC, precision and recall | `curves`, drawn with `chart` |
-//! | losses and validation quality | `training` |
+//! | losses, and verdicts on training images | `training` |
 //! | heatmaps | `gallery` |
 //!
-//! The same numbers as lines of a terminal are [`lines`].
+//! The same numbers as lines of a terminal are [`lines`]; what an export rests on are [`evidence_lines`].
 
 mod chart;
 mod curves;
@@ -18,7 +18,7 @@ mod tables;
 mod training;
 
 pub use gallery::Gallery;
-pub use lines::lines;
+pub use lines::{evidence_lines, lines};
 
 use super::evaluate::Evaluation;
 use ckaad_bundle::Bundle;

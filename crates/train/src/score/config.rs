@@ -3,9 +3,10 @@
 use crate::graph::Term;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// From map to image score. What is left open, held-out training images choose.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// From map to image score. What is left open, training images choose, each judged by a model that never saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreConfig {
     /// Gaussian, in input pixels.
@@ -14,26 +15,17 @@ pub struct ScoreConfig {
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
-    /// Weight of the reconstruction error in the map, in units of its mean over normal images. Of each weight that is
-    /// not given, validation chooses one. The paper's map is `error = 1, energy = 0` without a bank.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<f32>,
-    /// Weight of the patch discriminator's energy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub energy: Option<f32>,
-    /// Weight of the distance to the bank.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub distance: Option<f32>,
+    /// Whether the image branch takes part, where there is one.
+    pub image: ImageRule,
+    /// Weight of a term in the map, in units of its mean over normal images, by the term's name. A weight that is not
+    /// given is chosen. The paper's map is `error = 1, energy = 0`.
+    pub weights: BTreeMap<String, f32>,
 }
 
 impl ScoreConfig {
     /// What the config says of a term's weight.
     pub fn weight(&self, term: Term) -> Option<f32> {
-        match term {
-            Term::Error => self.error,
-            Term::Energy => self.energy,
-            Term::Distance => self.distance,
-        }
+        self.weights.get(term.name).copied()
     }
 }
 
@@ -41,7 +33,7 @@ impl ScoreConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// The best of the rules below on held-out images.
+    /// The best of the rules below.
     Auto,
     /// The largest pixel.
     Maximum,
@@ -53,8 +45,24 @@ pub enum Rule {
     Combined,
 }
 
+/// Whether the image branch takes part in the score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageRule {
+    /// As much as the training images say.
+    Auto,
+    /// It is left out.
+    Off,
+}
+
 impl Default for ScoreConfig {
     fn default() -> Self {
-        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, error: None, energy: None, distance: None }
+        ScoreConfig {
+            sigma_px: 4.0,
+            rule: Rule::Auto,
+            top_k: 100,
+            image: ImageRule::Auto,
+            weights: BTreeMap::new(),
+        }
     }
 }

@@ -7,11 +7,13 @@ mod clip;
 mod discriminator;
 mod fold;
 mod loss;
+mod method;
 mod net;
 mod step;
 
 pub use discriminator::{DiscriminatorConfig, DiscriminatorKind, PatchDiscriminator};
 pub use fold::Fold;
 pub use loss::{Cosine, LossConfig};
+pub use method::{Ckaad, CkaadConfig, ErrorSpace};
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
-pub use step::{Batch, Losses, Parts, Rates, StepError, TermMaps, Trainer};
+pub use step::{Parts, Rates, Trainer};

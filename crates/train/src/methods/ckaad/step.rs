@@ -4,50 +4,26 @@ use super::clip::clip;
 use super::discriminator::{DiscriminatorConfig, Discriminators, Energies, PatchDiscriminator};
 use super::loss::{self, LossConfig};
 use super::net::{AutoEncoder, NetConfig};
+use crate::methods::{Batch, Losses, MethodError};
 use crate::backbones::Scale;
-use crate::graph::{COSINE_EPSILON, ChannelStatistics};
+use crate::graph::ChannelStatistics;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::Distribution;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
-use ndarray::{Array2, Array4};
-use std::path::{Path, PathBuf};
+use ndarray::Array4;
+use std::path::Path;
 
-/// A checkpoint cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-#[error("checkpoint {path}: {reason}")]
-pub struct StepError {
-    path: PathBuf,
-    reason: String,
-}
-
-/// Losses of one step.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Losses {
-    /// Of normal images.
-    pub reconstruction: f32,
-    /// 0 without a discriminator, as are all below.
-    pub discriminator: f32,
-    /// The energies of what was reconstructed.
-    pub adversarial: f32,
-    /// Mean patch (or image) energy of normal images.
-    pub energy_normal: f32,
-    /// The same of coarse-labelled anomalies.
-    pub energy_anomalous: f32,
-}
-
-impl Losses {
-    /// Adds `other`, weighted.
-    pub fn add(&mut self, other: Losses, weight: f32) {
-        self.reconstruction += other.reconstruction * weight;
-        self.discriminator += other.discriminator * weight;
-        self.adversarial += other.adversarial * weight;
-        self.energy_normal += other.energy_normal * weight;
-        self.energy_anomalous += other.energy_anomalous * weight;
-    }
-}
+/// Cosine distance of what was reconstructed.
+pub const RECONSTRUCTION: &str = "reconstruction";
+/// What the discriminators learn by.
+pub const DISCRIMINATOR: &str = "discriminator";
+/// The energies of what was reconstructed.
+pub const ADVERSARIAL: &str = "adversarial";
+/// Mean energy of normal images.
+pub const ENERGY_NORMAL: &str = "energy of normal images";
+/// The same of anomalous ones.
+pub const ENERGY_ANOMALOUS: &str = "energy of anomalies";
 
 /// Learning rates of one step.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +77,7 @@ pub struct Parts<'a> {
 }
 
 const AUTO_ENCODER: &str = "auto-encoder.bpk";
-const DISCRIMINATOR: &str = "discriminator.bpk";
+const DISCRIMINATORS: &str = "discriminator.bpk";
 const OPTIMISER: &str = "optimiser.bpk";
 const DISCRIMINATOR_OPTIMISER: &str = "discriminator-optimiser.bpk";
 
@@ -122,12 +98,12 @@ impl Trainer {
         }
     }
 
-    /// `normal[i]` and `anomalous[i]` hold `[N,C_i,h_i,w_i]` values of scale i.
+    /// Both batches hold features.
     pub fn step(mut self, normal: &Batch, anomalous: Option<&Batch>, rates: Rates) -> (Trainer, Losses) {
         let device = self.device.clone();
         let count = normal.len();
-        let normal = normal.tensors(&device);
-        let anomalous = anomalous.map(|a| a.tensors(&device));
+        let normal = tensors(&normal.features, &device);
+        let anomalous = anomalous.map(|a| tensors(&a.features, &device));
         let all: Vec<Tensor<4>> = match &anomalous {
             Some(a) => normal.iter().zip(a).map(|(n, a)| Tensor::cat(vec![n.clone(), a.clone()], 0)).collect(),
             None => normal.clone(),
@@ -140,13 +116,15 @@ impl Trainer {
             let of_normal = discriminators.energies(&normal);
             let of_anomalous = anomalous.map(|a| discriminators.energies(&a));
             let of_outputs = discriminators.energies(&detached);
-            losses.energy_normal = of_normal.mean();
-            losses.energy_anomalous = of_anomalous.as_ref().map_or(0.0, Energies::mean);
+            losses = losses.with(ENERGY_NORMAL, of_normal.mean());
+            if let Some(of_anomalous) = &of_anomalous {
+                losses = losses.with(ENERGY_ANOMALOUS, of_anomalous.mean());
+            }
             let mut loss = self.discriminator_loss(&of_normal, of_anomalous.as_ref(), &of_outputs);
             if let Some(noisy) = self.noisy(&normal, &discriminators) {
                 loss = loss + noisy;
             }
-            losses.discriminator = loss.clone().into_scalar();
+            losses = losses.with(DISCRIMINATOR, loss.clone().into_scalar());
             let gradients = GradientsParams::from_grads(loss.backward(), &discriminators);
             let gradients = clip(gradients, &discriminators, self.loss.clip);
             self.discriminators =
@@ -155,12 +133,12 @@ impl Trainer {
 
         let own: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().narrow(0, 0, count)).collect();
         let mut loss = loss::reconstruction(self.loss.cosine, &self.raw(&normal, true), &self.raw(&own, true));
-        losses.reconstruction = loss.clone().into_scalar();
+        losses = losses.with(RECONSTRUCTION, loss.clone().into_scalar());
         if let Some(discriminators) = &self.discriminators {
             let energies = discriminators.energies(&outputs);
             let terms = energies.kinds().map(loss::adversarial);
             let adversarial = terms.reduce(|a, b| a + b).expect("a discriminator is of one kind or of both");
-            losses.adversarial = adversarial.clone().into_scalar();
+            losses = losses.with(ADVERSARIAL, adversarial.clone().into_scalar());
             loss = loss + adversarial.mul_scalar(self.loss.lambda);
         }
         let gradients = GradientsParams::from_grads(loss.backward(), &self.auto_encoder);
@@ -201,18 +179,6 @@ impl Trainer {
         terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
     }
 
-    /// Anomaly maps of a batch, as the exported graph gives them: the cosine errors summed, and the patch energies
-    /// where there is a patch discriminator.
-    pub fn maps(&self, batch: &Batch) -> TermMaps {
-        let device = self.device.clone().inner();
-        let features = batch.tensors(&device);
-        let (auto_encoder, patch) = self.networks();
-        let outputs = auto_encoder.forward(&features);
-        let [_, _, height, width] = features[0].dims();
-        let energies = patch.map(|patch| sum_maps(patch.energies(&features), height, width)).unwrap_or_default();
-        TermMaps { errors: errors(&self.raw(&features, false), &self.raw(&outputs, false)), energies }
-    }
-
     /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones.
     /// `gradients` says whether `features` record them.
     fn raw(&self, features: &[Tensor<4>], gradients: bool) -> Vec<Tensor<4>> {
@@ -230,103 +196,42 @@ impl Trainer {
     }
 
     /// Writes the whole state into the folder `to`.
-    pub fn save(&self, to: &Path) -> Result<(), StepError> {
-        let failed = |reason: String| StepError { path: to.to_owned(), reason };
+    pub fn save(&self, to: &Path) -> Result<(), MethodError> {
+        let failed = |reason: String| MethodError::Checkpoint { path: to.to_owned(), reason };
         let at = |name: &str| to.join(name);
         self.auto_encoder.clone().save_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
         self.optimiser.save(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         if let Some(discriminators) = &self.discriminators {
-            discriminators.clone().save_file(at(DISCRIMINATOR)).map_err(|e| failed(e.to_string()))?;
+            discriminators.clone().save_file(at(DISCRIMINATORS)).map_err(|e| failed(e.to_string()))?;
             self.discriminator_optimiser.save(at(DISCRIMINATOR_OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         }
         Ok(())
     }
 
-    /// The networks of a checkpoint, without what further training needs.
-    pub fn load_weights(mut self, from: &Path) -> Result<Trainer, StepError> {
-        let failed = |reason: String| StepError { path: from.to_owned(), reason };
-        self.auto_encoder =
-            self.auto_encoder.try_load_file(from.join(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
-        if let Some(discriminators) = self.discriminators.take() {
-            let loaded = discriminators.try_load_file(from.join(DISCRIMINATOR)).map_err(|e| failed(e.to_string()))?;
-            self.discriminators = Some(loaded);
-        }
-        Ok(self)
-    }
-
     /// Goes on from what [`Trainer::save`] wrote.
-    pub fn load(mut self, from: &Path) -> Result<Trainer, StepError> {
-        let failed = |reason: String| StepError { path: from.to_owned(), reason };
-        self = self.load_weights(from)?;
-        self.optimiser = self.optimiser.load(from.join(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
-        if self.discriminators.is_some() {
-            let path = from.join(DISCRIMINATOR_OPTIMISER);
-            self.discriminator_optimiser =
-                self.discriminator_optimiser.load(path).map_err(|e| failed(e.to_string()))?;
+    pub fn load(mut self, from: &Path) -> Result<Trainer, MethodError> {
+        let failed = |reason: String| MethodError::Checkpoint { path: from.to_owned(), reason };
+        let at = |name: &str| from.join(name);
+        self.auto_encoder = self.auto_encoder.try_load_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
+        self.optimiser = self.optimiser.load(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        if let Some(discriminators) = self.discriminators.take() {
+            let loaded = discriminators.try_load_file(at(DISCRIMINATORS)).map_err(|e| failed(e.to_string()))?;
+            self.discriminators = Some(loaded);
+            self.discriminator_optimiser = self
+                .discriminator_optimiser
+                .load(at(DISCRIMINATOR_OPTIMISER))
+                .map_err(|e| failed(e.to_string()))?;
         }
         Ok(self)
     }
 }
 
-/// Anomaly maps of some images, `[h,w]` each, at the finest scale.
-#[derive(Default)]
-pub struct TermMaps {
-    /// Cosine errors, summed over the scales.
-    pub errors: Vec<Array2<f32>>,
-    /// Empty without a patch discriminator.
-    pub energies: Vec<Array2<f32>>,
-}
-
-impl TermMaps {
-    /// Puts the maps of further images behind these.
-    pub fn extend(&mut self, more: TermMaps) {
-        self.errors.extend(more.errors);
-        self.energies.extend(more.energies);
-    }
-}
-
-/// Features of some images, one `[N,C,h,w]` a scale, the finest first.
-pub struct Batch {
-    /// One a scale.
-    pub scales: Vec<Array4<f32>>,
-}
-
-impl Batch {
-    /// The number of images.
-    fn len(&self) -> usize {
-        self.scales.first().map_or(0, |features| features.dim().0)
-    }
-
-    fn tensors(&self, device: &Device) -> Vec<Tensor<4>> {
-        let tensor = |features: &Array4<f32>| {
-            let (n, c, h, w) = features.dim();
-            Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
-        };
-        self.scales.iter().map(tensor).collect()
-    }
-}
-
-/// `Σ_scales (1 - cos)` along the channels at every position, at the finest scale's resolution.
-fn errors(features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Vec<Array2<f32>> {
-    let [_, _, height, width] = features[0].dims();
-    let errors = features.iter().zip(outputs).map(|(f, g)| {
-        let dot = (f.clone() * g.clone()).sum_dim(1);
-        let norms = (f.clone().square().sum_dim(1) * g.clone().square().sum_dim(1) + COSINE_EPSILON).sqrt();
-        (dot / norms).neg().add_scalar(1.0)
-    });
-    sum_maps(errors.collect(), height, width)
-}
-
-/// Maps `[N,1,h_i,w_i]`, brought to one size and summed.
-fn sum_maps(maps: Vec<Tensor<4>>, height: usize, width: usize) -> Vec<Array2<f32>> {
-    let resized = maps.into_iter().map(|map| {
-        let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
-        interpolate(map, options.with_output_size([height, width]))
-    });
-    let sum = resized.reduce(|a, b| a + b).expect("a backbone has at least one scale");
-    let values: Vec<f32> = sum.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just before");
-    let map = |v: &[f32]| Array2::from_shape_vec((height, width), v.to_vec()).expect("one chunk a map");
-    values.chunks_exact(height * width).map(map).collect()
+fn tensors(scales: &[Array4<f32>], device: &Device) -> Vec<Tensor<4>> {
+    let tensor = |features: &Array4<f32>| {
+        let (n, c, h, w) = features.dim();
+        Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
+    };
+    scales.iter().map(tensor).collect()
 }
 
 #[cfg(test)]

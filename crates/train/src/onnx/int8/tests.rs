@@ -71,7 +71,7 @@ fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
     let exact = map(&float::emit_f32(&graph, None));
     let range = exact.iter().fold(0f32, |m, v| m.max(*v));
     for dialect in [Dialect::QOperator, Dialect::Qdq] {
-        let difference = mean_difference(&map(&emit(&graph, &ranges(&graph), |_| false, dialect)), &exact);
+        let difference = mean_difference(&map(&emit(&graph, None, &ranges(&graph), |_| false, dialect)), &exact);
         assert!(0.0 < difference && difference < 0.04 * range, "{dialect:?}: {difference} of {range}");
     }
 }
@@ -80,13 +80,13 @@ fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
 fn layers_left_in_float_are_float() {
     let graph = net();
     let (exact, ranges) = (map(&float::emit_f32(&graph, None)), ranges(&graph));
-    let all = emit(&graph, &ranges, |_| true, Dialect::QOperator);
+    let all = emit(&graph, None, &ranges, |_| true, Dialect::QOperator);
     assert!(mean_difference(&map(&all), &exact) < 1e-5);
     let quantised = |g: &GraphProto| g.node.iter().filter(|n| n.op_type == "QuantizeLinear").count();
     assert_eq!(quantised(&structure(&all)), 0, "floats pass on as floats");
     // One block in float: its three layers, and bytes for those that read it.
     let block = |id: Id| graph.nodes[id].name.starts_with("block.");
-    let mixed = structure(&emit(&graph, &ranges, block, Dialect::QOperator));
+    let mixed = structure(&emit(&graph, None, &ranges, block, Dialect::QOperator));
     let names = |op: &str| -> Vec<&str> {
         mixed.node.iter().filter(|n| n.op_type == op).map(|n| n.output[0].as_str()).collect()
     };
@@ -94,8 +94,8 @@ fn layers_left_in_float_are_float() {
     assert_eq!(names("QLinearConv"), ["stem.u8", "deep.conv.u8", "up.conv.u8", "out.u8"]);
     assert_eq!(names("QuantizeLinear"), ["pool.u8", "deep.norm.u8", "block.project.u8"]);
     // Its pooled result is float too, and becomes bytes for the convolution behind.
-    let none = map(&emit(&graph, &ranges, |_| false, Dialect::QOperator));
-    let block = map(&emit(&graph, &ranges, block, Dialect::QOperator));
+    let none = map(&emit(&graph, None, &ranges, |_| false, Dialect::QOperator));
+    let block = map(&emit(&graph, None, &ranges, block, Dialect::QOperator));
     assert!(mean_difference(&block, &exact) < mean_difference(&none, &exact));
 }
 
@@ -103,7 +103,7 @@ fn layers_left_in_float_are_float() {
 /// 0, biases and the input not quantised.
 #[test]
 fn qdq_holds_to_what_tensorrt_takes() {
-    let model = structure(&emit(&net(), &ranges(&net()), |_| false, Dialect::Qdq));
+    let model = structure(&emit(&net(), None, &ranges(&net()), |_| false, Dialect::Qdq));
     let constant = |name: &str| model.initializer.iter().find(|t| t.name == name);
     let mut pairs = 0;
     for node in &model.node {

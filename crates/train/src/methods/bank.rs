@@ -2,7 +2,9 @@
 //! features averaged over 3x3 cells, scales brought to one grid, a greedy k-centre coreset). No training; exported, it
 //! is one 1x1 convolution.
 
-use crate::graph::{Bank, Graph, Id, Joint};
+use super::{Method, MethodError, TrainingImages};
+use crate::features::Extractor;
+use crate::graph::{self, Graph, Id, Joint, Term};
 use ckaad_bundle::replace;
 use ndarray::ArrayView3;
 use rand::seq::SliceRandom;
@@ -13,13 +15,13 @@ use safetensors::{SafeTensors, serialize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The bank of normal patches.
+/// `[bank]` of the training config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BankConfig {
-    /// Patch vectors that are kept; 0 leaves the bank out of a CKAAD model's map.
+    /// Patch vectors that are kept.
     pub vectors: usize,
     /// Input pixels a cell of the grid; one of `features.strides`.
     pub stride: usize,
@@ -31,33 +33,69 @@ impl Default for BankConfig {
     }
 }
 
-/// A bank, and the grid on which its patches lie.
-pub struct PatchBank {
-    /// The patches' vectors.
-    pub bank: Bank,
-    /// Input pixels a cell of the grid.
-    pub stride: usize,
+/// Distance of every patch to the nearest of the bank.
+const DISTANCE: Term = Term::map("distance");
+
+/// The method: a bank, and the grid on which its patches lie.
+pub struct Bank {
+    config: BankConfig,
+    /// Empty until it has learned.
+    bank: graph::Bank,
 }
 
-/// A bank cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-#[error("bank {path}: {reason}")]
-pub struct BankError {
-    path: PathBuf,
-    reason: String,
+impl Bank {
+    /// An empty bank.
+    pub fn new(config: BankConfig) -> Bank {
+        Bank { config, bank: graph::Bank { vectors: vec![], channels: 1 } }
+    }
+
+    /// Appends the grid of patch vectors.
+    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Id {
+        let grid = extractor.tap(self.config.stride).unwrap_or(extractor.taps[0]);
+        let [_, h, w] = graph.shape(grid);
+        graph.joint("patches", extractor.taps.clone(), Joint { smooth: true, unit: false }, [h, w])
+    }
+}
+
+impl Method for Bank {
+    fn name(&self) -> String {
+        "bank".into()
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        vec![DISTANCE]
+    }
+
+    fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
+        let mut graph = images.extractor().graph.clone();
+        let patches = self.patches(&mut graph, images.extractor());
+        let normal = images.normal();
+        let mut candidates = Candidates::new(graph.shape(patches)[0], normal.len(), images.seed());
+        images.each(&graph, patches, &normal, "patches", |map| candidates.add(map.view()))?;
+        self.bank = candidates.coreset(self.config.vectors);
+        Ok(())
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let patches = self.patches(graph, extractor);
+        vec![(DISTANCE, graph.nearest("distance", patches, self.bank.clone()))]
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        save(&self.bank, &folder.join(FILE))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        self.bank = load(&folder.join(FILE))?;
+        Ok(())
+    }
 }
 
 /// Vectors that the coreset is chosen from: enough to cover a set of parts, few enough for seconds.
 const CANDIDATES: usize = 20_000;
 
-/// Appends the grid of patch vectors, at the resolution of `taps[grid]`.
-pub fn patches(graph: &mut Graph, taps: &[Id], grid: Id) -> Id {
-    let [_, h, w] = graph.shape(grid);
-    graph.joint("patches", taps.to_vec(), Joint { smooth: true, unit: false }, [h, w])
-}
-
-/// Patch vectors of normal images, from which [`Candidates::coreset`] keeps the most different.
-pub struct Candidates {
+/// Patch vectors of normal images, from which a coreset keeps the most different.
+struct Candidates {
     channels: usize,
     vectors: Vec<f32>,
     rng: StdRng,
@@ -66,13 +104,13 @@ pub struct Candidates {
 
 impl Candidates {
     /// None yet; they will come from so many images.
-    pub fn new(channels: usize, images: usize, seed: u64) -> Candidates {
+    fn new(channels: usize, images: usize, seed: u64) -> Candidates {
         let per_image = CANDIDATES.div_ceil(images.max(1));
         Candidates { channels, vectors: vec![], rng: StdRng::seed_from_u64(seed), per_image }
     }
 
     /// Takes a random share of the patches of `map`, `[channels,h,w]`.
-    pub fn add(&mut self, map: ArrayView3<f32>) {
+    fn add(&mut self, map: ArrayView3<f32>) {
         let (_, _, width) = map.dim();
         let cells = map.len() / self.channels;
         let mut order: Vec<usize> = (0..cells).collect();
@@ -83,7 +121,7 @@ impl Candidates {
     }
 
     /// Greedy k-centre: again and again the vector that is furthest from all that were chosen.
-    pub fn coreset(self, count: usize) -> Bank {
+    fn coreset(self, count: usize) -> graph::Bank {
         let channels = self.channels;
         let rows: Vec<&[f32]> = self.vectors.chunks_exact(channels).collect();
         let mut nearest = vec![f32::INFINITY; rows.len()];
@@ -98,20 +136,17 @@ impl Candidates {
             });
             next = (0..nearest.len()).max_by(|&a, &b| nearest[a].total_cmp(&nearest[b])).unwrap_or(0);
         }
-        Bank { vectors, channels }
+        graph::Bank { vectors, channels }
     }
 }
 
 /// Name of the bank in a checkpoint.
-pub const FILE: &str = "bank.safetensors";
+const FILE: &str = "bank.safetensors";
 const KEY: &str = "bank";
 
 /// Writes the bank, whole or not at all.
-///
-/// # Errors
-/// It cannot be written.
-pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
-    let failed = |reason: String| BankError { path: path.to_owned(), reason };
+fn save(bank: &graph::Bank, path: &Path) -> Result<(), MethodError> {
+    let failed = |reason: String| MethodError::Checkpoint { path: path.to_owned(), reason };
     let bytes: Vec<u8> = bank.vectors.iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = vec![bank.vectors.len() / bank.channels, bank.channels];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|e| failed(e.to_string()))?;
@@ -120,11 +155,8 @@ pub fn save(bank: &Bank, path: &Path) -> Result<(), BankError> {
 }
 
 /// Reads what [`save`] wrote.
-///
-/// # Errors
-/// It cannot be read, or holds no such matrix.
-pub fn load(path: &Path) -> Result<Bank, BankError> {
-    let failed = |reason: String| BankError { path: path.to_owned(), reason };
+fn load(path: &Path) -> Result<graph::Bank, MethodError> {
+    let failed = |reason: String| MethodError::Checkpoint { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.to_string()))?;
     let view = file.tensor(KEY).map_err(|e| failed(e.to_string()))?;
@@ -132,7 +164,7 @@ pub fn load(path: &Path) -> Result<Bank, BankError> {
         return Err(failed(format!("an f32 matrix is expected, found {:?} {:?}", view.dtype(), view.shape())));
     };
     let vectors = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Ok(Bank { vectors, channels: *channels })
+    Ok(graph::Bank { vectors, channels: *channels })
 }
 
 #[cfg(test)]
@@ -158,7 +190,7 @@ mod tests {
     fn a_bank_comes_back_as_it_was_saved() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bank.safetensors");
-        let bank = Bank { vectors: vec![1.0, 2.0, 3.0, 4.0], channels: 2 };
+        let bank = graph::Bank { vectors: vec![1.0, 2.0, 3.0, 4.0], channels: 2 };
         save(&bank, &path).unwrap();
         assert_eq!(load(&path).unwrap(), bank);
         std::fs::write(&path, b"no").unwrap();

@@ -1,0 +1,220 @@
+//! The models of the folds, and their verdicts on the images that each of them never saw.
+
+use super::{Chosen, Context, ExportError, FloatLayers, UnitModel, float_layers};
+use crate::datasets::Sample;
+use crate::graph::{Term, TermWeights};
+use crate::onnx::int8::Dialect;
+use crate::quantise::HeldOutSet;
+use crate::run::Unit;
+use crate::score::{Branch, Choice, Judged};
+use ckaad_inspect::engine::{Engine, Plan};
+use ckaad_inspect::imaging;
+use ndarray::Array2;
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+
+/// One model a fold.
+pub struct Folds<'a> {
+    pub context: &'a Context<'a>,
+    models: Vec<UnitModel>,
+    /// Each term alone, as the models of the folds give it in the precision that is exported.
+    pub judged: Judged,
+}
+
+/// What the models of the folds, as they are exported, come to.
+pub struct Decided {
+    /// Weights, rule, and the score of every image by a model that never saw it.
+    pub choice: Choice,
+    /// The map's part of every score.
+    pub map_scores: Vec<f32>,
+    /// Largest value of the smoothed map of every normal image.
+    pub peaks: Vec<f32>,
+    /// What the image branch says, where it takes part.
+    pub branch: Option<Branch>,
+}
+
+impl<'a> Folds<'a> {
+    /// Loads the models and lets each judge the images of its fold, term by term.
+    pub fn load(context: &'a Context<'a>) -> Result<Folds<'a>, ExportError> {
+        let units = (0..context.info.folds).map(|fold| context.unit(&Unit::Without(fold)));
+        let models: Vec<UnitModel> = units.collect::<Result<_, _>>()?;
+        let judged = judge_terms(context, &models)?;
+        Ok(Folds { context, models, judged })
+    }
+
+    /// Weights of the map's terms and of the image branch.
+    pub fn choose(&self) -> Result<Chosen, ExportError> {
+        let config = self.context.config;
+        let map = self.judged.choose_map(&config.score, size(self.context));
+        Ok(Chosen { weights: self.judged.choose_fusion(map, &config.score).weights })
+    }
+
+    /// Which layers stay in float, found on the first fold's images.
+    pub fn float_layers(&self, weights: &TermWeights) -> Result<FloatLayers, ExportError> {
+        let unit = &self.models[0];
+        let graph = unit.model.graph(self.context.extractor, &weights.map());
+        let Some(int8) = unit.int8(self.context, &graph, Dialect::QOperator) else { return Ok((BTreeSet::new(), None)) };
+        let held_out = self.held_out(0);
+        let maps = held_out.maps(&int8.model(&int8.asked()), "judging int8")?;
+        Ok(float_layers(int8.search(&held_out, maps)?))
+    }
+
+    /// Rule, fusion and scores under fixed weights, of the networks as they are exported.
+    pub fn decide(&self, chosen: &Chosen, float: &BTreeSet<String>) -> Result<Decided, ExportError> {
+        let (config, images) = (self.context.config, self.context.images);
+        let mut maps = vec![Array2::zeros((0, 0)); images.len()];
+        let mut seen = vec![0.0; images.len()];
+        for (fold, unit) in self.models.iter().enumerate() {
+            let graph = unit.model.graph(self.context.extractor, &chosen.weights);
+            let engine = Engine::load(&unit.write(self.context, &graph, None, float, Dialect::QOperator), 1)?;
+            let held = held(self.context, |i| i.fold == fold);
+            let outputs = over(self.context, &held, "judging", |pixels| Ok(engine.run(pixels)?))?;
+            for (i, output) in held.into_iter().zip(outputs) {
+                maps[i] = output.map;
+                seen[i] = output.image_score.unwrap_or_default();
+            }
+        }
+        let smooth = |i: usize| ckaad_inspect::smooth(maps[i].view(), size(self.context), config.score.sigma_px);
+        let mut judged = self.judged.labels();
+        let map = judged.choose_rule(&chosen.weights.map(), smooth, &config.score);
+        if chosen.weights.iter().any(|(term, _)| !term.is_map()) {
+            judged.branch = self.judged.branch.as_ref().map(|branch| branch.again(seen, &judged.positive));
+        }
+        let map_scores = map.scores.clone();
+        let choice = judged.choose_fusion(map, &config.score);
+        let normal: Vec<usize> = (0..images.len()).filter(|&i| !judged.positive[i]).collect();
+        let peaks = normal.into_par_iter().map(|i| ckaad_inspect::top_k_mean(smooth(i).view(), 1)).collect();
+        Ok(Decided { choice, map_scores, peaks, branch: judged.branch })
+    }
+
+    /// Each term of the map alone, with the scores of all images.
+    pub fn alone(&self) -> Vec<(&'static str, Vec<f32>)> {
+        self.judged.alone(&self.context.config.score, size(self.context))
+    }
+
+    /// The images of a fold, as the quantiser judges by them.
+    fn held_out(&self, fold: usize) -> HeldOutSet<'_> {
+        let of = |anomalous: bool| -> Vec<Sample> {
+            let held = held(self.context, |i| i.fold == fold && i.sample.defect.is_some() == anomalous);
+            held.into_iter().map(|i| self.context.images[i].sample.clone()).collect()
+        };
+        let mut samples = of(false);
+        let normal = samples.len();
+        samples.extend(of(true));
+        let config = self.context.config;
+        HeldOutSet {
+            samples,
+            normal,
+            input: config.input.into(),
+            score: &config.score,
+            progress: self.context.progress,
+        }
+    }
+}
+
+/// Height and width of the network's input.
+fn size(context: &Context) -> (usize, usize) {
+    (context.config.input.height as usize, context.config.input.width as usize)
+}
+
+/// Places of the images that are `wanted`.
+fn held(context: &Context, wanted: impl Fn(&crate::methods::Labelled) -> bool) -> Vec<usize> {
+    (0..context.images.len()).filter(|&i| wanted(&context.images[i])).collect()
+}
+
+/// What `run` makes of each of some images at the network's input size, several at a time.
+fn over<T: Send>(
+    context: &Context,
+    images: &[usize],
+    what: &str,
+    run: impl Fn(&[u8]) -> Result<T, ExportError> + Sync,
+) -> Result<Vec<T>, ExportError> {
+    let input = context.config.input.into();
+    let bar = context.progress.bar(what, images.len());
+    let one = |&i: &usize| {
+        let (pixels, _) = imaging::resize(&imaging::load(&context.images[i].sample.path)?, &input);
+        let found = run(&pixels)?;
+        bar.advance(1);
+        Ok(found)
+    };
+    images.par_iter().map(one).collect()
+}
+
+/// Every term of every image by the model of its fold.
+fn judge_terms(context: &Context, models: &[UnitModel]) -> Result<Judged, ExportError> {
+    let count = context.images.len();
+    let wanted = |term: &Term| context.config.score.weight(*term) != Some(0.0);
+    let all: Vec<Term> = models[0].model.terms().into_iter().filter(wanted).collect();
+    let (of_map, of_image): (Vec<Term>, Vec<Term>) = all.iter().partition(|term| term.is_map());
+    let mut maps: Vec<(Term, Vec<Array2<f32>>)> =
+        of_map.iter().map(|&term| (term, vec![Array2::zeros((0, 0)); count])).collect();
+    let mut seen = vec![0.0; count];
+    for (fold, unit) in models.iter().enumerate() {
+        let held = held(context, |i| i.fold == fold);
+        for (i, values) in held.iter().zip(term_values(context, unit, &all, &held)?) {
+            for ((_, maps), map) in maps.iter_mut().zip(&values.maps) {
+                maps[*i] = map.clone();
+            }
+            seen[*i] = values.image;
+        }
+    }
+    let unseen = if of_image.is_empty() { vec![] } else { judge_unseen(context, models, &of_image, &seen)? };
+    let branch = (!of_image.is_empty()).then_some(Branch { terms: of_image, seen, unseen });
+    let positive = context.images.iter().map(|i| i.sample.defect.is_some()).collect();
+    Ok(Judged { positive, folds: context.images.iter().map(|i| i.fold).collect(), maps, branch })
+}
+
+/// The image branch's answer to every anomalous image by models that never saw its kind of defect, where there are such;
+/// else as it is in `seen`.
+fn judge_unseen(
+    context: &Context,
+    models: &[UnitModel],
+    terms: &[Term],
+    seen: &[f32],
+) -> Result<Vec<f32>, ExportError> {
+    let mut unseen = seen.to_vec();
+    for (fold, of_fold) in models.iter().enumerate() {
+        for kind in context.info.kinds() {
+            let held = held(context, |i| i.fold == fold && i.sample.defect.as_ref() == Some(&kind));
+            let unit = Unit::WithoutKind(fold, kind);
+            let Some(model) = context.load(&unit)?.filter(|_| !held.is_empty()) else { continue };
+            // The backbone is the same, and so are its ranges; the rest of such a model is float.
+            let unit = UnitModel { ranges: of_fold.ranges.clone(), model };
+            for (i, values) in held.iter().zip(term_values(context, &unit, terms, &held)?) {
+                unseen[*i] = values.image;
+            }
+        }
+    }
+    Ok(unseen)
+}
+
+/// The terms of one image: its maps, and the sum of its image scores.
+struct TermValues {
+    maps: Vec<Array2<f32>>,
+    image: f32,
+}
+
+fn term_values(
+    context: &Context,
+    unit: &UnitModel,
+    terms: &[Term],
+    images: &[usize],
+) -> Result<Vec<TermValues>, ExportError> {
+    let (graph, ids) = unit.model.term_graph(context.extractor, terms);
+    let asked: BTreeSet<String> = context.config.quantise.float_layers.iter().cloned().collect();
+    let plan = Plan::load(&unit.write(context, &graph, Some(&ids), &asked, Dialect::QOperator), 1)?;
+    let shapes = plan.outputs().to_vec();
+    over(context, images, "judging terms", |pixels| {
+        let mut found = TermValues { maps: vec![], image: 0.0 };
+        for ((values, [_, h, w]), term) in plan.run(pixels)?.into_iter().zip(&shapes).zip(terms) {
+            if term.is_map() {
+                let map = Array2::from_shape_vec((*h, *w), values).expect("a plan gives what its shapes say");
+                found.maps.push(map);
+            } else {
+                found.image += values.first().copied().unwrap_or_default();
+            }
+        }
+        Ok(found)
+    })
+}
+

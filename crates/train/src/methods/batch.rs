@@ -1,0 +1,103 @@
+//! What a step is given, and what it says.
+
+use ndarray::Array4;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Some images, as the methods of a model asked for them.
+#[derive(Default)]
+pub struct Batch {
+    /// Frozen features, one `[N,C,h,w]` a scale, the finest first; empty where no method reads features.
+    pub features: Vec<Array4<f32>>,
+    /// RGB at the network's input size, `[N,H,W,3]`; `None` where no method reads images.
+    pub images: Option<Array4<u8>>,
+    /// Rows that show one part, behind one another: N is a multiple of it.
+    pub views: usize,
+}
+
+impl Batch {
+    /// Features of one view a part.
+    pub fn of_features(features: Vec<Array4<f32>>) -> Batch {
+        Batch { features, images: None, views: 1 }
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        let images = self.images.as_ref().map(|images| images.dim().0);
+        self.features.first().map(|features| features.dim().0).or(images).unwrap_or(0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The images of one step.
+pub struct StepBatch {
+    /// Normal ones.
+    pub normal: Batch,
+    /// Coarse-labelled or made anomalies, where a method asked for them and there are any.
+    pub anomalous: Option<Batch>,
+}
+
+/// The losses of a step, or their means over several, by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Losses(BTreeMap<String, f32>);
+
+impl Losses {
+    /// These, and one more.
+    pub fn with(mut self, name: &str, value: f32) -> Losses {
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The loss of that name.
+    pub fn of(&self, name: &str) -> Option<f32> {
+        self.0.get(name).copied()
+    }
+
+    /// Every loss, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f32)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// Adds `other`, weighted.
+    pub fn add(&mut self, other: &Losses, weight: f32) {
+        for (name, value) in other.iter() {
+            *self.0.entry(name.to_owned()).or_default() += value * weight;
+        }
+    }
+
+    /// The first that is not a number to go on with.
+    pub fn not_finite(&self) -> Option<(&str, f32)> {
+        self.iter().find(|(_, value)| !value.is_finite())
+    }
+}
+
+impl fmt::Display for Losses {
+    /// `reconstruction 0.1234, discriminator 2.0000`.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (i, (name, value)) in self.iter().enumerate() {
+            write!(f, "{}{name} {value:.4}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_added_by_name() {
+        let mut mean = Losses::default();
+        mean.add(&Losses::default().with("a", 2.0), 0.5);
+        mean.add(&Losses::default().with("a", 4.0).with("b", f32::NAN), 0.5);
+        assert_eq!((mean.of("a"), mean.of("c")), (Some(3.0), None));
+        assert_eq!(mean.not_finite().map(|(name, _)| name), Some("b"));
+        assert_eq!(mean.to_string(), "a 3.0000, b NaN");
+    }
+}

@@ -1,0 +1,134 @@
+//! The image branch: logistic regression on pooled frozen features. Of each channel of some strides the mean, the mean
+//! of the largest and the mean of the smallest cells; no map, no steps. It decides about the image as a whole, and knows
+//! only kinds of defects that it was shown: the maps are for the others.
+//!
+//! What is kept for a whole model is the mean of as many heads as there are folds, each of which has not seen one.
+
+use super::{Method, MethodError, Needs, TrainingImages};
+use crate::features::Extractor;
+use crate::graph::{Graph, Id, Linear, Pool, Term};
+use crate::logistic::Logistic;
+use ckaad_bundle::replace;
+use ndarray::{Array2, Axis};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
+
+/// `[pooled]` of the training config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PooledConfig {
+    /// Strides of the backbone whose channels are pooled; 32 knows most of what an image shows.
+    pub strides: Vec<usize>,
+    /// The means of the largest and smallest cells are taken of one cell in so many.
+    pub one_in: usize,
+    /// The inverse of the ridge, as scikit-learn's `C`: smaller holds the weights back more.
+    pub c: f64,
+}
+
+impl Default for PooledConfig {
+    fn default() -> Self {
+        PooledConfig { strides: vec![16, 32], one_in: 50, c: 0.01 }
+    }
+}
+
+/// The logit that the image is anomalous.
+const POOLED: Term = Term::image("pooled").taught();
+
+/// Fewer labels cannot be cross-fitted in five folds.
+const LABELS: usize = 5;
+
+/// The method.
+pub struct Pooled {
+    config: PooledConfig,
+    /// One weight a pooled value, and a bias; empty until it has learned.
+    head: Linear,
+}
+
+impl Pooled {
+    /// Without a head yet.
+    pub fn new(config: PooledConfig) -> Pooled {
+        Pooled { config, head: Linear { weights: vec![], bias: 0.0 } }
+    }
+
+    /// Appends the pooled values of each stride.
+    fn pools(&self, graph: &mut Graph, extractor: &Extractor) -> Vec<Id> {
+        let pool = Pool { one_in: self.config.one_in };
+        let taps = self.config.strides.iter().filter_map(|&s| extractor.tap(s).map(|tap| (s, tap)));
+        taps.map(|(stride, tap)| graph.pool(format!("pooled.{stride}"), tap, pool)).collect()
+    }
+
+    fn fit(&self, rows: &Array2<f64>, positive: &[bool], kept: &[usize]) -> Logistic {
+        let positive: Vec<bool> = kept.iter().map(|&i| positive[i]).collect();
+        // As scikit-learn weighs the loss: C for each of the images.
+        let ridge = 1.0 / (self.config.c * kept.len() as f64);
+        Logistic::fit(rows.select(Axis(0), kept).view(), &positive, ridge)
+    }
+}
+
+impl Method for Pooled {
+    fn name(&self) -> String {
+        "pooled".into()
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        vec![POOLED]
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { labels: LABELS, ..Needs::default() }
+    }
+
+    fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
+        let mut tables = vec![];
+        let mut graph = images.extractor().graph.clone();
+        for id in self.pools(&mut graph, images.extractor()) {
+            let name = graph.nodes[id].name.clone();
+            tables.push(images.table(&name, &graph, id)?.mapv(f64::from));
+        }
+        let views: Vec<_> = tables.iter().map(|table| table.view()).collect();
+        let rows = ndarray::concatenate(Axis(1), &views).expect("every table has a row an image");
+        let positive: Vec<bool> = images.iter().map(|image| image.sample.defect.is_some()).collect();
+        let without = |fold: Option<usize>| -> Vec<usize> {
+            images.iter().enumerate().filter(|(_, image)| Some(image.fold) != fold).map(|(i, _)| i).collect()
+        };
+        let left_out = images.folds().map_or(vec![None], |folds| folds.into_iter().map(Some).collect());
+        let heads: Vec<Logistic> = left_out.into_iter().map(|fold| self.fit(&rows, &positive, &without(fold))).collect();
+        let mean = Logistic::mean(&heads);
+        self.head = Linear { weights: mean.weights.iter().map(|&w| w as f32).collect(), bias: mean.bias as f32 };
+        Ok(())
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let pools = self.pools(graph, extractor);
+        vec![(POOLED, graph.linear("pooled", pools, self.head.clone()))]
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        let path = folder.join(FILE);
+        let failed = |reason: String| MethodError::Checkpoint { path: path.clone(), reason };
+        let text = serde_json::to_vec(&Saved { weights: self.head.weights.clone(), bias: self.head.bias })
+            .map_err(|e| failed(e.to_string()))?;
+        replace(&path, |out| out.write_all(&text)).map_err(|e| failed(e.to_string()))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        let path = folder.join(FILE);
+        let failed = |reason: String| MethodError::Checkpoint { path: path.clone(), reason };
+        let text = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
+        let Saved { weights, bias } = serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))?;
+        self.head = Linear { weights, bias };
+        Ok(())
+    }
+}
+
+/// Name of the head in a checkpoint.
+const FILE: &str = "head.json";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    weights: Vec<f32>,
+    bias: f32,
+}
