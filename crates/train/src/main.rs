@@ -221,7 +221,7 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
         done.parameters as f64 / 1e6,
         done.macs as f64 / 1e9,
         terms(done.weights),
-        rule(&done.manifest.score),
+        rule(&done.manifest.score.rule),
         done.manifest.calibration.threshold,
         report::number(done.validation_auroc),
         done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
@@ -239,10 +239,11 @@ fn terms(weights: MapWeights) -> String {
     used.join(" + ")
 }
 
-fn rule(score: &ScoreRule) -> String {
-    match score.terms.len() {
-        0 => format!("top-k {}", score.top_k),
-        n => format!("{n} score terms"),
+fn rule(rule: &ScoreRule) -> String {
+    match rule {
+        ScoreRule::TopK { top_k } => format!("top-k {top_k}"),
+        ScoreRule::Combined { terms } => format!("{} score terms", terms.len()),
+        ScoreRule::Forest { segments, .. } => format!("a forest over {segments} segments"),
     }
 }
 

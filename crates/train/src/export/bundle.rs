@@ -3,12 +3,14 @@
 use super::{Candidate, ExportError, Exported, Form};
 use crate::config::TrainConfig;
 use crate::datasets::Sample;
-use crate::graph::Graph;
+use crate::graph::{Graph, MapWeights};
 use crate::methods::Method;
 use crate::methods::ckaad::DiscriminatorKind;
 use crate::quantise;
 use crate::run::{self, RunFolder, RunInfo};
-use ckaad_bundle::{Bundle, Calibration, Draft, FORMAT, Golden, Manifest, Precision, ScoreRule, TrainingData};
+use ckaad_bundle::{
+    Bundle, Calibration, Draft, FORMAT, Golden, Manifest, MapTerm, Precision, Score, ScoreRule, TrainingData,
+};
 use ckaad_inspect::imaging::{self, RgbImage};
 use ckaad_inspect::{CalibrationError, InspectOptions, Inspector};
 use ndarray::Array2;
@@ -38,7 +40,8 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
         let golden = golden(&bundle, contents.info)?;
         let report = Some(report(&contents)?);
         let manifest = bundle.manifest.clone();
-        let draft = Draft { manifest: bundle.manifest, model: bundle.model, golden, report };
+        let Bundle { manifest: full, model, forest, segments, gpu, .. } = bundle;
+        let draft = Draft { manifest: full, model, golden, forest, segments, gpu, report };
         (manifest, Some(draft.write(out)?))
     };
     let Contents { graph, candidate, quantisation, .. } = contents;
@@ -89,18 +92,20 @@ fn method(config: &TrainConfig) -> &'static str {
 fn calibrated(contents: &Contents) -> Result<Bundle, ExportError> {
     let Contents { config, info, graph, candidate, form, .. } = contents;
     let normal = &candidate.maps[..info.split.validation_normal.len()];
-    let score = candidate.choice.rule.clone();
-    let calibration = calibrate(normal, &score, config.false_alarm_budget)?;
+    let rule = candidate.choice.rule.clone();
+    let calibration = calibrate(normal, &rule, config.false_alarm_budget)?;
     let manifest = Manifest {
         format: FORMAT,
         name: config.name.clone(),
         version: config.version.clone(),
-        method: method(config).into(),
+        methods: vec![method(config).into()],
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
+        views: 1,
         output_stride: config.input.width / graph.shape(graph.output())[2] as u32,
-        score,
+        terms: terms(candidate.choice.weights),
+        score: Score { sigma_px: config.score.sigma_px, rule, image: None },
         calibration,
         precision: if *form == Form::F32 { Precision::F32 } else { Precision::Int8 },
         engine: semver::VersionReq::parse(concat!("^", env!("CARGO_PKG_VERSION"))).expect("^ and the crate's version"),
@@ -108,17 +113,26 @@ fn calibrated(contents: &Contents) -> Result<Bundle, ExportError> {
             sha256: info.data_digest.clone(),
             normal_images: info.split.train_normal.len() as u32,
             anomalous_images: info.split.train_anomalous.len() as u32,
+            appearance: None,
         },
         licences: vec![config.backbone.licence().into()],
         members: vec![],
     };
     let model = candidate.model.clone();
-    Ok(Bundle { manifest, model, golden: vec![], report: None, digest: String::new() })
+    let (forest, segments, gpu) = (None, None, None);
+    Ok(Bundle { manifest, model, golden: vec![], forest, segments, gpu, report: None, digest: String::new() })
+}
+
+/// The terms that the map is summed from.
+fn terms(weights: MapWeights) -> Vec<MapTerm> {
+    let all = [("error", weights.error), ("energy", weights.energy), ("distance", weights.distance)];
+    let used = all.into_iter().filter(|(_, weight)| *weight != 0.0);
+    used.map(|(name, weight)| MapTerm { name: name.into(), weight }).collect()
 }
 
 /// `normal` are the maps of held-out normal images.
 fn calibrate(normal: &[Array2<f32>], rule: &ScoreRule, budget: f32) -> Result<Calibration, CalibrationError> {
-    let scores: Vec<f32> = normal.iter().map(|m| ckaad_inspect::image_score(m.view(), rule)).collect();
+    let scores: Vec<f32> = normal.iter().map(|m| ckaad_inspect::map_score(m.view(), rule, None)).collect();
     let peaks: Vec<f32> = normal.iter().map(|m| ckaad_inspect::top_k_mean(m.view(), 1)).collect();
     ckaad_inspect::calibrate(&scores, &peaks, budget)
 }

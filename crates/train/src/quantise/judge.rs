@@ -42,7 +42,7 @@ impl HeldOutSet<'_> {
         let bar = self.progress.bar(what, samples.len());
         let map = |sample: &&Sample| {
             let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &self.input);
-            let map = ckaad_inspect::smooth(engine.run(&pixels)?.view(), size, self.score.sigma_px);
+            let map = ckaad_inspect::smooth(engine.run(&pixels)?.map.view(), size, self.score.sigma_px);
             bar.advance(1);
             Ok(map)
         };
@@ -149,7 +149,7 @@ impl Reference {
                 pixels.add(map.view(), mask.as_ref().map(|mask| mask.view()))?;
             }
         }
-        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::image_score(m.view(), &self.rule)).collect();
+        let scores: Vec<f32> = maps.par_iter().map(|m| ckaad_inspect::map_score(m.view(), &self.rule, None)).collect();
         let labels: Vec<bool> = (0..maps.len()).map(|i| i >= held_out.normal).collect();
         Ok(Quality { image_auroc: metrics::auroc(&scores, &labels), aupro: pixels.metrics()?.aupro_30 })
     }

@@ -141,7 +141,7 @@ impl Statistics {
         if config.rule != Rule::Combined {
             for (column, &top_k) in self.ks.iter().enumerate() {
                 let scores: Vec<f32> = self.rows.iter().map(|row| row[column] as f32).collect();
-                let rule = ScoreRule { sigma_px: config.sigma_px, top_k, terms: vec![] };
+                let rule = ScoreRule::TopK { top_k };
                 rules.push((rule, metrics::auroc(&scores, labels)));
             }
         }
@@ -149,10 +149,10 @@ impl Statistics {
         let enough = labels.iter().filter(|&&l| l).count() >= FOLDS;
         if (asked || config.rule == Rule::Auto) && enough {
             let scores = self.out_of_fold(labels);
-            rules.push((self.combined_rule(config, labels), metrics::auroc(&scores, labels)));
+            rules.push((self.combined_rule(labels), metrics::auroc(&scores, labels)));
         } else if asked {
             // Nothing to fit to.
-            let rule = ScoreRule { sigma_px: config.sigma_px, top_k: self.ks[0], terms: vec![] };
+            let rule = ScoreRule::TopK { top_k: self.ks[0] };
             rules.push((rule, None));
         }
         rules
@@ -172,11 +172,11 @@ impl Statistics {
         scores
     }
 
-    fn combined_rule(&self, config: &ScoreConfig, labels: &[bool]) -> ScoreRule {
+    fn combined_rule(&self, labels: &[bool]) -> ScoreRule {
         let fitted = Logistic::fit(self.rows.iter().map(Vec::as_slice).zip(labels.iter().copied()));
         let pairs = self.ks.iter().zip(&fitted.weights);
         let terms = pairs.map(|(&top_k, &weight)| ScoreTerm { top_k, weight: weight as f32 }).collect();
-        ScoreRule { sigma_px: config.sigma_px, top_k: self.ks[0], terms }
+        ScoreRule::Combined { terms }
     }
 }
 
@@ -199,6 +199,14 @@ mod tests {
         (0..50).map(map).collect()
     }
 
+    /// Pixels in the one mean that a rule is.
+    fn top_k(choice: &Choice) -> Option<u32> {
+        match choice.rule {
+            ScoreRule::TopK { top_k } => Some(top_k),
+            _ => None,
+        }
+    }
+
     /// What is chosen of these maps of the error, 40 of them of normal images.
     fn choose(maps: &[Array2<f32>], config: ScoreConfig) -> Choice {
         HeldOut { terms: vec![(Term::Error, maps)], normal: 40 }.choose(&config)
@@ -207,10 +215,10 @@ mod tests {
     #[test]
     fn a_small_peak_is_found_by_few_pixels_and_a_raised_part_by_all() {
         let peak = choose(&held_out(|_, map| map[3] = 5.0), ScoreConfig::default());
-        assert!(peak.rule.top_k <= 5 && peak.auroc == Some(1.0), "{peak:?}");
+        assert!(top_k(&peak).is_some_and(|k| k <= 5) && peak.auroc == Some(1.0), "{peak:?}");
         let raised = held_out(|_, map| map.iter_mut().for_each(|v| *v = *v * 0.1 + 0.6));
         let raised = choose(&raised, ScoreConfig::default());
-        assert!(raised.rule.top_k == 100 && raised.auroc == Some(1.0), "{raised:?}");
+        assert!(top_k(&raised) == Some(100) && raised.auroc == Some(1.0), "{raised:?}");
     }
 
     #[test]
@@ -222,7 +230,7 @@ mod tests {
         });
         let combined = choose(&both, ScoreConfig { rule: Rule::Combined, ..Default::default() });
         let maximum = choose(&both, ScoreConfig { rule: Rule::Maximum, ..Default::default() });
-        assert!(!combined.rule.terms.is_empty());
+        assert!(matches!(combined.rule, ScoreRule::Combined { .. }));
         assert!(combined.auroc > maximum.auroc, "{combined:?} {maximum:?}");
     }
 
@@ -250,10 +258,10 @@ mod tests {
         let maps = held_out(|_, _| {});
         let unlabelled = HeldOut { terms: vec![(Term::Error, &maps)], normal: 50 };
         let choice = unlabelled.choose(&ScoreConfig::default());
-        assert_eq!((choice.rule.top_k, choice.auroc), (1, None));
+        assert_eq!((top_k(&choice), choice.auroc), (Some(1), None));
         let with_energy = HeldOut { terms: vec![(Term::Error, &maps), (Term::Energy, &maps)], normal: 50 };
         assert_eq!(with_energy.choose(&ScoreConfig::default()).weights, MapWeights::only(Term::Error));
         let combined = unlabelled.choose(&ScoreConfig { rule: Rule::Combined, ..Default::default() });
-        assert!(combined.rule.terms.is_empty());
+        assert!(matches!(combined.rule, ScoreRule::TopK { .. }));
     }
 }
