@@ -94,6 +94,7 @@ struct JudgedImage {
     threshold: f32,
     verdict: &'static str,
     severity: f32,
+    decided_by: String,
     regions: Vec<RegionBox>,
 }
 
@@ -107,6 +108,7 @@ fn print(path: &Path, verdict: &Verdict, as_json: bool) -> Result<(), OutputErro
             threshold: verdict.threshold,
             verdict: word,
             severity: verdict.severity(),
+            decided_by: verdict.decided_by.to_string(),
             regions: boxes,
         };
         return say(format_args!("{}", serde_json::to_string(&line).expect("a judged image is plain data")));

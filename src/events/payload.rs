@@ -1,6 +1,6 @@
 use super::grouping::{Change, ChangeKind, Incident};
 use ckaad_inspect::imaging::Frame;
-use ckaad_inspect::{MAX_REGIONS, Region, Verdict};
+use ckaad_inspect::{DecidedBy, MAX_REGIONS, Region, Verdict};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,13 @@ pub struct Anomaly {
     pub score: f32,
     /// The image is defective from this score on.
     pub threshold: f32,
-    /// How far above the threshold: 0 at it, 1 at twice the threshold or more.
+    /// How far above the threshold, as a share of its distance from the median of normal images: 0 at it, 1 at twice
+    /// that distance from the median or more.
     pub severity: f32,
+    /// What the score is owed to most: `map`, `image` (the network's own score of the image), or the segment of the map
+    /// with a label, as `segment 3`.
+    #[serde(default = "map")]
+    pub decided_by: String,
     /// Largest peak first.
     #[schemars(length(max = MAX_REGIONS))]
     pub regions: Vec<RegionBox>,
@@ -68,6 +73,11 @@ pub struct Anomaly {
     pub config_digest: String,
     /// True when a heatmap follows on the camera's `heatmap` topic with this event's id.
     pub heatmap: bool,
+}
+
+/// An event that was stored before there was anything else.
+fn map() -> String {
+    DecidedBy::Map.to_string()
 }
 
 /// A connected anomalous area, in pixels of the frame.
@@ -125,6 +135,7 @@ impl Anomaly {
             score: verdict.score,
             threshold: verdict.threshold,
             severity: verdict.severity(),
+            decided_by: verdict.decided_by.to_string(),
             regions: verdict.regions.iter().take(MAX_REGIONS).map(RegionBox::from).collect(),
             frame_id: frame.id.clone(),
             frame_width: frame.image.width(),

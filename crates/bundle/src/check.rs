@@ -1,7 +1,10 @@
 //! The sanity of every number and name of a bundle.
 
 use super::error::Problem;
-use super::{FORMAT, GoldenAnswer, Manifest};
+use super::limits::{MAX_METHODS, MAX_SEGMENTS, MAX_TERMS};
+use super::{
+    Appearance, Calibration, FORMAT, GoldenAnswer, Manifest, MapTerm, Score, ScoreRule, ScoreTerm, Tail, TrainingData,
+};
 use semver::Version;
 
 /// Every number and name of the manifest is one that the agent can work with. `members` is `read`'s affair.
@@ -16,26 +19,62 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     }
     let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     need("name", &m.name, (1..=64).contains(&m.name.len()) && m.name.chars().all(name), "1 to 64 of a-z, 0-9 and -")?;
-    need("method", &m.method, plain(&m.method, 64), "a plain text of 1 to 64 characters")?;
+    let count = m.methods.len();
+    need("the length of methods", count, (1..=MAX_METHODS).contains(&count), "1 to 16")?;
+    for method in &m.methods {
+        need("methods", format!("{method:?}"), plain(method, 64), "a plain text of 1 to 64 characters each")?;
+    }
     need("backbone", &m.backbone, plain(&m.backbone, 64), "a plain text of 1 to 64 characters")?;
 
     let (w, h) = (m.input.width, m.input.height);
     need("input.width", w, (16..=4096).contains(&w), "a number from 16 to 4096")?;
     need("input.height", h, (16..=4096).contains(&h), "a number from 16 to 4096")?;
+    need("views", m.views, (1..=16).contains(&m.views), "a number from 1 to 16")?;
     let s = m.output_stride;
     need("output_stride", s, s > 0 && w % s == 0 && h % s == 0, "a divisor of the input's width and height")?;
-    need("score.sigma_px", m.score.sigma_px, (0.0..=64.0).contains(&m.score.sigma_px), "a number from 0 to 64")?;
-    let k = m.score.top_k;
-    need("score.top_k", k, k >= 1 && k <= w * h, "a number from 1 to the input's pixels")?;
-    let terms = &m.score.terms;
-    need("the length of score.terms", terms.len(), terms.len() <= 16, "at most 16")?;
-    for term in terms {
-        let (k, weight) = (term.top_k, term.weight);
-        need("score.terms.top_k", k, k >= 1 && k <= w * h, "a number from 1 to the input's pixels")?;
-        need("score.terms.weight", weight, weight.is_finite(), "a finite number")?;
+    need("the length of terms", m.terms.len(), m.terms.len() <= MAX_TERMS, "at most 16")?;
+    for MapTerm { name, weight } in &m.terms {
+        need("terms.name", format!("{name:?}"), plain(name, 64), "a plain text of 1 to 64 characters")?;
+        need("terms.weight", weight, weight.is_finite(), "a finite number")?;
     }
+    score(&m.score, w * h)?;
+    calibration(&m.calibration)?;
+    training_data(&m.training_data)?;
+    need("the length of licences", m.licences.len(), m.licences.len() <= 32, "at most 32")?;
+    match m.licences.iter().find(|line| !plain(line, 512)) {
+        Some(line) => need("licences", format!("{line:?}"), false, "one plain line of 1 to 512 characters each"),
+        None => Ok(()),
+    }
+}
 
-    let c = &m.calibration;
+fn score(score: &Score, pixels: u32) -> Result<(), Problem> {
+    need("score.sigma_px", score.sigma_px, (0.0..=64.0).contains(&score.sigma_px), "a number from 0 to 64")?;
+    let mean = |field, k: u32| need(field, k, k >= 1 && k <= pixels, "a number from 1 to the input's pixels");
+    match &score.rule {
+        ScoreRule::TopK { top_k } => mean("score.rule.top_k", *top_k)?,
+        ScoreRule::Combined { terms } => {
+            let count = terms.len();
+            need("the length of score.rule.terms", count, (1..=MAX_TERMS).contains(&count), "1 to 16")?;
+            for &ScoreTerm { top_k, weight } in terms {
+                mean("score.rule.terms.top_k", top_k)?;
+                need("score.rule.terms.weight", weight, weight.is_finite(), "a finite number")?;
+            }
+        }
+        ScoreRule::Forest { segments, tie_break } => {
+            need("score.rule.segments", segments, (1..=MAX_SEGMENTS).contains(segments), "a number from 1 to 256")?;
+            let good = *tie_break >= 0.0 && tie_break.is_finite();
+            need("score.rule.tie_break", tie_break, good, "a finite number from 0 on")?;
+        }
+    }
+    let Some(branch) = &score.image else { return Ok(()) };
+    need("score.image.map.centre", branch.map.centre, branch.map.centre.is_finite(), "a finite number")?;
+    above_zero("score.image.map.spread", branch.map.spread)?;
+    need("score.image.image.centre", branch.image.centre, branch.image.centre.is_finite(), "a finite number")?;
+    above_zero("score.image.image.spread", branch.image.spread)?;
+    share("score.image.weight", branch.weight)
+}
+
+fn calibration(c: &Calibration) -> Result<(), Problem> {
     need("calibration.images", c.images, c.images > 0, "at least 1")?;
     let count = c.quantiles.len();
     need("the length of calibration.quantiles", count, count == 21, "21")?;
@@ -45,28 +84,50 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     if let Some(pair) = c.quantiles.windows(2).find(|pair| pair[0] > pair[1]) {
         need("calibration.quantiles", format!("{} before {}", pair[0], pair[1]), false, "an ascending list")?;
     }
-    need("calibration.tail_start", c.tail_start, c.tail_start.is_finite(), "a finite number")?;
-    need("calibration.tail_share", c.tail_share, (0.0..=1.0).contains(&c.tail_share), "a share from 0 to 1")?;
-    let scale = c.tail_scale;
-    need("calibration.tail_scale", scale, scale > 0.0 && scale.is_finite(), "a finite number above 0")?;
-    let budget = c.false_alarm_budget;
-    need("calibration.false_alarm_budget", budget, budget > 0.0 && budget < 1.0, "a share between 0 and 1")?;
     need("calibration.threshold", c.threshold, c.threshold.is_finite(), "a finite number")?;
     need("calibration.pixel_threshold", c.pixel_threshold, c.pixel_threshold.is_finite(), "a finite number")?;
+    let budget = c.false_alarm_budget;
+    need("calibration.false_alarm_budget", budget, budget > 0.0 && budget < 1.0, "a share between 0 and 1")?;
+    if let Some(rank) = c.rank {
+        need("calibration.rank", rank, (1..=c.images).contains(&rank), "a number from 1 to calibration.images")?;
+    }
+    let Tail { start, share: above, scale, shape } = c.tail;
+    need("calibration.tail.start", start, start.is_finite(), "a finite number")?;
+    share("calibration.tail.share", above)?;
+    above_zero("calibration.tail.scale", scale)?;
+    need("calibration.tail.shape", shape, (-1.0..=1.0).contains(&shape), "a number from -1 to 1")?;
+    share("calibration.expected_rate", c.expected_rate)?;
+    let [low, high] = c.interval;
+    let good = (0.0..=1.0).contains(&low) && (low..=1.0).contains(&high);
+    need("calibration.interval", format!("[{low}, {high}]"), good, "two ascending shares from 0 to 1")
+}
 
-    let digest = &m.training_data.sha256;
+fn training_data(data: &TrainingData) -> Result<(), Problem> {
+    let digest = &data.sha256;
     need("training_data.sha256", digest, is_sha256(digest), "64 digits of lower-case hexadecimal")?;
-    need("the length of licences", m.licences.len(), m.licences.len() <= 32, "at most 32")?;
-    if let Some(line) = m.licences.iter().find(|line| !plain(line, 512)) {
-        need("licences", format!("{line:?}"), false, "one plain line of 1 to 512 characters each")?;
+    let Some(Appearance { brightness, sharpness }) = &data.appearance else { return Ok(()) };
+    for (mean, deviation, of) in [
+        ("training_data.appearance.brightness.mean", "training_data.appearance.brightness.deviation", brightness),
+        ("training_data.appearance.sharpness.mean", "training_data.appearance.sharpness.deviation", sharpness),
+    ] {
+        need(mean, of.mean, of.mean.is_finite(), "a finite number")?;
+        let good = of.deviation >= 0.0 && of.deviation.is_finite();
+        need(deviation, of.deviation, good, "a finite number from 0 on")?;
     }
     Ok(())
 }
 
-pub(super) fn golden(member: &str, answer: &GoldenAnswer) -> Result<(), Problem> {
+/// `branch`: whether the network has the output `image_score`.
+pub(super) fn golden(member: &str, answer: &GoldenAnswer, branch: bool) -> Result<(), Problem> {
     let fail = |field, found, expected| Err(Problem::Golden { member: member.into(), field, found, expected });
     if !answer.score.is_finite() {
         return fail("score", answer.score.to_string(), "a finite number");
+    }
+    match answer.image_score {
+        Some(score) if !branch => return fail("image_score", score.to_string(), "none without score.image"),
+        Some(score) if !score.is_finite() => return fail("image_score", score.to_string(), "a finite number"),
+        None if branch => return fail("image_score", "absent".into(), "a number with score.image"),
+        _ => {}
     }
     if answer.grid.len() != 64 {
         return fail("the length of grid", answer.grid.len().to_string(), "64");
@@ -100,6 +161,14 @@ pub(super) fn is_sha256(text: &str) -> bool {
 
 fn plain(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+fn above_zero(field: &'static str, found: f32) -> Result<(), Problem> {
+    need(field, found, found > 0.0 && found.is_finite(), "a finite number above 0")
+}
+
+fn share(field: &'static str, found: f32) -> Result<(), Problem> {
+    need(field, found, (0.0..=1.0).contains(&found), "a share from 0 to 1")
 }
 
 fn need(field: &'static str, found: impl ToString, holds: bool, expected: &'static str) -> Result<(), Problem> {

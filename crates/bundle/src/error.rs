@@ -55,6 +55,8 @@ pub enum Problem {
     Unlisted { member: String },
     #[error("the manifest lists {member}, which has no place in a bundle")]
     Unknown { member: String },
+    #[error("the manifest lists {member}, which has no place in a bundle without {without}")]
+    Needless { member: String, without: &'static str },
     #[error("{found} stands where {expected} was expected")]
     Order { found: String, expected: String },
     #[error("{member} is missing")]
@@ -69,8 +71,8 @@ pub enum Problem {
     Size { member: String, listed: u64, actual: u64 },
     #[error("the SHA-256 of {member} is {actual}, but the manifest says {listed}")]
     Digest { member: String, listed: String, actual: String },
-    #[error("model.onnx has no content")]
-    EmptyModel,
+    #[error("{member} has no content")]
+    EmptyModel { member: String },
     #[error("{member} is no PNG picture")]
     NotPng { member: String },
     #[error("{member} is nested too deeply: {levels} levels, at most {limit} are accepted")]

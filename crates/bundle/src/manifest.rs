@@ -6,31 +6,38 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 /// The format that this build writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// `manifest.json`, the first member of every bundle: all that the agent must know besides the network's weights.
+///
+/// One of format 1 is read into the same structure: what it did not say is what those bundles did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of the bundle format; see [`FORMAT`].
+    /// Version of the bundle format; see [`FORMAT`]. As it was read, so that an older one can be told.
     pub format: u32,
     /// Name of the model, `[a-z0-9-]`, at most 64 characters; it becomes a topic level.
     pub name: String,
     /// Semantic version of the model; grows with every release.
     pub version: Version,
-    /// Training method, for instance `ckaad-patch`.
-    pub method: String,
+    /// What the model is made of, for instance `ckaad-patch`, `bank`, `pooled`: 1 to 16 plain names of at most 64
+    /// characters.
+    pub methods: Vec<String>,
     /// Frozen feature extractor, for instance `efficientnet-lite0`.
     pub backbone: String,
     /// When the bundle was packed.
     #[schemars(with = "String")]
     pub created: Timestamp,
-    /// What the network takes.
+    /// What the network takes of each view.
     pub input: Input,
+    /// Images of one part that the network takes at once, 1 to 16: `image` is `[views,height,width,3]`.
+    pub views: u32,
     /// Input pixels a cell of the anomaly map, along each side.
     pub output_stride: u32,
-    /// How its map becomes an image score.
-    pub score: ScoreRule,
+    /// What the anomaly map is summed from, for people; at most 16, and none where nobody said.
+    pub terms: Vec<MapTerm>,
+    /// How the map, and the image branch where there is one, become an image score.
+    pub score: Score,
     /// Where a score begins to be a defect.
     pub calibration: Calibration,
     /// Of the network's convolutions.
@@ -47,7 +54,7 @@ pub struct Manifest {
     pub members: Vec<Member>,
 }
 
-/// How a frame becomes the network's input `image`: u8 `[1,height,width,3]`, RGB.
+/// How a frame becomes the network's input `image`: u8 `[views,height,width,3]`, RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -83,17 +90,51 @@ pub enum Filter {
     CatmullRom,
 }
 
-/// From the smoothed anomaly map at input size to one number an image.
+/// One summand of the anomaly map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ScoreRule {
-    /// Standard deviation of the Gaussian, in input pixels.
+pub struct MapTerm {
+    /// A plain text of 1 to 64 characters, for instance `error`.
+    pub name: String,
+    /// Any finite number.
+    pub weight: f32,
+}
+
+/// From the anomaly map, and the image branch where there is one, to one number an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// Standard deviation of the Gaussian that smooths the map at input size, in input pixels: 0 to 64.
     pub sigma_px: f32,
-    /// The image score is the mean of this many largest pixels: 1 is the maximum, width x height the mean.
-    pub top_k: u32,
-    /// Where there are any, the score is their weighted sum in place of the single mean above.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub terms: Vec<ScoreTerm>,
+    /// From the smoothed map to one number.
+    pub rule: ScoreRule,
+    /// How the network's output `image_score` joins that number. There where the network has this output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageBranch>,
+}
+
+/// From the smoothed anomaly map at input size to one number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ScoreRule {
+    /// The mean of the largest pixels.
+    TopK {
+        /// Pixels in the mean: 1 is the maximum, width x height the mean.
+        top_k: u32,
+    },
+    /// A weighted sum of such means.
+    Combined {
+        /// 1 to 16 of them.
+        terms: Vec<ScoreTerm>,
+    },
+    /// Boosted trees over statistics of the map's segments, which are the members `score/forest.json` and
+    /// `score/segments.png`: the trees' margin, and `tie_break` times the mean of the largest 1/500 of the pixels.
+    Forest {
+        /// Labels 0 to `segments - 1` of the picture of segments, 1 to 256.
+        segments: u32,
+        /// At least 0. A forest knows few different margins; this orders the images of one margin.
+        tie_break: f32,
+    },
 }
 
 /// One term of a combined image score: `weight` times the mean of the `top_k` largest pixels.
@@ -106,27 +147,89 @@ pub struct ScoreTerm {
     pub weight: f32,
 }
 
-/// Learned from normal images that were held out of training.
+/// How the network's output `image_score` and the map's score become one. Each is standardised by what normal images
+/// have: `z = (value - centre) / spread`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageBranch {
+    /// Of the map's score.
+    pub map: Standard,
+    /// Of `image_score`.
+    pub image: Standard,
+    /// Share of the image in the whole, 0 to 1.
+    pub weight: f32,
+    /// How the two come together.
+    pub fusion: Fusion,
+}
+
+/// Where the values of normal images lie.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Standard {
+    /// Their middle.
+    pub centre: f32,
+    /// How far they lie apart; above 0.
+    pub spread: f32,
+}
+
+/// How two standardised scores become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fusion {
+    /// `(1 - weight) * z_map + weight * z_image`.
+    Sum,
+    /// `2 * max((1 - weight) * z_map, weight * z_image)`: with a weight of 0.5 the larger one.
+    Larger,
+}
+
+/// Learned from normal images, judged by models that were not trained on them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Number of held-out normal images.
+    /// Number of these images, n.
     pub images: u32,
     /// Quantiles 0, 0.05, ... 1 of their image scores (21 values).
     pub quantiles: Vec<f32>,
-    /// Exponential tail: above `tail_start` the share of normal images is `tail_share * exp(-(score - tail_start) /
-    /// tail_scale)`.
-    pub tail_start: f32,
-    /// Share of normal images above `tail_start`, 0 to 1.
-    pub tail_share: f32,
-    /// Above 0, in units of the score.
-    pub tail_scale: f32,
-    /// Share of normal images that the threshold may alert on.
-    pub false_alarm_budget: f32,
     /// Image score from which a part is defective.
     pub threshold: f32,
     /// Value of the smoothed map from which a pixel belongs to a region.
     pub pixel_threshold: f32,
+    /// Share of normal images that the threshold may alert on.
+    pub false_alarm_budget: f32,
+    /// The threshold is the k-th largest of the n scores. None where the budget is smaller than what n images can show
+    /// by counting: the threshold comes from the tail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// What lies beyond counting.
+    pub tail: Tail,
+    /// Share of new normal images that is to be expected at or above the threshold.
+    pub expected_rate: f32,
+    /// Interval that holds the true share with a probability of 90 %. `[0, 1]`, which says nothing, in a bundle of
+    /// format 1.
+    pub interval: [f32; 2],
+}
+
+impl Calibration {
+    /// The median of the normal images' scores.
+    pub fn median(&self) -> f32 {
+        self.quantiles.get(self.quantiles.len() / 2).copied().unwrap_or(f32::NAN)
+    }
+}
+
+/// The tail of the normal images' scores, a generalised Pareto distribution: the share of them above a score s from
+/// `start` on is `share * (1 + shape * (s - start) / scale)^(-1 / shape)`. A shape of 0 is the exponential
+/// `share * exp(-(s - start) / scale)`; one below 0 ends at `start - scale / shape`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tail {
+    /// In units of the score.
+    pub start: f32,
+    /// Share of normal images above `start`, 0 to 1.
+    pub share: f32,
+    /// Above 0, in units of the score.
+    pub scale: f32,
+    /// -1 to 1; 0 is the exponential.
+    pub shape: f32,
 }
 
 /// In which numbers the network computes.
@@ -140,7 +243,7 @@ pub enum Precision {
 }
 
 /// What the model was trained on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingData {
     /// SHA-256 over the sorted list of relative paths and file digests.
@@ -149,6 +252,29 @@ pub struct TrainingData {
     pub normal_images: u32,
     /// Coarse-labelled anomalous images that it was trained on.
     pub anomalous_images: u32,
+    /// How the normal ones look, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appearance: Option<Appearance>,
+}
+
+/// How the normal training images look at input size; what drift is measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Appearance {
+    /// Mean luma of an image, 0 to 255.
+    pub brightness: Moments,
+    /// Variance of the 3x3 Laplacian of an image's luma.
+    pub sharpness: Moments,
+}
+
+/// Over a set of images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Moments {
+    /// Any finite number.
+    pub mean: f32,
+    /// Standard deviation, at least 0.
+    pub deviation: f32,
 }
 
 /// One member of the archive behind the manifest.

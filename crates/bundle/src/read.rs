@@ -1,12 +1,13 @@
 //! Bounded reading.
 
 use super::error::{BundleError, Problem};
+use super::format1::Manifest1;
 use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_GOLDEN, limit};
 use super::{
-    Bundle, FORMAT, Golden, GoldenAnswer, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png,
-    sha256,
+    Bundle, FOREST, FORMAT, GPU_MODEL, Golden, GoldenAnswer, GpuModel, MANIFEST, MODEL, Manifest, Member, REPORT,
+    SEGMENTS, ScoreRule, check, golden_gpu, golden_json, golden_png, sha256,
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -45,7 +46,7 @@ impl Bundle {
             return Err(Problem::First { found: path });
         }
         let manifest = read_manifest(text)?;
-        check_listing(&manifest.members)?;
+        check_listing(&manifest)?;
 
         let mut contents = Vec::new();
         for (i, member) in manifest.members.iter().enumerate() {
@@ -86,24 +87,41 @@ fn load(path: &Path) -> Result<Vec<u8>, Problem> {
 }
 
 fn unpack(manifest: Manifest, contents: &[&[u8]], digest: String) -> Result<Bundle, Problem> {
-    let mut bundle = Bundle { manifest, model: Vec::new(), golden: Vec::new(), report: None, digest };
+    let branch = manifest.score.image.is_some();
+    let mut bundle = Bundle {
+        manifest,
+        model: Vec::new(),
+        golden: Vec::new(),
+        forest: None,
+        segments: None,
+        gpu: None,
+        report: None,
+        digest,
+    };
     for (member, content) in bundle.manifest.members.iter().zip(contents) {
+        let owned = || content.to_vec();
         match member.path.as_str() {
-            MODEL if content.is_empty() => return Err(Problem::EmptyModel),
-            MODEL => bundle.model = content.to_vec(),
+            MODEL | GPU_MODEL if content.is_empty() => return Err(Problem::EmptyModel { member: member.path.clone() }),
+            MODEL => bundle.model = owned(),
+            GPU_MODEL => bundle.gpu = Some(GpuModel { model: owned(), golden: Vec::new() }),
+            FOREST => {
+                json::<IgnoredAny>(FOREST, content)?;
+                bundle.forest = Some(owned());
+            }
+            SEGMENTS => bundle.segments = Some(png(SEGMENTS, content)?),
             REPORT => bundle.report = Some(json(REPORT, content)?),
             path if path.ends_with(".png") => {
-                if !content.starts_with(b"\x89PNG\r\n\x1a\n") {
-                    return Err(Problem::NotPng { member: path.into() });
-                }
-                let expected = GoldenAnswer { score: 0.0, grid: Vec::new() }; // its own member follows
-                bundle.golden.push(Golden { png: content.to_vec(), expected });
+                // Its answer is the next member.
+                let expected = GoldenAnswer { score: 0.0, grid: Vec::new(), image_score: None };
+                bundle.golden.push(Golden { png: png(path, content)?, expected });
             }
             path => {
                 let answer: GoldenAnswer = json(path, content)?;
-                check::golden(path, &answer)?;
-                if let Some(golden) = bundle.golden.last_mut() {
-                    golden.expected = answer;
+                check::golden(path, &answer, branch)?;
+                match (&mut bundle.gpu, bundle.golden.last_mut()) {
+                    (Some(gpu), _) if path.starts_with("golden-gpu/") => gpu.golden.push(answer),
+                    (_, Some(golden)) => golden.expected = answer,
+                    _ => {}
                 }
             }
         }
@@ -111,15 +129,22 @@ fn unpack(manifest: Manifest, contents: &[&[u8]], digest: String) -> Result<Bund
     Ok(bundle)
 }
 
-fn read_manifest(text: &[u8]) -> Result<Manifest, Problem> {
-    // A newer format may have other keys, so its number is asked before the keys are.
-    let loose: serde_json::Value = json(MANIFEST, text)?;
-    if let Some(found) = loose.get("format").and_then(|v| v.as_u64())
-        && found > u64::from(FORMAT)
-    {
-        return Err(Problem::Format { found, supported: FORMAT });
+/// A picture's first bytes are looked at; whoever uses it decodes it.
+fn png(member: &str, content: &[u8]) -> Result<Vec<u8>, Problem> {
+    if content.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Ok(content.to_vec());
     }
-    let manifest = json(MANIFEST, text)?;
+    Err(Problem::NotPng { member: member.into() })
+}
+
+fn read_manifest(text: &[u8]) -> Result<Manifest, Problem> {
+    // Another format has other keys, so its number is asked before the keys are.
+    let loose: serde_json::Value = json(MANIFEST, text)?;
+    let manifest = match loose.get("format").and_then(|v| v.as_u64()) {
+        Some(found) if found > u64::from(FORMAT) => return Err(Problem::Format { found, supported: FORMAT }),
+        Some(1) => json::<Manifest1>(MANIFEST, text)?.into(),
+        _ => json(MANIFEST, text)?,
+    };
     check::manifest(&manifest)?;
     Ok(manifest)
 }
@@ -132,19 +157,15 @@ fn json<T: DeserializeOwned>(member: &str, text: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(text).map_err(|e| Problem::Json { member: member.into(), reason: e.to_string() })
 }
 
-/// The manifest lists exactly the members of the format, in its order.
-pub(super) fn check_listing(members: &[Member]) -> Result<(), Problem> {
-    if members.len() > 2 * MAX_GOLDEN + 2 {
-        let found = members.iter().filter(|m| m.path.starts_with("golden/")).count() / 2;
-        return Err(Problem::TooManyGolden { found });
+/// The manifest lists exactly the members of its format, in their order.
+pub(super) fn check_listing(manifest: &Manifest) -> Result<(), Problem> {
+    let members = &manifest.members;
+    let pictures = members.iter().filter(|m| m.path.starts_with("golden/") && m.path.ends_with(".png")).count();
+    if pictures > MAX_GOLDEN {
+        return Err(Problem::TooManyGolden { found: pictures });
     }
     let listed = |path: &str| members.iter().any(|m| m.path == path);
-    let pictures = members.iter().filter(|m| m.path.starts_with("golden/") && m.path.ends_with(".png")).count();
-    let mut expected = vec![MODEL.to_owned()];
-    expected.extend((0..pictures).flat_map(|i| [golden_png(i), golden_json(i)]));
-    if listed(REPORT) {
-        expected.push(REPORT.to_owned());
-    }
+    let expected = expected_members(manifest, pictures, listed);
     for (i, member) in members.iter().enumerate() {
         let path = &member.path;
         check_path(path)?;
@@ -152,7 +173,7 @@ pub(super) fn check_listing(members: &[Member]) -> Result<(), Problem> {
             return Err(Problem::Duplicate { member: path.clone() });
         }
         if !expected.contains(path) {
-            return Err(Problem::Unknown { member: path.clone() });
+            return Err(unexpected(manifest, path));
         }
         if !check::is_sha256(&member.sha256) {
             return Err(Problem::Value {
@@ -164,9 +185,9 @@ pub(super) fn check_listing(members: &[Member]) -> Result<(), Problem> {
     }
     for (i, path) in expected.iter().enumerate() {
         if !listed(path) {
-            return Err(match expected[i - usize::from(i > 0)].strip_suffix(".png") {
-                // Behind a picture only its answer is expected.
-                Some(stem) => Problem::Unpaired { png: format!("{stem}.png"), json: path.clone() },
+            return Err(match path.strip_prefix("golden/").and_then(|name| name.strip_suffix(".json")) {
+                // As many pictures as are listed are expected, so this answer's is there.
+                Some(stem) => Problem::Unpaired { png: format!("golden/{stem}.png"), json: path.clone() },
                 None => Problem::Missing { member: path.clone() },
             });
         }
@@ -175,6 +196,44 @@ pub(super) fn check_listing(members: &[Member]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// The members that a manifest with so many golden pictures should list, in their order.
+fn expected_members(manifest: &Manifest, pictures: usize, listed: impl Fn(&str) -> bool) -> Vec<String> {
+    let gpu = manifest.format >= 2 && listed(GPU_MODEL);
+    let mut expected = vec![MODEL.to_owned()];
+    if gpu {
+        expected.push(GPU_MODEL.into());
+    }
+    if has_forest(manifest) {
+        expected.extend([FOREST.into(), SEGMENTS.into()]);
+    }
+    expected.extend((0..pictures).flat_map(|i| [golden_png(i), golden_json(i)]));
+    if gpu {
+        expected.extend((0..pictures).map(golden_gpu));
+    }
+    if listed(REPORT) {
+        expected.push(REPORT.into());
+    }
+    expected
+}
+
+/// Why the member at `path` has no place in the listing.
+fn unexpected(manifest: &Manifest, path: &str) -> Problem {
+    let member = path.to_owned();
+    match path {
+        FOREST | SEGMENTS if !has_forest(manifest) => {
+            Problem::Needless { member, without: "a score rule of kind forest" }
+        }
+        _ if path.starts_with("golden-gpu/") && !manifest.members.iter().any(|m| m.path == GPU_MODEL) => {
+            Problem::Needless { member, without: GPU_MODEL }
+        }
+        _ => Problem::Unknown { member },
+    }
+}
+
+fn has_forest(manifest: &Manifest) -> bool {
+    matches!(manifest.score.rule, ScoreRule::Forest { .. })
 }
 
 /// Why `found` does not stand where `expected`, member number `at`, should.

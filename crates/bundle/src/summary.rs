@@ -1,13 +1,15 @@
 //! A bundle in a few lines.
 
-use super::{Bundle, Filter, Precision, ResizeMode, ScoreRule, ScoreTerm};
+use super::{
+    Appearance, Bundle, Calibration, Filter, Fusion, ImageBranch, Manifest, Moments, Precision, ResizeMode, ScoreRule,
+    ScoreTerm,
+};
 use std::fmt::Write;
 
 impl Bundle {
     /// The text of `ckaad-agent bundle inspect`: a line a fact.
     pub fn summary(&self) -> String {
         let m = &self.manifest;
-        let c = &m.calibration;
         let precision = match m.precision {
             Precision::F32 => "f32",
             Precision::Int8 => "int8",
@@ -22,38 +24,28 @@ impl Bundle {
             Filter::CatmullRom => "Catmull-Rom",
         };
         let (w, h) = (m.input.width, m.input.height);
-        let rule = m.score.describe(w * h);
+        let views = if m.views == 1 { String::new() } else { format!("{} views of ", m.views) };
         let mut lines = vec![
-            ("model", format!("{} {}", m.name, m.version)),
+            ("model", format!("{} {} (bundle format {})", m.name, m.version, m.format)),
             ("digest", self.digest.clone()),
-            ("method", format!("{} on {}, {precision}", m.method, m.backbone)),
+            ("methods", format!("{} on {}, {precision}", m.methods.join(", "), m.backbone)),
             ("created", m.created.to_string()),
             ("engine", format!("ckaad-edge {}", m.engine)),
-            ("input", format!("{w}x{h} RGB, {fit}, {filter}")),
+            ("input", format!("{views}{w}x{h} RGB, {fit}, {filter}")),
             ("map", format!("{}x{} (stride {})", w / m.output_stride, h / m.output_stride, m.output_stride)),
-            ("score", format!("{rule} after a Gaussian of {} px", m.score.sigma_px)),
-            ("threshold", format!("{} (pixels from {})", c.threshold, c.pixel_threshold)),
-            (
-                "calibration",
-                format!(
-                    "{} normal images, scores {} to {}, at most {} % false alarms wanted",
-                    c.images,
-                    c.quantiles.first().unwrap_or(&f32::NAN),
-                    c.quantiles.last().unwrap_or(&f32::NAN),
-                    c.false_alarm_budget * 100.0
-                ),
-            ),
-            (
-                "trained on",
-                format!(
-                    "{} normal and {} anomalous images, data set {:.12}",
-                    m.training_data.normal_images, m.training_data.anomalous_images, m.training_data.sha256
-                ),
-            ),
         ];
+        lines.extend(m.judging());
+        lines.extend([(
+            "trained on",
+            format!(
+                "{} normal and {} anomalous images, data set {:.12}",
+                m.training_data.normal_images, m.training_data.anomalous_images, m.training_data.sha256
+            ),
+        )]);
+        lines.extend(m.training_data.appearance.map(|looks| ("appearance", looks.describe())));
         lines.extend(m.licences.iter().map(|line| ("licence", line.clone())));
         lines.extend(
-            m.members.iter().map(|x| ("member", format!("{:<16} {:>9} bytes  {:.12}", x.path, x.size, x.sha256))),
+            m.members.iter().map(|x| ("member", format!("{:<18} {:>9} bytes  {:.12}", x.path, x.size, x.sha256))),
         );
         let mut out = String::new();
         for (key, value) in lines {
@@ -61,6 +53,31 @@ impl Bundle {
             let _ = writeln!(out, "{key:<12} {value}");
         }
         out
+    }
+}
+
+impl Manifest {
+    /// The lines on how a map becomes a verdict.
+    fn judging(&self) -> Vec<(&'static str, String)> {
+        let (score, c) = (&self.score, &self.calibration);
+        let rule = score.rule.describe(self.input.width * self.input.height);
+        let mut lines: Vec<_> = self.terms.iter().map(|t| ("map term", format!("{} x {}", t.weight, t.name))).collect();
+        lines.push(("score", format!("{rule} after a Gaussian of {} px", score.sigma_px)));
+        lines.extend(score.image.map(|branch| ("image branch", branch.describe())));
+        let scores = format!(
+            "{} normal images, scores {} to {}, median {}, at most {} false alarms wanted",
+            c.images,
+            c.quantiles.first().unwrap_or(&f32::NAN),
+            c.quantiles.last().unwrap_or(&f32::NAN),
+            c.median(),
+            percent(c.false_alarm_budget)
+        );
+        lines.extend([
+            ("threshold", format!("{} (pixels from {})", c.threshold, c.pixel_threshold)),
+            ("false alarms", c.describe()),
+            ("calibration", scores),
+        ]);
+        lines
     }
 }
 
@@ -72,10 +89,62 @@ impl ScoreRule {
             k if k == pixels => "the mean of all pixels".to_owned(),
             k => format!("the mean of the {k} largest pixels"),
         };
-        if self.terms.is_empty() {
-            return mean(self.top_k);
-        }
         let term = |t: &ScoreTerm| format!("{:+.3} x {}", t.weight, mean(t.top_k));
-        self.terms.iter().map(term).collect::<Vec<_>>().join(" ")
+        match self {
+            ScoreRule::TopK { top_k } => mean(*top_k),
+            ScoreRule::Combined { terms } => terms.iter().map(term).collect::<Vec<_>>().join(" "),
+            ScoreRule::Forest { segments, tie_break } => {
+                format!(
+                    "boosted trees over {segments} segments, ties broken by {tie_break} x {}",
+                    mean((pixels / 500).max(1))
+                )
+            }
+        }
     }
+}
+
+impl ImageBranch {
+    /// In words.
+    pub fn describe(&self) -> String {
+        let (map, image) = (1.0 - self.weight, self.weight);
+        match self.fusion {
+            Fusion::Sum => format!("{map:.3} x map + {image:.3} x image, both standardised"),
+            Fusion::Larger => format!("twice the larger of {map:.3} x map and {image:.3} x image, both standardised"),
+        }
+    }
+}
+
+impl Calibration {
+    /// What the threshold promises, in words.
+    pub fn describe(&self) -> String {
+        let n = self.images;
+        let from = match self.rank {
+            Some(1) => format!("the largest score of {n} normal images"),
+            Some(k) => format!("the score with rank {k}, from the largest, of {n} normal images"),
+            None => format!("beyond what {n} normal images show by counting, from the tail of their scores"),
+        };
+        let [low, high] = self.interval;
+        let interval = match self.interval {
+            [0.0, 1.0] => "how far that may be off is not known".into(),
+            _ => format!("90 % interval {} to {}", percent(low), percent(high)),
+        };
+        format!("{from}; {} of normal images expected to alert, {interval}", percent(self.expected_rate))
+    }
+}
+
+impl Appearance {
+    /// In words.
+    fn describe(&self) -> String {
+        let of = |m: &Moments| format!("{:.1} (standard deviation {:.1})", m.mean, m.deviation);
+        format!("normal images: brightness {}, sharpness {}", of(&self.brightness), of(&self.sharpness))
+    }
+}
+
+/// With three digits.
+fn percent(share: f32) -> String {
+    let percent = f64::from(share) * 100.0;
+    let digits = if percent > 0.0 { (2.0 - percent.log10().floor()).clamp(0.0, 6.0) as usize } else { 0 };
+    let text = format!("{percent:.digits$}");
+    let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{short} %")
 }

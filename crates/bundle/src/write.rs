@@ -2,8 +2,8 @@
 
 use super::error::{BundleError, Problem};
 use super::{
-    Bundle, FORMAT, Golden, MANIFEST, MODEL, Manifest, Member, REPORT, check, golden_json, golden_png, read, replace,
-    sha256,
+    Bundle, FOREST, FORMAT, GPU_MODEL, Golden, GoldenAnswer, GpuModel, MANIFEST, MODEL, Manifest, Member, REPORT,
+    SEGMENTS, check, golden_gpu, golden_json, golden_png, read, replace, sha256,
 };
 use std::io::Write;
 use std::path::Path;
@@ -17,6 +17,12 @@ pub struct Draft {
     pub model: Vec<u8>,
     /// At most [`MAX_GOLDEN`](super::MAX_GOLDEN) samples.
     pub golden: Vec<Golden>,
+    /// `score/forest.json`, with a score rule of kind forest.
+    pub forest: Option<Vec<u8>>,
+    /// `score/segments.png`, with a score rule of kind forest.
+    pub segments: Option<Vec<u8>>,
+    /// The network for a GPU, if there is to be one, with an answer to every golden picture.
+    pub gpu: Option<GpuModel>,
     /// `report.json`, if there is to be one.
     pub report: Option<serde_json::Value>,
 }
@@ -39,12 +45,23 @@ impl Draft {
     /// # Errors
     /// The draft breaks a bound of the format.
     pub fn pack(mut self) -> Result<Vec<u8>, Problem> {
+        let branch = self.manifest.score.image.is_some();
+        let answer = |path: String, answer: &GoldenAnswer| {
+            check::golden(&path, answer, branch)?;
+            let content = text(&path, answer)?;
+            Ok::<_, Problem>((path, content))
+        };
+        let (gpu, gpu_golden) = self.gpu.map_or((None, vec![]), |gpu| (Some(gpu.model), gpu.golden));
         let mut members = vec![(MODEL.to_owned(), self.model)];
+        for (path, content) in [(GPU_MODEL, gpu), (FOREST, self.forest), (SEGMENTS, self.segments)] {
+            members.extend(content.map(|content| (path.to_owned(), content)));
+        }
         for (i, golden) in self.golden.into_iter().enumerate() {
-            let path = golden_json(i);
-            check::golden(&path, &golden.expected)?;
             members.push((golden_png(i), golden.png));
-            members.push((path.clone(), text(&path, &golden.expected)?));
+            members.push(answer(golden_json(i), &golden.expected)?);
+        }
+        for (i, expected) in gpu_golden.iter().enumerate() {
+            members.push(answer(golden_gpu(i), expected)?);
         }
         if let Some(report) = &self.report {
             members.push((REPORT.to_owned(), text(REPORT, report)?));
@@ -57,7 +74,7 @@ impl Draft {
         };
         self.manifest.members = members.iter().map(listed).collect();
         check::manifest(&self.manifest)?;
-        read::check_listing(&self.manifest.members)?;
+        read::check_listing(&self.manifest)?;
 
         let mut archive = tar::Builder::new(Vec::new());
         let manifest = (MANIFEST.to_owned(), text(MANIFEST, &self.manifest)?);

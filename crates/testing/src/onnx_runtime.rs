@@ -52,7 +52,7 @@ pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
     let (mut worst, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
     for image in golden_images(&bundle) {
         let theirs = onnx_runtime_map(&python, &bundle.model, &image);
-        let ours = engine.run(&image).unwrap();
+        let ours = engine.run(&image).unwrap().map;
         assert_eq!(theirs.len(), ours.len());
         for (ours, theirs) in ours.iter().zip(theirs) {
             worst = worst.max((ours - theirs).abs());

@@ -73,8 +73,9 @@ fn values_of_the_manifest_at_their_bounds() {
     for (k, good) in [(0, false), (1, true), (pixels, true), (pixels + 1, false)] {
         let wrong =
             |field: &str| if good { Ok(()) } else { Err(format!("{field} in manifest.json is {k}; {expected}")) };
-        assert_eq!(packed(&|m| m.score.top_k = k), wrong("score.top_k"));
-        assert_eq!(packed(&|m| m.score.terms = vec![ScoreTerm { top_k: k, weight: 1.0 }]), wrong("score.terms.top_k"));
+        assert_eq!(packed(&|m| m.score.rule = ScoreRule::TopK { top_k: k }), wrong("score.rule.top_k"));
+        let combined = || ScoreRule::Combined { terms: vec![ScoreTerm { top_k: k, weight: 1.0 }] };
+        assert_eq!(packed(&|m| m.score.rule = combined()), wrong("score.rule.terms.top_k"));
     }
     assert_eq!(packed(&|m| m.calibration.quantiles = vec![0.5; 21]), Ok(()), "equal neighbours ascend");
     for (name, good) in [("washer-2", true), ("7", true), ("-", true), ("Washer", false), ("a_b", false), ("", false)] {
@@ -114,7 +115,10 @@ fn as_deep_as_json_may_be() {
 fn a_score_rule_in_words() {
     let summary = |top_k: u32, terms: &[ScoreTerm]| {
         let mut draft = draft();
-        draft.manifest.score = ScoreRule { sigma_px: 4.0, top_k, terms: terms.to_vec() };
+        draft.manifest.score.rule = match terms {
+            [] => ScoreRule::TopK { top_k },
+            terms => ScoreRule::Combined { terms: terms.to_vec() },
+        };
         let text = Bundle::from_bytes(&draft.pack().unwrap()).unwrap().summary();
         text.lines().find_map(|line| line.strip_prefix("score        ")).map(str::to_owned).unwrap()
     };

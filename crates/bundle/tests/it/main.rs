@@ -15,38 +15,74 @@ fn manifest() -> Manifest {
         format: FORMAT,
         name: "washer".into(),
         version: "1.2.3".parse().unwrap(),
-        method: "ckaad-patch".into(),
+        methods: vec!["ckaad-patch".into(), "bank".into()],
         backbone: "efficientnet-lite0".into(),
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
         input: Input { width: 224, height: 192, fit: ResizeMode::Letterbox, filter: Filter::Bilinear },
+        views: 1,
         output_stride: 8,
-        score: ScoreRule { sigma_px: 4.0, top_k: 100, terms: vec![] },
+        terms: vec![MapTerm { name: "error".into(), weight: 1.5 }, MapTerm { name: "distance".into(), weight: 0.25 }],
+        score: Score { sigma_px: 4.0, rule: ScoreRule::TopK { top_k: 100 }, image: None },
         calibration: Calibration {
             images: 50,
             quantiles: (0..21).map(|i| i as f32 * 0.05).collect(),
-            tail_start: 0.9,
-            tail_share: 0.1,
-            tail_scale: 0.05,
-            false_alarm_budget: 0.01,
             threshold: 1.1,
             pixel_threshold: 0.8,
+            false_alarm_budget: 0.02,
+            rank: Some(1),
+            tail: Tail { start: 0.9, share: 0.1, scale: 0.05, shape: 0.0 },
+            expected_rate: 0.0196,
+            interval: [0.001, 0.0582],
         },
         precision: Precision::Int8,
         engine: ">=0.1".parse().unwrap(),
-        training_data: TrainingData { sha256: "ab".repeat(32), normal_images: 90, anomalous_images: 10 },
+        training_data: TrainingData {
+            sha256: "ab".repeat(32),
+            normal_images: 90,
+            anomalous_images: 10,
+            appearance: Some(Appearance {
+                brightness: Moments { mean: 118.0, deviation: 3.5 },
+                sharpness: Moments { mean: 210.0, deviation: 40.0 },
+            }),
+        },
         licences: vec!["EfficientNet-lite0 weights: Apache-2.0".into()],
         members: Vec::new(),
     }
 }
 
+fn answer(score: f32) -> GoldenAnswer {
+    GoldenAnswer { score, grid: vec![0.25; 64], image_score: None }
+}
+
 fn draft() -> Draft {
-    let golden = |score| Golden { png: PNG.to_vec(), expected: GoldenAnswer { score, grid: vec![0.25; 64] } };
+    let golden = |score| Golden { png: PNG.to_vec(), expected: answer(score) };
     Draft {
         manifest: manifest(),
         model: vec![7; 1000],
         golden: vec![golden(0.5), golden(1.5)],
+        forest: None,
+        segments: None,
+        gpu: None,
         report: Some(serde_json::json!({"image_auroc": 0.99})),
     }
+}
+
+/// As [`draft`], with all that a bundle may have: a forest, an image branch, and a network for a GPU.
+fn full() -> Draft {
+    let mut draft = draft();
+    draft.manifest.score.rule = ScoreRule::Forest { segments: 3, tie_break: 0.001 };
+    draft.manifest.score.image = Some(ImageBranch {
+        map: Standard { centre: 0.5, spread: 0.25 },
+        image: Standard { centre: -2.0, spread: 1.5 },
+        weight: 0.3,
+        fusion: Fusion::Sum,
+    });
+    draft.golden.iter_mut().for_each(|g| g.expected.image_score = Some(g.expected.score - 2.0));
+    draft.forest = Some(b"{\"features\": 13}".to_vec());
+    draft.segments = Some(PNG.to_vec());
+    let golden = draft.golden.iter().map(|g| GoldenAnswer { score: g.expected.score + 0.01, ..g.expected.clone() });
+    draft.gpu = Some(GpuModel { model: vec![9; 700], golden: golden.collect() });
+    draft
 }
 
 /// A bundle taken apart, to be put together wrongly.

@@ -2,7 +2,7 @@
 //! our own operator (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
 //!
 //! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
-//! contract (one `anomaly_map`, f32 `[1,1,H/s,W/s]`). Resizing a frame to `[H,W,3]` and everything behind the map
+//! contract (`anomaly_map`, f32 `[1,1,H/s,W/s]`, and where a model has it `image_score`, one f32). Resizing a frame to `[H,W,3]` and everything behind the map
 //! belong to `inspect`.
 
 mod assemble;
@@ -59,6 +59,8 @@ struct Network {
     runnable: Arc<TypedRunnableModel>,
     width: usize,
     height: usize,
+    /// Names of the outputs, in the file's order.
+    names: Vec<String>,
     /// Channels, height and width of each output.
     outputs: Vec<[usize; 3]>,
 }
@@ -70,7 +72,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
-    /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]`.
+    /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]` (one number
+    /// may have any shape).
     pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
         let mut reader = tract_onnx::onnx();
         op::register(&mut reader);
@@ -105,7 +108,12 @@ impl Plan {
         &self.unfused
     }
 
-    /// Channels, height and width of each output.
+    /// Names of the outputs, in the order of [`Plan::outputs`].
+    pub fn names(&self) -> &[String] {
+        &self.network.names
+    }
+
+    /// Channels, height and width of each output; of a single number 1, 1 and 1.
     pub fn outputs(&self) -> &[[usize; 3]] {
         &self.network.outputs
     }
@@ -154,14 +162,15 @@ impl Network {
         threads: usize,
     ) -> Result<Network, EngineError> {
         float_conv::rewrite(&mut proto);
+        let names: Vec<String> = proto.graph.iter().flat_map(|g| &g.output).map(|o| o.name.clone()).collect();
         let mut model = reader.model_for_proto_model(&proto).map_err(unsupported)?;
         drop(proto);
         op::fill(&mut model, regions, threads).map_err(unsupported)?;
         let model = model.into_typed().and_then(|m| m.into_decluttered()).map_err(unsupported)?;
         let (width, height) = input_size(&model)?;
-        let outputs = output_shapes(&model)?;
+        let outputs = output_shapes(&model, names.len())?;
         let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
-        Ok(Network { runnable, width, height, outputs })
+        Ok(Network { runnable, width, height, names, outputs })
     }
 }
 
@@ -169,22 +178,50 @@ fn unsupported(e: TractError) -> EngineError {
     EngineError::Unsupported(format!("{e:#}"))
 }
 
+/// The output that every model has.
+const MAP: &str = "anomaly_map";
+/// The output of models with an image branch.
+const IMAGE_SCORE: &str = "image_score";
+
 /// A model that holds the whole contract.
 pub struct Engine {
     plan: Plan,
+    /// Which of the plan's outputs is the map.
+    map: usize,
+    /// Which is the image score, where there is one.
+    image_score: Option<usize>,
+}
+
+/// What a model says of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// `[h,w]`; the larger a value, the more anomalous.
+    pub map: Array2<f32>,
+    /// Of the whole image, from models with an image branch; the larger, the more anomalous.
+    pub image_score: Option<f32>,
 }
 
 impl Engine {
     /// # Errors
-    /// As [`Plan::load`]; also [`EngineError::Contract`] when there is not exactly one output of one channel.
+    /// As [`Plan::load`]; also [`EngineError::Contract`] when the outputs are not `anomaly_map` of one channel, and
+    /// `image_score` of one number or none.
     pub fn load(onnx: &[u8], threads: usize) -> Result<Engine, EngineError> {
         let plan = Plan::load(onnx, threads)?;
-        match plan.outputs() {
-            [[1, _, _]] => Ok(Engine { plan }),
-            other => Err(EngineError::Contract(format!(
-                "one output anomaly_map [1,1,h,w] expected, found {} of channels, height, width {other:?}",
-                other.len()
-            ))),
+        let at = |name: &str| plan.names().iter().position(|n| n == name);
+        let (map, image_score) = (at(MAP), at(IMAGE_SCORE));
+        let known = 1 + usize::from(image_score.is_some());
+        match (map.map(|i| (i, plan.outputs()[i])), image_score.map(|i| plan.outputs()[i])) {
+            (Some((map, [1, _, _])), None | Some([1, 1, 1])) if plan.outputs().len() == known => {
+                Ok(Engine { plan, map, image_score })
+            }
+            _ => {
+                let found = plan.names().iter().zip(plan.outputs());
+                let found: Vec<String> = found.map(|(n, [c, h, w])| format!("{n} [1,{c},{h},{w}]")).collect();
+                Err(EngineError::Contract(format!(
+                    "the output {MAP} [1,1,h,w], and {IMAGE_SCORE} of one number or none, expected; found {}",
+                    found.join(", ")
+                )))
+            }
         }
     }
 
@@ -200,21 +237,28 @@ impl Engine {
 
     /// Width and height of the map.
     pub fn map_size(&self) -> (usize, usize) {
-        let [_, height, width] = self.plan.outputs()[0];
+        let [_, height, width] = self.plan.outputs()[self.map];
         (width, height)
     }
 
-    /// The anomaly map `[h,w]` of `image`, which is `[H,W,3]`; the larger a value, the more anomalous.
+    /// Whether the model has the output `image_score`.
+    pub fn has_image_score(&self) -> bool {
+        self.image_score.is_some()
+    }
+
+    /// What the model says of `image`, which is `[H,W,3]`.
     ///
     /// # Errors
-    /// As [`Plan::run`]; [`EngineError::Run`] also when the map holds a value that is not finite.
-    pub fn run(&self, image: &[u8]) -> Result<Array2<f32>, EngineError> {
-        let [_, height, width] = self.plan.outputs()[0];
-        let values = self.plan.run(image)?.swap_remove(0);
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(EngineError::Run("the anomaly map holds a value that is not finite".into()));
+    /// As [`Plan::run`]; [`EngineError::Run`] also when an output holds a value that is not finite.
+    pub fn run(&self, image: &[u8]) -> Result<Outputs, EngineError> {
+        let mut values = self.plan.run(image)?;
+        if let Some(i) = values.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
+            return Err(EngineError::Run(format!("{} holds a value that is not finite", self.plan.names()[i])));
         }
-        Array2::from_shape_vec((height, width), values).map_err(|e| EngineError::Run(e.to_string()))
+        let image_score = self.image_score.and_then(|i| values[i].first().copied());
+        let [_, height, width] = self.plan.outputs()[self.map];
+        let map = Array2::from_shape_vec((height, width), values.swap_remove(self.map));
+        Ok(Outputs { map: map.map_err(|e| EngineError::Run(e.to_string()))?, image_score })
     }
 }
 
@@ -236,14 +280,18 @@ fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
     }
 }
 
-fn output_shapes(model: &TypedModel) -> Result<Vec<[usize; 3]>, EngineError> {
+fn output_shapes(model: &TypedModel, names: usize) -> Result<Vec<[usize; 3]>, EngineError> {
     let contract = |found: String| EngineError::Contract(format!("outputs f32 [1,C,h,w] expected, found {found}"));
     let count = model.output_outlets().map_err(|e| contract(e.to_string()))?.len();
+    if count != names {
+        return Err(contract(format!("{count} for {names} names")));
+    }
     (0..count)
         .map(|i| {
             let fact = model.output_fact(i).map_err(|e| contract(e.to_string()))?;
             match (fact.datum_type, fact.shape.as_concrete()) {
                 (DatumType::F32, Some(&[1, c, h, w])) if c > 0 && h > 0 && w > 0 => Ok([c, h, w]),
+                (DatumType::F32, Some(shape)) if shape.iter().all(|&side| side == 1) => Ok([1, 1, 1]),
                 _ => Err(contract(format!("{fact:?}"))),
             }
         })

@@ -1,6 +1,6 @@
 //! Image files, within bounds.
 
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,19 @@ pub fn load_mask(path: &Path) -> Result<GrayImage, DecodeError> {
     }))
 }
 
+/// A picture of labels `[H,W]`: 8-bit grey, the values as they are stored.
+///
+/// # Errors
+/// As [`load`], also when it is not 8-bit grey; `name` is only for the error's sentence.
+pub fn decode_labels(bytes: &[u8], name: &Path) -> Result<GrayImage, DecodeError> {
+    // Fewer bits would be spread over the 8 when they are decoded.
+    let kind = decoder(bytes, name)?.original_color_type();
+    match (kind, decode_as_stored(bytes, name)?) {
+        (ExtendedColorType::L8, DynamicImage::ImageLuma8(labels)) => Ok(labels),
+        _ => Err(DecodeError::Malformed { path: name.to_owned(), reason: format!("it is {kind:?}, not 8-bit grey") }),
+    }
+}
+
 fn read_bounded(path: &Path) -> Result<Vec<u8>, DecodeError> {
     let read = |cause| DecodeError::Read { path: path.to_owned(), cause };
     let file = File::open(path).map_err(read)?;
@@ -72,13 +85,23 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, DecodeError> {
 
 /// The pixels in their own depth and colour type, upright.
 fn decode_as_stored(bytes: &[u8], name: &Path) -> Result<DynamicImage, DecodeError> {
+    let mut decoder = decoder(bytes, name)?;
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder)
+        .map_err(|e| DecodeError::Malformed { path: name.to_owned(), reason: e.to_string() })?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// What decodes the bytes, its size within the bounds.
+fn decoder(bytes: &[u8], name: &Path) -> Result<impl ImageDecoder, DecodeError> {
     let malformed = |reason: String| DecodeError::Malformed { path: name.to_owned(), reason };
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| malformed(e.to_string()))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| malformed(e.to_string()))?;
+    let decoder = reader.into_decoder().map_err(|e| malformed(e.to_string()))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(malformed("it has no pixels".into()));
@@ -86,8 +109,5 @@ fn decode_as_stored(bytes: &[u8], name: &Path) -> Result<DynamicImage, DecodeErr
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(DecodeError::TooLarge { path: name.to_owned(), width, height });
     }
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| malformed(e.to_string()))?;
-    image.apply_orientation(orientation);
-    Ok(image)
+    Ok(decoder)
 }

@@ -2,12 +2,14 @@
 //!
 //! Not here: where frames come from (`capture`) and what they mean (`inspect`).
 
+mod appearance;
 mod decode;
 mod frame;
 mod heatmap;
 mod resize;
 
-pub use decode::{DecodeError, MAX_PIXELS, decode, load, load_mask};
+pub use appearance::appearance;
+pub use decode::{DecodeError, MAX_PIXELS, decode, decode_labels, load, load_mask};
 pub use frame::{Frame, Truth};
 pub use heatmap::{ColourScale, draw_box, draw_number, encode_jpeg, encode_png, number_size, overlay, turbo};
 pub use image::RgbImage;

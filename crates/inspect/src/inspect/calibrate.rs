@@ -1,37 +1,119 @@
 //! Where a score begins to be a defect.
 
 use super::quantile;
-use ckaad_bundle::Calibration;
+use ckaad_bundle::{Calibration, Tail};
 
 /// Fewer normal images than this say nothing about a tail.
 pub const MIN_IMAGES: usize = 20;
 
-/// Share of the normal images whose scores the exponential tail is fitted to.
+/// Share of the normal images whose scores the tail is fitted to.
 const TAIL_SHARE: f32 = 0.2;
+
+/// Fewer scores in the tail than this say nothing about its shape.
+const MIN_FOR_SHAPE: usize = 30;
+
+/// Shapes that are believed: further out lies what a few scores happen to look like.
+const SHAPES: (f64, f64) = (-0.3, 0.2);
+
+/// The interval leaves this share out at each end.
+const LEFT_OUT: f64 = 0.05;
 
 /// Why no threshold can be learned.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum CalibrationError {
-    #[error("{0} held-out normal images are too few to calibrate a threshold; at least {MIN_IMAGES} are needed")]
+    #[error("{0} normal images are too few to calibrate a threshold; at least {MIN_IMAGES} are needed")]
     TooFew(usize),
     #[error("the false-alarm budget must lie between 0 and {TAIL_SHARE}, found {0}")]
     Budget(f32),
-    #[error("a held-out normal image has a score that is not finite")]
+    #[error("a normal image has a score that is not finite")]
     NotFinite,
 }
 
-/// Learns the threshold from `scores` of held-out normal images, and the pixel threshold from the `peaks` of their
-/// smoothed maps.
+/// What a threshold for a false-alarm budget can promise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prospect {
+    /// The threshold is the k-th largest of the n scores; none where the budget is smaller than what n images can show
+    /// by counting.
+    pub rank: Option<u32>,
+    /// Share of new normal images that is to be expected at or above the threshold.
+    pub expected_rate: f32,
+    /// Interval that holds the true share with a probability of 90 %.
+    pub interval: [f32; 2],
+}
+
+/// What `n` normal images can give for `budget`, before any of them was judged.
 ///
-/// A budget of one false alarm in 500 lies beyond what 80 images can show by counting, so the largest fifth of the
-/// scores is fitted with an exponential tail, and the threshold is where that tail falls to `budget`.
+/// A score alerts when it is at or above the threshold. With the k-th largest of n scores as the threshold, k of the n
+/// alert themselves, and a new image that is exchangeable with them does so with a probability of `k / (n + 1)`: it is
+/// as likely to have any place among the n + 1, and alerts in the first k of them. (Scores that are equal can only make
+/// it more.) The largest k that keeps the budget is `floor(budget * (n + 1))`. Over all the sets of n images that could
+/// have been there, the true share is distributed as Beta(k, n + 1 - k), whatever the scores' distribution.
+///
+/// Where k is 0 the threshold comes from the tail that [`calibrate`] fits, and the budget is what is expected of it.
+/// Nothing but the largest score vouches for it: the interval goes from 0 to where Beta(1, n) says that the share above
+/// that score ends.
+pub fn expected(n: usize, budget: f32) -> Prospect {
+    // A budget of 0.02 is a little less than that in 32 bits, and 249 images must give rank 5 for it.
+    let rank = (f64::from(budget) * (n + 1) as f64 * (1.0 + 1e-6)).floor() as usize;
+    if rank == 0 {
+        return Prospect { rank: None, expected_rate: budget, interval: [0.0, beyond(n, 0)] };
+    }
+    let rank = rank.min(n.max(1));
+    let at = |share: f64| share_at_rank(n, rank, share) as f32;
+    Prospect {
+        rank: Some(rank as u32),
+        expected_rate: (rank as f64 / (n + 1) as f64) as f32,
+        interval: [at(LEFT_OUT), at(1.0 - LEFT_OUT)],
+    }
+}
+
+/// The upper end of the interval for a threshold that `above` of `n` scores reach, and that is not one of them: the
+/// share above the next smaller score can only be larger.
+fn beyond(n: usize, above: usize) -> f32 {
+    if above >= n { 1.0 } else { share_at_rank(n, above + 1, 1.0 - LEFT_OUT) as f32 }
+}
+
+/// The quantile `probability` of the share of new images above the `rank`-th largest of `n` scores, which is distributed
+/// as Beta(rank, n + 1 - rank). Both parameters are whole, so its distribution function at x is the probability that of
+/// n images with a share x at least `rank` alert: a binomial sum.
+fn share_at_rank(n: usize, rank: usize, probability: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    // Halved until a share in 64 bits has no digits left.
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if 1.0 - fewer_than(rank, n, middle) < probability { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// The probability that fewer than `rank` of `n` images alert when each does with the probability `share`, which lies
+/// between 0 and 1.
+fn fewer_than(rank: usize, n: usize, share: f64) -> f64 {
+    let odds = share.ln() - (-share).ln_1p();
+    let mut term = n as f64 * (-share).ln_1p();
+    let mut sum = 0.0;
+    for i in 0..rank.min(n + 1) {
+        sum += term.exp();
+        term += ((n - i) as f64 / (i + 1) as f64).ln() + odds;
+    }
+    sum.min(1.0)
+}
+
+/// Learns the threshold from `scores` of normal images, each judged by a model that was not trained on it, and the
+/// pixel threshold from the `peaks` of their smoothed maps.
+///
+/// Where n images can show the budget by counting, the threshold is one of the scores, as [`expected`] says. Where they
+/// cannot, the largest fifth of them is fitted with a generalised Pareto distribution by probability-weighted moments,
+/// its shape held between -0.3 and 0.2 (with fewer than 30 scores in that fifth: an exponential), and the threshold is
+/// where that falls to the budget.
 ///
 /// # Errors
-/// There are fewer than [`MIN_IMAGES`] scores, `budget` does not lie in the tail, or a score is not finite.
+/// There are fewer than [`MIN_IMAGES`] scores, `budget` does not lie in the largest fifth, or a score is not finite.
 pub fn calibrate(scores: &[f32], peaks: &[f32], budget: f32) -> Result<Calibration, CalibrationError> {
-    if scores.len() < MIN_IMAGES {
-        return Err(CalibrationError::TooFew(scores.len()));
+    let n = scores.len();
+    if n < MIN_IMAGES {
+        return Err(CalibrationError::TooFew(n));
     }
     if !(budget > 0.0 && budget < TAIL_SHARE) {
         return Err(CalibrationError::Budget(budget));
@@ -41,48 +123,55 @@ pub fn calibrate(scores: &[f32], peaks: &[f32], budget: f32) -> Result<Calibrati
     }
     let (scores, peaks) = (sorted(scores), sorted(peaks));
     let at = |sorted: &[f32], share: f32| quantile(sorted, share).unwrap_or(f32::NAN);
-    let tail_start = at(&scores, 1.0 - TAIL_SHARE);
-    let tail: Vec<f32> = scores.iter().copied().filter(|&s| s > tail_start).collect();
-    let tail_scale = (tail.iter().map(|s| s - tail_start).sum::<f32>() / tail.len().max(1) as f32).max(1e-6);
+    let tail = fit_tail(&scores);
+    let Prospect { rank, expected_rate, mut interval } = expected(n, budget);
+    let threshold = match rank {
+        Some(rank) => scores[n - rank as usize],
+        None => quantile_of_tail(&tail, budget),
+    };
+    if rank.is_none() {
+        // A score far out may lie above where the tail ends.
+        interval[1] = beyond(n, scores.iter().filter(|&&s| s >= threshold).count());
+    }
     Ok(Calibration {
-        images: scores.len() as u32,
+        images: n as u32,
         quantiles: (0..=20).map(|i| at(&scores, i as f32 / 20.0)).collect(),
-        tail_start,
-        tail_share: TAIL_SHARE,
-        tail_scale,
-        false_alarm_budget: budget,
-        threshold: tail_start + tail_scale * (TAIL_SHARE / budget).ln(),
+        threshold,
         pixel_threshold: at(&peaks, 0.95),
+        false_alarm_budget: budget,
+        rank,
+        tail,
+        expected_rate,
+        interval,
     })
+}
+
+/// The tail of ascending scores.
+fn fit_tail(scores: &[f32]) -> Tail {
+    let start = quantile(scores, 1.0 - TAIL_SHARE).unwrap_or(f32::NAN);
+    let excesses: Vec<f64> = scores.iter().filter(|&&s| s > start).map(|&s| f64::from(s) - f64::from(start)).collect();
+    let count = excesses.len().max(1) as f64;
+    let mean = excesses.iter().sum::<f64>() / count;
+    // Hosking and Wallis: the mean of the excesses, and their mean weighted by the share of excesses above each.
+    let above = |i: usize| (excesses.len() - 1 - i) as f64 / (count - 1.0).max(1.0);
+    let weighted = excesses.iter().enumerate().map(|(i, e)| e * above(i)).sum::<f64>() / count;
+    let enough = excesses.len() >= MIN_FOR_SHAPE && mean > 2.0 * weighted;
+    let shape = if enough { (2.0 - mean / (mean - 2.0 * weighted)).clamp(SHAPES.0, SHAPES.1) } else { 0.0 };
+    // The distribution's mean is scale / (1 - shape), and stays that of the excesses when the shape is clipped.
+    let scale = (mean * (1.0 - shape)).max(1e-6);
+    Tail { start, share: (count / scores.len() as f64) as f32, scale: scale as f32, shape: shape as f32 }
+}
+
+/// Where the share above falls to `budget`.
+fn quantile_of_tail(tail: &Tail, budget: f32) -> f32 {
+    let (scale, shape) = (f64::from(tail.scale), f64::from(tail.shape));
+    let ratio = f64::from(budget) / f64::from(tail.share);
+    let beyond = if shape.abs() < 1e-6 { -scale * ratio.ln() } else { scale / shape * (ratio.powf(-shape) - 1.0) };
+    (f64::from(tail.start) + beyond) as f32
 }
 
 fn sorted(values: &[f32]) -> Vec<f32> {
     let mut values = values.to_vec();
     values.sort_by(f32::total_cmp);
     values
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{Rng, SeedableRng};
-
-    #[test]
-    fn the_threshold_keeps_the_budget_on_an_exponential_tail() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| 1.0 - rng.random::<f32>().ln() * 0.1).collect() };
-        let scores = draw(2_000);
-        let calibration = calibrate(&scores, &scores, 0.005).unwrap();
-        let fresh = draw(100_000);
-        let rate = fresh.iter().filter(|&&s| s >= calibration.threshold).count() as f32 / 100_000.0;
-        assert!((0.003..0.008).contains(&rate), "{rate}");
-        assert!(calibration.quantiles.windows(2).all(|w| w[0] <= w[1]));
-    }
-
-    #[test]
-    fn too_few_images_and_a_senseless_budget_are_refused() {
-        assert!(matches!(calibrate(&[1.0; 5], &[1.0; 5], 0.01), Err(CalibrationError::TooFew(5))));
-        assert!(matches!(calibrate(&[1.0; 50], &[1.0; 50], 0.5), Err(CalibrationError::Budget(_))));
-        assert!(matches!(calibrate(&[f32::NAN; 50], &[1.0; 50], 0.01), Err(CalibrationError::NotFinite)));
-    }
 }

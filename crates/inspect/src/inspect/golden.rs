@@ -9,8 +9,8 @@ use std::path::Path;
 /// Cells along each side of the map's checksum grid.
 const GRID: usize = 8;
 
-/// Largest difference to the stored answer, as a share of the threshold: what rounding in another CPU's kernels may
-/// cost.
+/// Largest difference to the stored answer: what rounding in another CPU's kernels may cost. Of a score as a share of
+/// the threshold's distance from the median of normal images, of the map as a share of the pixel threshold.
 const TOLERANCE: f32 = 0.02;
 
 /// A golden sample, run here.
@@ -43,7 +43,7 @@ pub fn golden_answer(verdict: &Verdict) -> GoldenAnswer {
             grid.push((sum / cell.len().max(1) as f64) as f32);
         }
     }
-    GoldenAnswer { score: verdict.score, grid }
+    GoldenAnswer { score: verdict.score, grid, image_score: verdict.image_score }
 }
 
 impl Inspector {
@@ -53,7 +53,13 @@ impl Inspector {
     /// # Errors
     /// When the network stops.
     pub fn check_golden(&mut self, bundle: &Bundle) -> Result<Vec<GoldenResult>, InspectError> {
-        let tolerance = TOLERANCE * self.manifest.calibration.threshold.abs();
+        let calibration = &self.manifest.calibration;
+        // Where normal scores do not differ, rounding still may.
+        let distance = (calibration.threshold - calibration.median()).abs();
+        let tolerance = (TOLERANCE * distance).max(1e-4 * calibration.threshold.abs());
+        let grid_tolerance = TOLERANCE * calibration.pixel_threshold.abs();
+        // The image's score stands in the threshold's units once it is divided by its spread.
+        let image_tolerance = self.manifest.score.image.map_or(0.0, |branch| tolerance * branch.image.spread);
         let mut results = vec![];
         for (index, golden) in bundle.golden.iter().enumerate() {
             let expected = golden.expected.score;
@@ -67,8 +73,12 @@ impl Inspector {
             let differences = found.grid.iter().zip(&golden.expected.grid).map(|(a, b)| (a - b).abs());
             let max_grid_error = differences.fold(0.0, f32::max);
             let passed = found.grid.len() == golden.expected.grid.len()
-                && max_grid_error <= tolerance
-                && (found.score - expected).abs() <= tolerance;
+                && max_grid_error <= grid_tolerance
+                && (found.score - expected).abs() <= tolerance
+                && match (found.image_score, golden.expected.image_score) {
+                    (Some(found), Some(expected)) => (found - expected).abs() <= image_tolerance,
+                    (found, expected) => found == expected,
+                };
             results.push(GoldenResult { index, expected, score: Some(found.score), max_grid_error, passed });
         }
         Ok(results)

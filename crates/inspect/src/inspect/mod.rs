@@ -2,33 +2,39 @@
 //! evaluation.
 //!
 //! ```text
-//! image ─fit─► u8 [1,H,W,3] ─engine─► map [h,w] ─bilinear─► [H,W] ─Gaussian─► smoothed map ─top-k mean─► score ≥ threshold?
-//!                                                                                  └─ ≥ pixel threshold ─► regions
+//! image ─fit─► u8 [1,H,W,3] ─engine─► map [h,w] ─bilinear─► [H,W] ─Gaussian─► smoothed map ─rule─► map score ─fuse─► score ≥ threshold?
+//!                                │                                                 └─ ≥ pixel threshold ─► regions   │
+//!                                └─► image score, where the model has one ───────────────────────────────────────────┘
 //! ```
 //!
 //! Not here: what happens with a verdict (`events`), and how good the verdicts are (`train::metrics`).
 
 mod calibrate;
 mod counts;
+mod forest;
 mod golden;
 mod heatmap;
 mod quantile;
 mod regions;
+mod score;
 mod smooth;
 mod verdict;
 
-pub use calibrate::{CalibrationError, MIN_IMAGES, calibrate};
+pub use calibrate::{CalibrationError, MIN_IMAGES, Prospect, calibrate, expected};
 pub use counts::Counts;
+pub use forest::{Forest, ForestError, MAX_NODES, MAX_TREES, Node, SegmentForest, segment_features};
 pub use golden::{GoldenResult, golden_answer};
 pub use heatmap::heatmap;
 pub use quantile::quantile;
 pub use regions::MAX_REGIONS;
-pub use smooth::{image_score, smooth, top_k_mean};
-pub use verdict::{Region, StageTimes, Verdict};
+pub use score::{fuse, map_score, top_k_mean};
+pub use smooth::smooth;
+pub use verdict::{DecidedBy, Region, StageTimes, Verdict};
 
 use crate::engine::{Engine, EngineError};
 use crate::imaging::{self, RgbImage};
-use ckaad_bundle::{Bundle, Manifest};
+use ckaad_bundle::{Bundle, Manifest, ScoreRule};
+use ndarray::ArrayView2;
 use std::time::Instant;
 
 /// Why an image cannot be judged, and by which model.
@@ -47,6 +53,16 @@ pub enum InspectError {
         manifest.0, manifest.1, network.0, network.1
     )]
     MapSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
+    #[error("model {name} {version}: it takes {views} views of a part; this agent shows it one")]
+    Views { name: String, version: String, views: u32 },
+    #[error("model {name} {version}: the manifest has score.image, the network has no output image_score")]
+    NoImageScore { name: String, version: String },
+    #[error("model {name} {version}: the network has the output image_score, the manifest has no score.image")]
+    NoImageBranch { name: String, version: String },
+    #[error("model {name} {version}: {cause}")]
+    Forest { name: String, version: String, cause: ForestError },
+    #[error("model {name} {version}: an image has the score {score}, which is not finite")]
+    Score { name: String, version: String, score: f32 },
 }
 
 /// What the one who runs the model may set.
@@ -68,6 +84,7 @@ impl Default for InspectOptions {
 pub struct Inspector {
     manifest: Manifest,
     engine: Engine,
+    forest: Option<SegmentForest>,
     threshold: f32,
 }
 
@@ -75,10 +92,17 @@ impl Inspector {
     /// Loads and plans the network of `bundle`.
     ///
     /// # Errors
-    /// When the network cannot be run, or does not fit the manifest.
+    /// When the network cannot be run, or it, or the forest of the score rule, does not fit the manifest.
     pub fn new(bundle: &Bundle, options: &InspectOptions) -> Result<Inspector, InspectError> {
         let manifest = bundle.manifest.clone();
         let (name, version) = (manifest.name.clone(), manifest.version.to_string());
+        if manifest.views != 1 {
+            return Err(InspectError::Views { name, version, views: manifest.views });
+        }
+        let forest = match SegmentForest::of(bundle) {
+            Ok(forest) => forest,
+            Err(cause) => return Err(InspectError::Forest { name, version, cause }),
+        };
         let engine = match Engine::load(&bundle.model, options.threads) {
             Ok(engine) => engine,
             Err(cause) => return Err(InspectError::Engine { name, version, cause }),
@@ -92,8 +116,13 @@ impl Inspector {
         if engine.map_size() != map {
             return Err(InspectError::MapSize { name, version, manifest: map, network: engine.map_size() });
         }
+        match (manifest.score.image.is_some(), engine.has_image_score()) {
+            (true, false) => return Err(InspectError::NoImageScore { name, version }),
+            (false, true) => return Err(InspectError::NoImageBranch { name, version }),
+            _ => {}
+        }
         let threshold = options.threshold.unwrap_or(manifest.calibration.threshold);
-        Ok(Inspector { manifest, engine, threshold })
+        Ok(Inspector { manifest, engine, forest, threshold })
     }
 
     /// The manifest of the bundle that it was made from.
@@ -119,22 +148,53 @@ impl Inspector {
         let started = Instant::now();
         let (pixels, placement) = imaging::resize(image, &self.manifest.input);
         let fitted = Instant::now();
-        let map = self.engine.run(&pixels).map_err(|cause| InspectError::Engine {
+        let outputs = self.engine.run(&pixels).map_err(|cause| InspectError::Engine {
             name: self.manifest.name.clone(),
             version: self.manifest.version.to_string(),
             cause,
         })?;
         let ran = Instant::now();
-        let (width, height) = (self.manifest.input.width as usize, self.manifest.input.height as usize);
-        let smoothed = smooth(map.view(), (height, width), self.manifest.score.sigma_px);
-        let score = image_score(smoothed.view(), &self.manifest.score);
-        let pixel_threshold = self.manifest.calibration.pixel_threshold;
+        let Manifest { input, score: rule, calibration, .. } = &self.manifest;
+        let smoothed = smooth(outputs.map.view(), (input.height as usize, input.width as usize), rule.sigma_px);
+        let (map_score, segment) = self.map_score(smoothed.view());
+        let score = fuse(map_score, outputs.image_score, rule);
+        if !score.is_finite() {
+            let (name, version) = (self.manifest.name.clone(), self.manifest.version.to_string());
+            return Err(InspectError::Score { name, version, score });
+        }
+        let decided_by = match (score::larger(map_score, outputs.image_score, rule), segment) {
+            (DecidedBy::Map, Some(label)) => DecidedBy::Segment(label),
+            (decided_by, _) => decided_by,
+        };
+        let pixel_threshold = calibration.pixel_threshold;
         let regions = if score >= self.threshold {
             regions::find(smoothed.view(), pixel_threshold, &placement, image.dimensions())
         } else {
             vec![]
         };
-        let times = StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() };
-        Ok(Verdict { score, threshold: self.threshold, map: smoothed, placement, pixel_threshold, regions, times })
+        Ok(Verdict {
+            score,
+            map_score,
+            image_score: outputs.image_score,
+            decided_by,
+            threshold: self.threshold,
+            normal_score: calibration.median(),
+            map: smoothed,
+            placement,
+            pixel_threshold,
+            regions,
+            times: StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() },
+        })
+    }
+
+    /// The score of a smoothed map, and with a forest the segment that it is owed to most.
+    fn map_score(&self, map: ArrayView2<f32>) -> (f32, Option<u32>) {
+        match (&self.manifest.score.rule, &self.forest) {
+            (ScoreRule::Forest { tie_break, .. }, Some(forest)) => {
+                let features = forest.features(map);
+                (score::forest_score(map, forest, &features, *tie_break), forest.deciding(&features))
+            }
+            (rule, _) => (map_score(map, rule, None), None),
+        }
     }
 }

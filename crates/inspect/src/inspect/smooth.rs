@@ -1,6 +1,5 @@
-//! From the network's map to the smoothed map and the image score.
+//! From the network's map to the smoothed map.
 
-use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ndarray::{Array2, ArrayView2};
 
 /// Brings the map to `[height,width]` (bilinear, half-pixel) and smooths it with a Gaussian of `sigma` pixels, cut off
@@ -54,41 +53,6 @@ fn reach(from: usize, to: usize, kernel: &[f32]) -> Vec<Reach> {
     (0..to).map(at).collect()
 }
 
-/// The image score of a smoothed map under `rule`.
-pub fn image_score(map: ArrayView2<f32>, rule: &ScoreRule) -> f32 {
-    if rule.terms.is_empty() {
-        return top_k_mean(map, rule.top_k as usize);
-    }
-    let mut terms: Vec<&ScoreTerm> = rule.terms.iter().collect();
-    terms.sort_by_key(|t| std::cmp::Reverse(t.top_k));
-    // The largest few are among the largest many.
-    let mut values: Vec<f32> = map.iter().copied().collect();
-    let term = |t: &ScoreTerm| {
-        keep_largest(&mut values, t.top_k as usize);
-        f64::from(t.weight) * mean(&values)
-    };
-    terms.into_iter().map(term).sum::<f64>() as f32
-}
-
-/// Mean of the `k` largest values of a map; all of them when there are fewer.
-pub fn top_k_mean(map: ArrayView2<f32>, k: usize) -> f32 {
-    let mut values: Vec<f32> = map.iter().copied().collect();
-    keep_largest(&mut values, k);
-    mean(&values) as f32
-}
-
-fn keep_largest(values: &mut Vec<f32>, k: usize) {
-    let k = k.clamp(1, values.len());
-    if k < values.len() {
-        values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-        values.truncate(k);
-    }
-}
-
-fn mean(values: &[f32]) -> f64 {
-    values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
-}
-
 fn add_scaled(target: &mut [f32], source: &[f32], weight: f32) {
     for (t, s) in target.iter_mut().zip(source) {
         *t += s * weight;
@@ -120,7 +84,6 @@ fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::arr2;
 
     #[test]
     fn a_constant_map_stays_constant() {
@@ -146,20 +109,5 @@ mod tests {
         let large = smooth(map.view(), (40, 56), 0.0);
         let (at_once, after) = (smooth(map.view(), (40, 56), 4.0), smooth(large.view(), (40, 56), 4.0));
         assert!(at_once.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5));
-    }
-
-    #[test]
-    fn a_combined_score_is_the_weighted_sum_of_its_terms() {
-        let terms = vec![ScoreTerm { top_k: 1, weight: 2.0 }, ScoreTerm { top_k: 5, weight: -1.0 }];
-        let rule = ScoreRule { sigma_px: 0.0, top_k: 1, terms };
-        assert_eq!(image_score(arr2(&[[1.0, 5.0, 3.0, 4.0, 2.0]]).view(), &rule), 2.0 * 5.0 - 3.0);
-    }
-
-    #[test]
-    fn top_k_is_the_mean_of_the_largest() {
-        let map = arr2(&[[1.0, 5.0, 3.0], [4.0, 2.0, 3.0]]);
-        assert_eq!(top_k_mean(map.view(), 1), 5.0);
-        assert_eq!(top_k_mean(map.view(), 2), 4.5);
-        assert_eq!(top_k_mean(map.view(), 99), 3.0);
     }
 }

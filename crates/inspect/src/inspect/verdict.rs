@@ -2,6 +2,7 @@
 
 use crate::imaging::Placement;
 use ndarray::Array2;
+use std::fmt;
 use std::time::Duration;
 
 /// What is known of one image after inspection.
@@ -9,8 +10,16 @@ use std::time::Duration;
 pub struct Verdict {
     /// Image score; larger is more anomalous.
     pub score: f32,
+    /// What the score rule made of the map.
+    pub map_score: f32,
+    /// The network's own score of the image, from models with an image branch.
+    pub image_score: Option<f32>,
+    /// Which of them, or which segment of the map, the score is owed to most.
+    pub decided_by: DecidedBy,
     /// The threshold that it was held against.
     pub threshold: f32,
+    /// The median score of normal images.
+    pub normal_score: f32,
     /// Smoothed anomaly map at the network's input size, `[H,W]`.
     pub map: Array2<f32>,
     /// Where on the frame the network's input lies.
@@ -29,9 +38,35 @@ impl Verdict {
         self.score >= self.threshold
     }
 
-    /// How far above the threshold, as a share of it: 0 at the threshold, 1 at twice the threshold or more.
+    /// How far above the threshold, 0 to 1, as a share of the threshold's own distance from the median of normal
+    /// images: 0 at the threshold, 1 at twice that distance from the median or more.
     pub fn severity(&self) -> f32 {
-        ((self.score - self.threshold) / self.threshold.max(f32::EPSILON)).clamp(0.0, 1.0)
+        // A threshold that was set by hand may lie below the median.
+        let distance = (self.threshold - self.normal_score).max(f32::EPSILON);
+        ((self.score - self.threshold) / distance).clamp(0.0, 1.0)
+    }
+}
+
+/// What a score is owed to most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// The anomaly map as a whole.
+    #[default]
+    Map,
+    /// The network's own score of the image.
+    Image,
+    /// The segment of the map with this label.
+    Segment(u32),
+}
+
+/// As in events: `map`, `image`, `segment 3`.
+impl fmt::Display for DecidedBy {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            DecidedBy::Map => f.write_str("map"),
+            DecidedBy::Image => f.write_str("image"),
+            DecidedBy::Segment(label) => write!(f, "segment {label}"),
+        }
     }
 }
 

@@ -127,7 +127,7 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
     let m = &bundle.manifest;
     let mut rows: Vec<Vec<String>> = vec![];
     let mut fact = |what: &str, value: String| rows.push(vec![what.to_owned(), escape(&value)]);
-    fact("method, backbone", format!("{}, {}", m.method, m.backbone));
+    fact("methods, backbone", format!("{} on {}", m.methods.join(", "), m.backbone));
     fact("precision", format!("{:?}", e.precision).to_lowercase());
     fact(
         "input",
@@ -150,15 +150,19 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
     }
     fact(
         "image score",
-        format!("{} after a Gaussian of {} pixels", m.score.describe(m.input.width * m.input.height), m.score.sigma_px),
+        format!(
+            "{} after a Gaussian of {} pixels",
+            m.score.rule.describe(m.input.width * m.input.height),
+            m.score.sigma_px
+        ),
     );
     fact(
         "threshold",
         format!(
-            "{}, for {} % false alarms, learned from {} held-out normal images",
+            "{}, for at most {} % false alarms: {}",
             score(m.calibration.threshold),
             m.calibration.false_alarm_budget * 100.0,
-            m.calibration.images
+            m.calibration.describe()
         ),
     );
     fact(

@@ -2,7 +2,7 @@
 
 use ckaad_bundle::{Bundle, Precision};
 use ckaad_inspect::imaging::{Placement, RgbImage};
-use ckaad_inspect::{Counts, StageTimes, Verdict};
+use ckaad_inspect::{Counts, DecidedBy, StageTimes, Verdict};
 use ckaad_train::evaluate::{DefectRow, Evaluation, Judged, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
@@ -74,7 +74,11 @@ fn page(bundle: &Bundle, e: &Evaluation) -> String {
     for judged in &e.samples {
         let verdict = Verdict {
             score: judged.score,
+            map_score: judged.score,
+            image_score: None,
+            decided_by: DecidedBy::Map,
             threshold: e.threshold,
+            normal_score: 0.0,
             map: Array2::from_shape_fn((height as usize, width as usize), |(_, x)| x as f32 / width as f32),
             placement: Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) },
             pixel_threshold: 0.6,

@@ -2,7 +2,7 @@
 
 use crate::backbones::formula_weights;
 use crate::program::{complaint, refused, train, train_well};
-use ckaad_bundle::{Bundle, Precision};
+use ckaad_bundle::{Bundle, Precision, ScoreRule};
 use ckaad_testing::onnx_runtime;
 use ckaad_train::backbones::Backbone;
 use std::path::{Path, PathBuf};
@@ -106,8 +106,8 @@ fn the_papers_parts_reach_the_bundle_too() {
            [bank]\nvectors = 0\n[anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
            [augment]\nbrightness = 0.1\nrotate_deg = 5.0\n[score]\nrule = \"combined\"\n";
     let manifest = through_the_bundle(&config, &[]);
-    assert_eq!(manifest.method, "ckaad-both");
-    assert!(!manifest.score.terms.is_empty());
+    assert_eq!(manifest.methods, ["ckaad-both"]);
+    assert!(matches!(manifest.score.rule, ScoreRule::Combined { .. }));
 }
 
 /// Another backbone with weights of the user's own, in f32 and in int8.
