@@ -34,8 +34,9 @@ impl Logistic {
         let target = positive.iter().map(|&p| f64::from(u8::from(p))).collect();
         let problem = Problem { rows: standard, target, weight, ridge };
         let solution = problem.solve();
-        let (scaled, bias) = (solution.slice(ndarray::s![..-1]).to_owned() / &deviation, solution[solution.len() - 1]);
-        Logistic { bias: bias - scaled.dot(&mean), weights: scaled.to_vec() }
+        let (weights, bias) = solution.view().split_at(Axis(0), rows.ncols());
+        let scaled = &weights / &deviation;
+        Logistic { bias: bias[0] - scaled.dot(&mean), weights: scaled.to_vec() }
     }
 
     /// The logit of one row.
@@ -125,7 +126,8 @@ impl Problem {
     }
 
     fn times(&self, at: &Array1<f64>) -> Array1<f64> {
-        self.rows.dot(&at.slice(ndarray::s![..-1])) + at[at.len() - 1]
+        let (weights, bias) = at.view().split_at(Axis(0), self.rows.ncols());
+        self.rows.dot(&weights) + bias[0]
     }
 
     fn back(&self, of_rows: &Array1<f64>) -> Array1<f64> {

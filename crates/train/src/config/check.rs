@@ -1,6 +1,6 @@
 //! The bounds of every value, as one table.
 
-use super::{ConfigError, MethodKind, TrainConfig};
+use super::{ConfigError, TrainConfig};
 use std::fmt::Debug;
 use std::path::Path;
 

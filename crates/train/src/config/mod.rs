@@ -129,7 +129,7 @@ impl MethodKind {
 }
 
 /// Makes the untrained methods of a config, on the features of an extractor.
-pub type Build<'a> = &'a dyn Fn(&TrainConfig, &Extractor, &Device) -> Model;
+pub type Build<'a> = &'a (dyn Fn(&TrainConfig, &Extractor, &Device) -> Model + Sync);
 
 /// How a frame becomes the network's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

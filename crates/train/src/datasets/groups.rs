@@ -20,7 +20,7 @@ pub fn key(sample: &Sample, root: &Path) -> String {
 /// A class is the normal images or one kind of defect; the rarest is served first, the normal images last and from
 /// groups without defects as long as there are such. One group of every class is never held, so that both sides can
 /// know the class.
-pub fn hold_out(
+fn hold_out(
     samples: &[(String, &Sample)],
     order: &[String],
     held: &mut BTreeSet<String>,

@@ -4,8 +4,8 @@
 //! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
 //!                                                                        validation_normal, test
 //! ```
-//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which of the training images are held
-//! out is decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
+//! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which fold a training image
+//! is held out with is decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
 
 mod coarse;
 mod error;
@@ -16,7 +16,7 @@ mod mask;
 
 pub use coarse::{Classes, LabelledShare, coarse_labels};
 pub use error::DataError;
-pub(super) use groups::{hold_out, key};
+pub(super) use groups::key;
 pub use layouts::Layout;
 pub use mask::{load_mask, mask_at_input};
 

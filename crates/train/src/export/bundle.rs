@@ -40,8 +40,16 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
         std::fs::write(out, &model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
         None
     } else {
-        let draft = Draft { report: Some(report), ..Draft::new(manifest.clone(), model.clone()) };
-        let golden = golden(&draft.clone().into(), context.images)?;
+        let draft = Draft {
+            manifest: manifest.clone(),
+            model,
+            golden: vec![],
+            forest: None,
+            segments: None,
+            gpu: None,
+            report: Some(report),
+        };
+        let golden = golden(&draft, context.images)?;
         Some(Draft { golden, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
@@ -114,10 +122,10 @@ fn terms(weights: &TermWeights) -> Vec<MapTerm> {
 fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, ExportError> {
     let normal: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_none()).collect();
     let every = normal.len().div_ceil(APPEARANCE_IMAGES).max(1);
-    let (width, height) = (config.input.width, config.input.height);
+    let width = config.input.width;
     let measure = |sample: &&Sample| {
         let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &config.input.into());
-        Ok(imaging::appearance(&fitted(width, height, pixels)))
+        Ok(imaging::appearance(&pixels, width as usize))
     };
     let chosen: Vec<&Sample> = normal.into_iter().step_by(every).collect();
     let measured: Vec<(f32, f32)> = chosen.par_iter().map(measure).collect::<Result<_, ExportError>>()?;
@@ -130,13 +138,12 @@ fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, E
     Ok(Appearance { brightness: moments(|m| m.0), sharpness: moments(|m| m.1) })
 }
 
-fn fitted(width: u32, height: u32, pixels: Vec<u8>) -> RgbImage {
-    RgbImage::from_raw(width, height, pixels).expect("resize gives width x height x 3 bytes")
-}
-
-/// Training images at input size with the answers of this bundle: normal and, where there are, anomalous ones.
-fn golden(bundle: &Bundle, images: &[Labelled]) -> Result<Vec<Golden>, ExportError> {
-    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
+/// Training images at input size with the answers of what will be packed: normal and, where there are, anomalous ones.
+fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError> {
+    let Draft { manifest, model, forest, segments, gpu, .. } = draft.clone();
+    let (golden, report, digest) = (vec![], None, String::new());
+    let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
+    let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let of_class = |anomalous: bool, most: usize| {
         images.iter().map(|i| &i.sample).filter(move |s| s.defect.is_some() == anomalous).take(most)
     };
@@ -145,7 +152,8 @@ fn golden(bundle: &Bundle, images: &[Labelled]) -> Result<Vec<Golden>, ExportErr
     let input = &bundle.manifest.input;
     let golden = |s: &&Sample| {
         let (pixels, _) = imaging::resize(&imaging::load(&s.path)?, input);
-        let image = fitted(input.width, input.height, pixels);
+        let image =
+            RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
         let expected = ckaad_inspect::golden_answer(&inspector.inspect(&image)?);
         Ok(Golden { png: imaging::encode_png(&image).map_err(ExportError::Golden)?, expected })
     };
