@@ -4,17 +4,18 @@
 #![no_main]
 
 use ckaad_bundle::{Bundle, Draft, Member};
-use ckaad_edge_fuzz::{draft, pack};
+use ckaad_edge_fuzz::{PNG, draft, pack};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else { return };
-    let bytes = match mode % 5 {
+    let bytes = match mode % 6 {
         0 => data.to_vec(),
         1 => repair(data.to_vec()),
         2 => pack(&[("manifest.json", data), ("model.onnx", &[8])]),
         3 => relisted("golden/00.json", data),
-        _ => relisted("report.json", data),
+        4 => relisted("report.json", data),
+        _ => relisted("score/forest.json", data),
     };
     match Bundle::from_bytes(&bytes) {
         Ok(bundle) => round_trip(bundle),
@@ -38,10 +39,14 @@ fn relisted(path: &str, content: &[u8]) -> Vec<u8> {
     let good = draft().pack().expect("the seed is a good bundle");
     let mut bundle = Bundle::from_bytes(&good).expect("the seed is a good bundle");
     let answer = serde_json::to_vec(&bundle.golden[0].expected).expect("numbers");
-    let members: [(&str, &[u8]); 4] = [
+    let members: [(&str, &[u8]); 8] = [
         ("model.onnx", &bundle.model),
+        ("model-gpu.onnx", &[9]),
+        ("score/forest.json", b"{}"),
+        ("score/segments.png", PNG),
         ("golden/00.png", &bundle.golden[0].png),
         ("golden/00.json", &answer),
+        ("golden-gpu/00.json", &answer),
         ("report.json", b"{}"),
     ];
     let members = members.map(|(p, c)| if p == path { (p, content) } else { (p, c) });
@@ -60,10 +65,12 @@ fn relisted(path: &str, content: &[u8]) -> Vec<u8> {
 }
 
 fn round_trip(bundle: Bundle) {
-    let Bundle { manifest, model, golden, report, .. } = bundle.clone();
-    let bytes = Draft { manifest, model, golden, report }.pack().expect("what was read can be packed");
+    let Bundle { manifest, model, golden, forest, segments, gpu, report, .. } = bundle.clone();
+    let draft = Draft { manifest, model, golden, forest, segments, gpu, report };
+    let bytes = draft.pack().expect("what was read can be packed");
     let again = Bundle::from_bytes(&bytes).expect("what was packed can be read");
-    assert_eq!(again.model, bundle.model);
+    assert_eq!((again.model, again.forest, again.segments), (bundle.model, bundle.forest, bundle.segments));
     assert_eq!(again.golden.len(), bundle.golden.len());
+    assert_eq!(again.gpu.map(|gpu| gpu.golden), bundle.gpu.map(|gpu| gpu.golden));
     assert_eq!(again.report.is_some(), bundle.report.is_some());
 }

@@ -17,6 +17,8 @@ fn main() -> io::Result<()> {
         (2, "manifest", manifest),
         (3, "answer", answer),
         (4, "report", b"{}".to_vec()),
+        (5, "forest", b"{}".to_vec()),
+        (0, "format1", include_bytes!("../../crates/bundle/tests/fixtures/format1.ckaad").to_vec()),
     ] {
         fs::write(format!("{folder}/{name}"), [vec![mode], content].concat())?;
     }

@@ -236,12 +236,13 @@ fn show(
         let at: Vec<String> =
             data.regions.iter().map(|r| format!("{}x{}+{}+{}", r.width, r.height, r.x, r.y)).collect();
         say(format_args!(
-            "{}  {:?}  {}  score {:.3} (threshold {:.3}), severity {:.0} %, at {}",
+            "{}  {:?}  {}  score {:.3} (threshold {:.3}) by the {}, severity {:.0} %, at {}",
             event.time.strftime("%H:%M:%S"),
             event.r#type,
             data.frame_id,
             data.score,
             data.threshold,
+            data.decided_by,
             data.severity * 100.0,
             if at.is_empty() { "no single place".into() } else { at.join(" ") }
         ))?;

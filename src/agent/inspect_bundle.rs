@@ -63,8 +63,9 @@ pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
             say(format_args!("FAIL  golden sample {n}: its picture cannot be decoded"))?;
             continue;
         };
+        let image = r.image_score_error.map_or(String::new(), |error| format!(", image score differs by {error:.2e}"));
         say(format_args!(
-            "{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}"
+            "{word}  golden sample {n}: score {score:.6}, expected {expected:.6}, map differs by at most {error:.2e}{image}"
         ))?;
     }
     let passed = results.iter().filter(|r| r.passed).count();

@@ -291,3 +291,27 @@ pub struct OutboxHealth {
     /// Writes that the disk refused.
     pub failed_writes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn stored() -> Value {
+        json!({
+            "camera": "left", "score": 0.9, "threshold": 0.5, "severity": 1.0, "decided_by": "segment 3", "regions": [],
+            "frame_id": "7", "frame_width": 640, "frame_height": 480, "captured_at": "2026-01-02T03:04:05Z",
+            "incident": Uuid::nil(), "defective_frames": 2, "peak_score": 0.9, "sequence": 4, "run": Uuid::nil(),
+            "model": {"name": "washer", "version": "1.0.0", "digest": "ab"}, "config_digest": "cd", "heatmap": false
+        })
+    }
+
+    /// An incident that is open when the agent is updated was stored by the one before.
+    #[test]
+    fn an_incident_that_was_stored_before_decided_by_is_read() {
+        let mut old = stored();
+        assert_eq!(serde_json::from_value::<Anomaly>(old.clone()).unwrap().decided_by, "segment 3");
+        old.as_object_mut().unwrap().remove("decided_by");
+        assert_eq!(serde_json::from_value::<Anomaly>(old).unwrap().decided_by, "map");
+    }
+}

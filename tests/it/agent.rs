@@ -21,6 +21,7 @@ fn directory_alerts_reach_a_subscriber_with_their_heatmaps() {
     assert!(
         events.iter().all(|e| e["specversion"] == "1.0" && e["data"]["model"]["digest"].as_str().unwrap().len() == 64)
     );
+    assert!(events.iter().all(|e| e["data"]["decided_by"] == "map"), "{events:#?}");
     wait_until("three heatmaps", || heatmaps.lines().iter().filter(|l| l.contains("/heatmap")).count() == 3);
     for event in &events {
         let id = event["id"].as_str().unwrap();

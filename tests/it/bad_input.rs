@@ -111,7 +111,10 @@ fn an_unreadable_image_is_named_and_the_others_are_judged() {
         paths[1]
     );
     assert_eq!((stderr(&output), output.status.code()), (sentences, Some(2)));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let decided: Vec<_> =
+        lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["decided_by"].clone()).collect();
+    assert_eq!(decided, ["map", "map"]);
 
     let broker = Mosquitto::start(site.path());
     let subscriber = broker.subscribe();

@@ -1,8 +1,11 @@
 //! The bundle's promises: what was packed is what is read, and no damaged or hostile file gets further than one clear
 //! sentence.
 
+mod format1;
 mod hostile;
 mod limits;
+mod manifests;
+mod summary;
 
 use ckaad_bundle::*;
 use std::io::Write;
@@ -90,8 +93,16 @@ struct Parts(Vec<(String, Vec<u8>, EntryType)>);
 
 impl Parts {
     fn good() -> Parts {
-        let bytes = draft().pack().unwrap();
-        let mut archive = tar::Archive::new(bytes.as_slice());
+        Parts::of(&draft().pack().unwrap())
+    }
+
+    /// With every member that there may be.
+    fn full() -> Parts {
+        Parts::of(&full().pack().unwrap())
+    }
+
+    fn of(bytes: &[u8]) -> Parts {
+        let mut archive = tar::Archive::new(bytes);
         Parts(
             archive
                 .entries()
@@ -192,9 +203,34 @@ fn a_written_bundle_reads_back_whole() {
         paths,
         ["model.onnx", "golden/00.png", "golden/00.json", "golden/01.png", "golden/01.json", "report.json"]
     );
-    for expected in ["washer 1.2.3", "ckaad-patch on efficientnet-lite0, int8", "28x24 (stride 8)", "1.1", &digest] {
-        assert!(bundle.summary().contains(expected), "{expected} is not in\n{}", bundle.summary());
-    }
+}
+
+#[test]
+fn all_that_a_bundle_may_have_reads_back_too() {
+    let bundle = Bundle::from_bytes(&full().pack().unwrap()).unwrap();
+    assert_eq!(Manifest { members: Vec::new(), ..bundle.manifest.clone() }, full().manifest);
+    assert_eq!((bundle.forest, bundle.segments), (full().forest, full().segments));
+    let (read, packed) = (bundle.gpu.unwrap(), full().gpu.unwrap());
+    assert_eq!((read.model, read.golden), (packed.model, packed.golden));
+    assert_eq!(bundle.model, full().model);
+    assert_eq!(bundle.golden.iter().map(|g| g.expected.image_score).collect::<Vec<_>>(), [Some(-1.5), Some(-0.5)]);
+    let paths: Vec<_> = bundle.manifest.members.iter().map(|m| m.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "model.onnx",
+            "model-gpu.onnx",
+            "score/forest.json",
+            "score/segments.png",
+            "golden/00.png",
+            "golden/00.json",
+            "golden/01.png",
+            "golden/01.json",
+            "golden-gpu/00.json",
+            "golden-gpu/01.json",
+            "report.json"
+        ]
+    );
 }
 
 #[test]
@@ -206,7 +242,7 @@ fn the_smallest_bundle_is_a_manifest_and_a_model() {
 
 #[test]
 fn packing_is_deterministic() {
-    assert_eq!(draft().pack().unwrap(), draft().pack().unwrap());
+    assert_eq!(full().pack().unwrap(), full().pack().unwrap());
     assert_eq!(Parts::good().pack().len(), draft().pack().unwrap().len());
     assert!(Bundle::from_bytes(&Parts::good().relist().pack()).is_ok(), "the fixtures' own packer must be sound");
 }
@@ -237,7 +273,7 @@ fn a_failed_write_keeps_the_older_bundle() {
 
 #[test]
 fn every_cut_of_a_bundle_is_refused() {
-    let bytes = draft().pack().unwrap();
+    let bytes = full().pack().unwrap();
     for length in (0..bytes.len()).step_by(97).chain(bytes.len() - 1100..bytes.len()) {
         assert!(Bundle::from_bytes(&bytes[..length]).is_err(), "a bundle cut to {length} bytes was accepted");
     }
@@ -245,7 +281,7 @@ fn every_cut_of_a_bundle_is_refused() {
 
 #[test]
 fn every_flipped_bit_that_matters_is_refused() {
-    let bytes = draft().pack().unwrap();
+    let bytes = full().pack().unwrap();
     let whole = Bundle::from_bytes(&bytes).unwrap();
     for at in (0..bytes.len()).step_by(13) {
         let mut bad = bytes.clone();
@@ -254,6 +290,7 @@ fn every_flipped_bit_that_matters_is_refused() {
             // Within the manifest another value may be as good as the first; everywhere else only padding is free.
             assert!(read.manifest != whole.manifest || at % 512 != 0, "byte {at}");
             assert_eq!((read.model, read.report), (whole.model.clone(), whole.report.clone()));
+            assert_eq!((read.forest, read.segments), (whole.forest.clone(), whole.segments.clone()));
         }
     }
 }

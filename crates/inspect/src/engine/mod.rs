@@ -1,4 +1,4 @@
-//! ONNX → runnable plan on tract: u8 image in, anomaly map out. Quantised parts, and the float tail behind them, run in
+//! ONNX → runnable plan on tract: u8 image in, anomaly map and image score out. Quantised parts, and the float tail behind them, run in
 //! our own operator (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
 //!
 //! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output

@@ -1,6 +1,6 @@
 //! Image files, within bounds.
 
-use image::{DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -55,16 +55,17 @@ pub fn load_mask(path: &Path) -> Result<GrayImage, DecodeError> {
     }))
 }
 
-/// A picture of labels `[H,W]`: 8-bit grey, the values as they are stored.
+/// A picture of labels `[H,W]`, a PNG of 8-bit grey: the values as they are stored.
 ///
 /// # Errors
-/// As [`load`], also when it is not 8-bit grey; `name` is only for the error's sentence.
+/// As [`load`], also when it is another kind of picture; `name` is only for the error's sentence.
 pub fn decode_labels(bytes: &[u8], name: &Path) -> Result<GrayImage, DecodeError> {
-    // Fewer bits would be spread over the 8 when they are decoded.
-    let kind = decoder(bytes, name)?.original_color_type();
-    match (kind, decode_as_stored(bytes, name)?) {
-        (ExtendedColorType::L8, DynamicImage::ImageLuma8(labels)) => Ok(labels),
-        _ => Err(DecodeError::Malformed { path: name.to_owned(), reason: format!("it is {kind:?}, not 8-bit grey") }),
+    // The header says how many bits a value has and what it is; fewer bits would be spread over 8 by the decoder,
+    // which says 8 of them then.
+    let plain = bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.get(24..26) == Some(&[8, 0]);
+    match decode_as_stored(bytes, name)? {
+        DynamicImage::ImageLuma8(labels) if plain => Ok(labels),
+        _ => Err(DecodeError::Malformed { path: name.to_owned(), reason: "it is no PNG of 8-bit grey".into() }),
     }
 }
 
@@ -85,23 +86,13 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, DecodeError> {
 
 /// The pixels in their own depth and colour type, upright.
 fn decode_as_stored(bytes: &[u8], name: &Path) -> Result<DynamicImage, DecodeError> {
-    let mut decoder = decoder(bytes, name)?;
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder)
-        .map_err(|e| DecodeError::Malformed { path: name.to_owned(), reason: e.to_string() })?;
-    image.apply_orientation(orientation);
-    Ok(image)
-}
-
-/// What decodes the bytes, its size within the bounds.
-fn decoder(bytes: &[u8], name: &Path) -> Result<impl ImageDecoder, DecodeError> {
     let malformed = |reason: String| DecodeError::Malformed { path: name.to_owned(), reason };
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| malformed(e.to_string()))?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|e| malformed(e.to_string()))?;
+    let mut decoder = reader.into_decoder().map_err(|e| malformed(e.to_string()))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(malformed("it has no pixels".into()));
@@ -109,5 +100,27 @@ fn decoder(bytes: &[u8], name: &Path) -> Result<impl ImageDecoder, DecodeError> 
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(DecodeError::TooLarge { path: name.to_owned(), width, height });
     }
-    Ok(decoder)
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| malformed(e.to_string()))?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two pixels of grey, 0 and 1, with 4 and with 8 bits each.
+    const BITS_4: &str = "89504e470d0a1a0a0000000d494844520000000200000001040000000014b9cd570000000a49444154789c63600400000300024bf5\
+                          ddea0000000049454e44ae426082";
+    const BITS_8: &str = "89504e470d0a1a0a0000000d4948445200000002000000010800000000d14920560000000b49444154789c63606004000004000\
+                          2bf7a3f4a0000000049454e44ae426082";
+
+    #[test]
+    fn labels_are_what_is_stored_and_never_spread() {
+        let labels = |hex: &str| decode_labels(&hex::decode(hex).unwrap(), Path::new("labels.png"));
+        assert_eq!(labels(BITS_8).unwrap().into_raw(), [0, 1]);
+        let why = labels(BITS_4).unwrap_err().to_string();
+        assert!(why.starts_with("labels.png is not an image") && why.ends_with("it is no PNG of 8-bit grey"), "{why}");
+    }
 }

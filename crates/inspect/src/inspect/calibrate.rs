@@ -175,3 +175,164 @@ fn sorted(values: &[f32]) -> Vec<f32> {
     values.sort_by(f32::total_cmp);
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    #[track_caller]
+    fn close(found: f32, expected: f64) {
+        assert!((f64::from(found) - expected).abs() < 1e-6, "{found}, not {expected}");
+    }
+
+    /// Scores of normal images with an exponential distribution: the share above s is exp(-s).
+    fn exponential(rng: &mut ChaCha8Rng, n: usize) -> Vec<f32> {
+        (0..n).map(|_| -(1.0 - rng.random::<f32>()).ln()).collect()
+    }
+
+    #[test]
+    fn what_n_images_can_promise() {
+        // Quantiles of Beta(k, n + 1 - k), computed with exact fractions.
+        for (n, budget, rank, interval) in [
+            (93, 0.02, 1, [0.000_551_388_7, 0.031_698_889]),
+            (250, 0.02, 5, [0.007_912_850_3, 0.036_237_965]),
+            (249, 0.02, 5, [0.007_944_760, 0.036_381_988]),
+            (30, 0.19, 5, [0.068_055_574, 0.279_615_166]),
+            (1000, 0.019, 19, [0.012_476_769, 0.026_575_623]),
+            (20, 0.15, 3, [0.042_169_408, 0.282_618_525]),
+        ] {
+            let prospect = expected(n, budget);
+            assert_eq!(prospect.rank, Some(rank), "{n} images for {budget}");
+            close(prospect.expected_rate, f64::from(rank) / (n + 1) as f64);
+            let off = |i: usize| (f64::from(prospect.interval[i]) - interval[i]).abs();
+            assert!(off(0) < 2e-6 && off(1) < 2e-6, "{n} images for {budget}: {:?}", prospect.interval);
+        }
+    }
+
+    #[test]
+    fn a_budget_beyond_counting_is_expected_and_not_vouched_for() {
+        for (n, budget, upper) in [(100, 0.005, 0.029_513_05), (500, 0.001, 0.005_973_552), (48, 0.02, 0.060_503_41)] {
+            let prospect = expected(n, budget);
+            assert_eq!((prospect.rank, prospect.expected_rate, prospect.interval[0]), (None, budget, 0.0));
+            assert!((f64::from(prospect.interval[1]) - upper).abs() < 1e-5, "{n}: {:?}", prospect.interval);
+        }
+        assert_eq!(expected(0, 0.02).interval, [0.0, 1.0]);
+        assert_eq!(expected(49, 0.02).rank, Some(1), "the first that can");
+        // Many images are no trouble.
+        let many = expected(1_000_000, 0.15);
+        assert_eq!(many.rank, Some(150_000));
+        assert!(many.interval[0] > 0.149 && many.interval[1] < 0.151, "{many:?}");
+    }
+
+    #[test]
+    fn the_threshold_is_the_score_with_that_rank() {
+        let scores: Vec<f32> = (0..250).map(|i| ((i * 73) % 250) as f32).collect();
+        let calibration = calibrate(&scores, &scores, 0.02).unwrap();
+        assert_eq!((calibration.rank, calibration.threshold), (Some(5), 245.0));
+        assert_eq!(scores.iter().filter(|&&s| s >= calibration.threshold).count(), 5);
+        let Prospect { expected_rate, interval, .. } = expected(250, 0.02);
+        assert_eq!((calibration.expected_rate, calibration.interval), (expected_rate, interval));
+        assert_eq!((calibration.images, calibration.median()), (250, 124.5));
+        assert_eq!(calibration.pixel_threshold, 0.95 * 249.0);
+        let few = calibrate(&scores[..93], &scores, 0.02).unwrap();
+        assert_eq!((few.rank, few.threshold), (Some(1), scores[..93].iter().copied().fold(0.0, f32::max)));
+    }
+
+    #[test]
+    fn over_many_sets_of_images_the_promise_holds() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (n, budget, sets) = (93, 0.05, 4000);
+        let mut rates = vec![];
+        for _ in 0..sets {
+            let scores = exponential(&mut rng, n);
+            let calibration = calibrate(&scores, &scores, budget).unwrap();
+            rates.push((-f64::from(calibration.threshold)).exp());
+        }
+        let Prospect { expected_rate, interval, .. } = expected(n, budget);
+        let mean = rates.iter().sum::<f64>() / f64::from(sets);
+        let inside = rates.iter().filter(|r| (f64::from(interval[0])..=f64::from(interval[1])).contains(*r)).count();
+        // Four standard errors of each.
+        assert!((mean - f64::from(expected_rate)).abs() < 4.0 * 0.0206 / f64::from(sets).sqrt(), "{mean}");
+        assert!((inside as f64 / f64::from(sets) - 0.9).abs() < 4.0 * 0.3 / f64::from(sets).sqrt(), "{inside}");
+    }
+
+    #[test]
+    fn the_tail_keeps_a_budget_beyond_counting() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for (n, low, high) in [(100, 0.001, 0.006), (400, 0.0005, 0.002)] {
+            let budget = 0.4 / n as f32;
+            let mut rates: Vec<f64> = (0..500)
+                .map(|_| {
+                    let scores = exponential(&mut rng, n);
+                    let calibration = calibrate(&scores, &scores, budget).unwrap();
+                    assert!(calibration.rank.is_none() && calibration.expected_rate == budget);
+                    (-f64::from(calibration.threshold)).exp()
+                })
+                .collect();
+            rates.sort_by(f64::total_cmp);
+            assert!((low..high).contains(&rates[250]), "{n}: the median set gives {}", rates[250]);
+        }
+    }
+
+    #[test]
+    fn the_shape_of_a_tail_is_found_with_enough_scores_and_held_within_bounds() {
+        // Quantiles of generalised Pareto distributions; the largest fifth of each has the same shape.
+        let scores = |shape: f64, n: usize| -> Vec<f32> {
+            let share = |i: usize| (i as f64 + 0.5) / n as f64;
+            (0..n).map(|i| ((share(i).powf(-shape) - 1.0) / shape) as f32).collect()
+        };
+        let tail = |shape: f64, n: usize| calibrate(&scores(shape, n), &[1.0], 0.0001).unwrap().tail;
+        for shape in [-0.2, 0.1] {
+            let found = tail(shape, 5000);
+            assert!((f64::from(found.shape) - shape).abs() < 0.03, "{shape}: {found:?}");
+            assert_eq!(found.share, 0.2);
+        }
+        assert_eq!((tail(-0.8, 5000).shape, tail(0.7, 5000).shape), (-0.3, 0.2));
+        assert_eq!(tail(0.1, 140).shape, 0.0, "28 scores are too few");
+        assert!(tail(0.1, 150).shape != 0.0, "30 are enough");
+    }
+
+    #[test]
+    fn the_threshold_is_where_the_tail_falls_to_the_budget() {
+        for shape in [-0.3, -0.1, 0.0, 1e-7, 0.2] {
+            let tail = Tail { start: 2.0, share: 0.2, scale: 0.5, shape };
+            let threshold = f64::from(quantile_of_tail(&tail, 0.001));
+            let (shape, at) = (f64::from(shape), (threshold - 2.0) / 0.5);
+            let above = if shape.abs() < 1e-6 { (-at).exp() } else { (1.0 + shape * at).powf(-1.0 / shape) };
+            assert!((0.2 * above / 0.001 - 1.0).abs() < 1e-4, "{shape}: {threshold}");
+        }
+    }
+
+    #[test]
+    fn scores_above_the_tails_end_widen_the_interval() {
+        // One far out, which makes the mean of the tail's 20 scores only a little larger.
+        let mut scores: Vec<f32> = (0..100).map(|i| 1.0 + i as f32 * 1e-4).collect();
+        scores[3] = 1.02;
+        let calibration = calibrate(&scores, &scores, 0.009).unwrap();
+        assert_eq!(scores.iter().filter(|&&s| s >= calibration.threshold).count(), 1, "{calibration:?}");
+        close(calibration.interval[1], 0.046_559_811);
+        assert_eq!(calibration.interval[0], 0.0);
+    }
+
+    #[test]
+    fn equal_scores_give_a_threshold_too() {
+        for budget in [0.001, 0.1] {
+            let calibration = calibrate(&[1.0; 30], &[1.0; 30], budget).unwrap();
+            assert!(calibration.threshold >= 1.0 && calibration.threshold < 1.0001, "{calibration:?}");
+            assert!(calibration.tail.scale > 0.0 && calibration.tail.share > 0.0);
+        }
+    }
+
+    #[test]
+    fn too_few_images_and_a_senseless_budget_are_refused() {
+        assert!(matches!(calibrate(&[1.0; 19], &[1.0; 5], 0.01), Err(CalibrationError::TooFew(19))));
+        assert!(calibrate(&[1.0; MIN_IMAGES], &[1.0; 5], 0.01).is_ok());
+        for budget in [0.0, 0.2, 0.5, -0.1, f32::NAN] {
+            assert!(matches!(calibrate(&[1.0; 50], &[1.0; 50], budget), Err(CalibrationError::Budget(_))), "{budget}");
+        }
+        assert!(matches!(calibrate(&[f32::NAN; 50], &[1.0; 50], 0.01), Err(CalibrationError::NotFinite)));
+        assert!(matches!(calibrate(&[1.0; 50], &[f32::INFINITY; 50], 0.01), Err(CalibrationError::NotFinite)));
+    }
+}

@@ -24,7 +24,9 @@ pub struct GoldenResult {
     pub score: Option<f32>,
     /// Largest difference between a cell's mean and the stored one.
     pub max_grid_error: f32,
-    /// Whether score and map are within the tolerance.
+    /// Difference between the network's image score and the stored one; `None` where the model has none.
+    pub image_score_error: Option<f32>,
+    /// Whether scores and map are within their tolerances.
     pub passed: bool,
 }
 
@@ -64,22 +66,30 @@ impl Inspector {
         for (index, golden) in bundle.golden.iter().enumerate() {
             let expected = golden.expected.score;
             let Ok(image) = imaging::decode(&golden.png, Path::new(&format!("golden/{index:02}.png"))) else {
-                let result =
-                    GoldenResult { index, expected, score: None, max_grid_error: f32::INFINITY, passed: false };
-                results.push(result);
+                results.push(GoldenResult {
+                    index,
+                    expected,
+                    score: None,
+                    max_grid_error: f32::INFINITY,
+                    image_score_error: None,
+                    passed: false,
+                });
                 continue;
             };
             let found = golden_answer(&self.inspect(&image)?);
             let differences = found.grid.iter().zip(&golden.expected.grid).map(|(a, b)| (a - b).abs());
             let max_grid_error = differences.fold(0.0, f32::max);
+            let image_score_error = match (found.image_score, golden.expected.image_score) {
+                (Some(found), Some(expected)) => Some((found - expected).abs()),
+                (None, None) => None,
+                _ => Some(f32::INFINITY),
+            };
             let passed = found.grid.len() == golden.expected.grid.len()
                 && max_grid_error <= grid_tolerance
                 && (found.score - expected).abs() <= tolerance
-                && match (found.image_score, golden.expected.image_score) {
-                    (Some(found), Some(expected)) => (found - expected).abs() <= image_tolerance,
-                    (found, expected) => found == expected,
-                };
-            results.push(GoldenResult { index, expected, score: Some(found.score), max_grid_error, passed });
+                && image_score_error.is_none_or(|error| error <= image_tolerance);
+            let score = Some(found.score);
+            results.push(GoldenResult { index, expected, score, max_grid_error, image_score_error, passed });
         }
         Ok(results)
     }

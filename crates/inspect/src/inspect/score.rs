@@ -34,7 +34,7 @@ pub fn fuse(map_score: f32, image_score: Option<f32>, score: &Score) -> f32 {
     match branch.fusion {
         Fusion::Sum => map + image,
         // `f32::max` would pass over what is not a number.
-        Fusion::Larger if image.is_nan() => image,
+        Fusion::Larger if map.is_nan() || image.is_nan() => f32::NAN,
         Fusion::Larger => 2.0 * map.max(image),
     }
 }
@@ -129,6 +129,7 @@ mod tests {
         assert_eq!((fuse(map, image, &alone), fuse(map, None, &alone)), (map, map));
         for fusion in [Fusion::Sum, Fusion::Larger] {
             assert!(fuse(map, None, &branch(fusion, 0.5)).is_nan());
+            assert!(fuse(f32::NAN, image, &branch(fusion, 0.5)).is_nan());
         }
     }
 

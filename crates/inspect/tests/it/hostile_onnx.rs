@@ -1,5 +1,6 @@
 //! A model that means harm, or is only wrong, is refused in a sentence or run by tract; it never stops the process.
 
+use crate::models::{constant, floats, node, value};
 use ckaad_bundle::Bundle;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_testing::demo_bundle;
@@ -8,57 +9,23 @@ use rand::seq::{IndexedMutRandom, IndexedRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, tensor_proto::DataType,
 };
-
-fn value(name: &str, kind: DataType, dims: &[i64]) -> ValueInfoProto {
-    let dim = |&d: &i64| tensor_shape_proto::Dimension {
-        value: Some(tensor_shape_proto::dimension::Value::DimValue(d)),
-        ..Default::default()
-    };
-    let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
-    let tensor = type_proto::Tensor { elem_type: kind as i32, shape };
-    let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
-    ValueInfoProto { name: name.into(), r#type: Some(kind), ..Default::default() }
-}
-
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Ints as i32, ints: ints.into(), ..Default::default() }
-}
-
-fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-    let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
-    let attribute = match op {
-        "Transpose" => vec![ints("perm", &[0, 3, 1, 2])],
-        "QLinearConv" | "Conv" => vec![ints("kernel_shape", &[1, 1])],
-        "LayerNormalization" => {
-            vec![AttributeProto { name: "axis".into(), r#type: AttributeType::Int as i32, i: 1, ..Default::default() }]
-        }
-        _ => vec![],
-    };
-    NodeProto { op_type: op.into(), input: names(inputs), output: names(outputs), attribute, ..Default::default() }
-}
-
-fn constant(name: &str, kind: DataType, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
-    TensorProto { name: name.into(), data_type: kind as i32, dims: dims.into(), raw_data, ..Default::default() }
-}
 
 /// A model of these nodes with the constants that [`conv`] and [`real`] read; the image is `[1,4,4,3]`.
 fn model(nodes: Vec<NodeProto>, outputs: &[(&str, i64)]) -> ModelProto {
-    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let graph = GraphProto {
         node: nodes,
         input: vec![value("image", DataType::Uint8, &[1, 4, 4, 3])],
         output: outputs.iter().map(|(n, c)| value(n, DataType::Float, &[1, *c, 4, 4])).collect(),
         initializer: vec![
-            constant("s", DataType::Float, &[], f32s(&[0.1])),
+            constant("s", DataType::Float, &[], floats(&[0.1])),
             constant("z", DataType::Uint8, &[], vec![7]),
             constant("w", DataType::Int8, &[3, 3, 1, 1], vec![1, 2, 3, 4, 5, 6, 7, 8, 9]),
-            constant("ws", DataType::Float, &[3], f32s(&[0.1, 0.2, 0.3])),
+            constant("ws", DataType::Float, &[3], floats(&[0.1, 0.2, 0.3])),
             constant("wz", DataType::Int8, &[3], vec![0; 3]),
-            constant("fw", DataType::Float, &[1, 3, 1, 1], f32s(&[1.0, 2.0, 3.0])),
-            constant("row", DataType::Float, &[1, 3, 1, 1], f32s(&[1.0, 2.0, 3.0])),
+            constant("fw", DataType::Float, &[1, 3, 1, 1], floats(&[1.0, 2.0, 3.0])),
+            constant("row", DataType::Float, &[1, 3, 1, 1], floats(&[1.0, 2.0, 3.0])),
         ],
         ..Default::default()
     };
@@ -196,17 +163,16 @@ fn a_constant_along_the_width_is_not_taken_for_one_a_channel() {
         node("Div", &["xy", "norms"], &["cosine"]),
         node("Sub", &["one", "cosine"], &["error"]),
     ]);
-    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let map = |dims: &[i64]| {
         let mut model = model(steps.clone(), &[("error", 1)]);
         let graph = model.graph.as_mut().unwrap();
         graph.input = vec![value("image", DataType::Uint8, &[1, 3, 3, 3])];
         graph.output = vec![value("error", DataType::Float, &[1, 1, 3, 3])];
         graph.initializer.extend([
-            constant("along", DataType::Float, dims, f32s(&[0.5, 2.0, 9.0])),
+            constant("along", DataType::Float, dims, floats(&[0.5, 2.0, 9.0])),
             constant("axis", DataType::Int64, &[1], 1i64.to_le_bytes().to_vec()),
-            constant("epsilon", DataType::Float, &[], f32s(&[1e-6])),
-            constant("one", DataType::Float, &[], f32s(&[1.0])),
+            constant("epsilon", DataType::Float, &[], floats(&[1e-6])),
+            constant("one", DataType::Float, &[], floats(&[1.0])),
         ]);
         let image: Vec<u8> = (0..27).map(|i| i * 9).collect();
         load(&model).unwrap().run(&image).unwrap().swap_remove(0)

@@ -2,6 +2,8 @@
 
 mod contract;
 mod hostile_onnx;
+mod judging;
+mod models;
 mod parity;
 mod qlinearconv;
 mod synthetic;

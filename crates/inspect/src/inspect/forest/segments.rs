@@ -132,3 +132,49 @@ impl SegmentForest {
         best.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::arr2;
+
+    #[track_caller]
+    fn close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-6 * b.abs().max(1.0);
+        assert!(found.iter().zip(expected).all(near), "{found:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn statistics_of_known_values() {
+        // Segment 0 holds 1 to 5 in some order, segment 1 four zeros and a ten, segment 2 nothing, segment 3 equals.
+        let map = arr2(&[[3.0, 0.0, 1.0, 0.0, 0.1], [10.0, 5.0, 0.0, 2.0, 0.1], [0.0, 4.0, 0.1, 0.1, 0.1]]);
+        let segments = arr2(&[[0, 1, 0, 1, 3], [1, 0, 1, 0, 3], [1, 0, 3, 3, 3]]);
+        let features = segment_features(map.view(), segments.view(), 4);
+        close(&features[..4], &[4.98, 0.0, -1.3, 3.0]);
+        close(&features[4..8], &[9.8, 1.5, 0.25, 2.0]);
+        close(&features[8..12], &[0.0; 4]);
+        assert_eq!(features[12..16], [0.1, 0.0, 0.0, 0.1], "exactly");
+        assert_eq!(features[16..], [10.0]);
+    }
+
+    #[test]
+    fn no_pixels_are_defined_and_a_strange_label_counts_for_the_maximum_only() {
+        assert_eq!(segment_features(Array2::zeros((0, 0)).view(), Array2::zeros((0, 0)).view(), 1), [0.0; 5]);
+        let features = segment_features(arr2(&[[1.0, 7.0]]).view(), arr2(&[[0, 9]]).view(), 1);
+        assert_eq!(features, [1.0, 0.0, 0.0, 1.0, 7.0]);
+    }
+
+    #[test]
+    fn a_large_offset_costs_the_moments_little() {
+        let value = |i: usize| ((i * 37) % 101) as f32 / 128.0;
+        let (map, moved) = (
+            Array2::from_shape_fn((60, 70), |(y, x)| value(70 * y + x)),
+            Array2::from_shape_fn((60, 70), |(y, x)| 1000.0 + value(70 * y + x)),
+        );
+        let segments = Array2::zeros((60, 70));
+        let (a, b) =
+            (segment_features(map.view(), segments.view(), 1), segment_features(moved.view(), segments.view(), 1));
+        assert!((a[1] - b[1]).abs() < 1e-4 && (a[2] - b[2]).abs() < 1e-3, "{a:?} {b:?}");
+    }
+}

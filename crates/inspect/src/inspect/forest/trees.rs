@@ -124,7 +124,7 @@ impl Forest {
         let good = (1..=MAX_FEATURES).contains(&features);
         need("features", features, good, format!("a number from 1 to {MAX_FEATURES}"))?;
         let count = self.normal.len();
-        need("the length of normal", count, count == features, format!("features, {features},"))?;
+        need("the length of normal", count, count == features, format!("{features} (features)"))?;
         for (i, &median) in self.normal.iter().enumerate() {
             need(format!("normal[{i}]"), median, median.is_finite(), "a finite number")?;
         }
@@ -139,7 +139,7 @@ impl Forest {
                     Node::Leaf(value) => need(at("the leaf"), value, value.is_finite(), "a finite number")?,
                     Node::Split { feature, threshold, left, right } => {
                         let good = usize::from(feature) < features;
-                        need(at("the feature"), feature, good, format!("a number below features, {features},"))?;
+                        need(at("the feature"), feature, good, format!("a number below {features} (features)"))?;
                         need(at("the threshold"), threshold, threshold.is_finite(), "a finite number")?;
                         for child in [left, right] {
                             // Behind its parent: no way leads in a circle.
@@ -224,5 +224,140 @@ impl<'de> Deserialize<'de> for Node {
             }
         }
         deserializer.deserialize_any(Nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// Features 0 and 1; the second tree is a leaf alone.
+    fn good() -> Value {
+        json!({
+            "features": 2, "normal": [0.5, -1.25],
+            "trees": [[[0, 0.25, 1, 2], -0.5, [1, 3, 3, 4], 0.125, 2], [0.0625]]
+        })
+    }
+
+    fn read(value: &Value) -> Result<Forest, String> {
+        Forest::from_json(value.to_string().as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_margin_is_the_sum_of_the_leaves_that_are_reached() {
+        let forest = read(&good()).unwrap();
+        assert_eq!((forest.features(), forest.normal()), (2, &[0.5, -1.25][..]));
+        for (features, margin) in [
+            (&[0.25, 9.0][..], -0.4375),
+            (&[0.26, 3.0], 0.1875),
+            (&[0.26, 3.01], 2.0625),
+            (&[f32::NAN, f32::NAN], 2.0625),
+            (&[], 2.0625),
+        ] {
+            assert_eq!(forest.score(features), margin, "{features:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_forest() {
+        let forest = read(&good()).unwrap();
+        assert_eq!(Forest::from_json(&forest.to_json()).unwrap(), forest);
+        // Every f32 comes back as it was.
+        let mut bits = 1u32;
+        let mut number = || loop {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let number = f32::from_bits(bits);
+            if number.is_finite() {
+                return number;
+            }
+        };
+        let trees = (0..200)
+            .map(|_| {
+                let split = Node::Split { feature: 1, threshold: number(), left: 1, right: 2 };
+                vec![split, Node::Leaf(number()), Node::Leaf(number())]
+            })
+            .collect();
+        let forest = Forest::new(vec![number(), number()], trees).unwrap();
+        assert_eq!(Forest::from_json(&forest.to_json()).unwrap(), forest);
+    }
+
+    #[test]
+    fn a_forest_that_means_harm_is_refused() {
+        for (pointer, value, sentence) in [
+            ("/features", json!(0), "features in score/forest.json is 0; a number from 1 to 1025 was expected"),
+            ("/features", json!(1026), "features in score/forest.json is 1026; a number from 1 to 1025"),
+            ("/features", json!(3), "the length of normal in score/forest.json is 2; 3 (features) was expected"),
+            ("/normal/1", json!(1e39), "normal[1] in score/forest.json is inf; a finite number was expected"),
+            ("/trees", json!([]), "the length of trees in score/forest.json is 0; 1 to 4096 was expected"),
+            ("/trees/1", json!([]), "the length of trees[1] in score/forest.json is 0; 1 to 127 was expected"),
+            ("/trees/0/1", json!(-1e39), "the leaf of trees[0][1] in score/forest.json is -inf; a finite number"),
+            ("/trees/0/2/1", json!(1e39), "the threshold of trees[0][2] in score/forest.json is inf"),
+            (
+                "/trees/0/2/0",
+                json!(2),
+                "the feature of trees[0][2] in score/forest.json is 2; a number below 2 (features)",
+            ),
+            ("/trees/0/2/0", json!(65536), "does not follow its schema: invalid value: integer `65536`, expected u16"),
+            (
+                "/trees/0/2/0",
+                json!(0.5),
+                "does not follow its schema: invalid type: floating point `0.5`, expected u16",
+            ),
+            (
+                "/trees/0/2/2",
+                json!(0),
+                "a child of trees[0][2] in score/forest.json is 0; a number above 2 and up to 4",
+            ),
+            (
+                "/trees/0/2/2",
+                json!(2),
+                "a child of trees[0][2] in score/forest.json is 2; a number above 2 and up to 4",
+            ),
+            (
+                "/trees/0/2/3",
+                json!(5),
+                "a child of trees[0][2] in score/forest.json is 5; a number above 2 and up to 4",
+            ),
+            ("/trees/0/2/3", json!(-1), "does not follow its schema: invalid value: integer `-1`, expected u32"),
+            (
+                "/trees/0/2",
+                json!([1, 2]),
+                "invalid length 2, expected a leaf's number or [feature, threshold, left, right]",
+            ),
+            ("/trees/0/2", json!([1, 2, 3, 4, 5]), "does not follow its schema: trailing characters"),
+            ("/trees/0/2", json!("2"), "invalid type: string \"2\", expected a leaf's number or [feature, threshold"),
+        ] {
+            let mut value_of = good();
+            *value_of.pointer_mut(pointer).unwrap() = value;
+            let error = read(&value_of).unwrap_err();
+            assert!(error.contains(sentence), "{error:?} does not say {sentence:?}");
+        }
+        let error = read(&json!({"features": 1, "normal": [0], "trees": [[0]], "bias": 1})).unwrap_err();
+        assert!(error.contains("unknown field `bias`"), "{error}");
+        assert!(Forest::from_json(b"[").unwrap_err().to_string().contains("does not follow its schema"));
+        assert!(Forest::new(vec![], vec![vec![Node::Leaf(1.0)]]).is_err());
+    }
+
+    #[test]
+    fn as_large_as_a_forest_may_be() {
+        // 127 nodes: 63 splits in a row, each with a leaf at its side.
+        let long = |nodes: usize| -> Vec<Node> {
+            let split = |i: usize| {
+                let (left, right) = (i as u32 + 1, i as u32 + 2);
+                if i.is_multiple_of(2) && i + 2 < nodes {
+                    Node::Split { feature: 0, threshold: i as f32, left, right }
+                } else {
+                    Node::Leaf(i as f32)
+                }
+            };
+            (0..nodes).map(split).collect()
+        };
+        let forest = |trees: usize, nodes: usize| Forest::new(vec![0.0; 1025], vec![long(nodes); trees]);
+        let largest = forest(MAX_TREES, MAX_NODES).unwrap();
+        assert_eq!(largest.score(&[1000.0]), (MAX_TREES * (MAX_NODES - 1)) as f32);
+        assert!(largest.to_json().len() > 4 << 20, "the file's limit is the narrower one");
+        assert!(forest(MAX_TREES + 1, 1).is_err() && forest(1, MAX_NODES + 2).is_err());
+        assert!(Forest::new(vec![0.0; 1026], vec![long(1)]).is_err());
     }
 }
