@@ -1,9 +1,10 @@
 """Runs a bundle's model.onnx in ONNX Runtime, for tests/it/parity.rs.
 
     python3 -m venv v && v/bin/pip install -r tests/reference/requirements.txt
-    v/bin/python tests/reference/onnxruntime_map.py MODEL.onnx IMAGE.rgb MAP.f32
+    v/bin/python tests/reference/onnxruntime_map.py MODEL.onnx IMAGE.rgb MAP.f32 [SCORE.f32]
 
-IMAGE.rgb holds the bytes of u8 [1,H,W,3]; MAP.f32 receives the output's values, little endian.
+IMAGE.rgb holds the bytes of u8 [1,H,W,3]; MAP.f32 receives the map's values, SCORE.f32 the image score where the
+model has one, little endian.
 """
 
 import sys
@@ -11,11 +12,14 @@ import sys
 import numpy as np
 import onnxruntime
 
-model, image, output = sys.argv[1:4]
+model, image, output, *score = sys.argv[1:]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 shape = session.get_inputs()[0].shape
 pixels = np.fromfile(image, dtype=np.uint8).reshape(shape)
-(result,) = session.run(["anomaly_map"], {"image": pixels})
-result.astype("<f4").tofile(output)
+names = [output.name for output in session.get_outputs()]
+results = dict(zip(names, session.run(names, {"image": pixels})))
+results["anomaly_map"].astype("<f4").tofile(output)
+if score and "image_score" in results:
+    results["image_score"].astype("<f4").tofile(score[0])

@@ -21,8 +21,15 @@ pub fn python() -> Option<OsString> {
     python
 }
 
-/// The map that ONNX Runtime makes of an image `[H,W,3]`.
-fn onnx_runtime_map(python: &OsStr, model: &[u8], image: &[u8]) -> Vec<f32> {
+/// What ONNX Runtime makes of an image.
+struct Answer {
+    map: Vec<f32>,
+    /// `None` where the model has no such output.
+    image_score: Option<f32>,
+}
+
+/// The answer of ONNX Runtime to an image `[H,W,3]`.
+fn onnx_runtime_answer(python: &OsStr, model: &[u8], image: &[u8]) -> Answer {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("model.onnx"), model).unwrap();
@@ -30,12 +37,15 @@ fn onnx_runtime_map(python: &OsStr, model: &[u8], image: &[u8]) -> Vec<f32> {
     let script = in_repository("tests/reference/onnxruntime_map.py");
     let status = Command::new(python)
         .arg(script)
-        .args([at("model.onnx"), at("image.rgb"), at("map.f32")])
+        .args([at("model.onnx"), at("image.rgb"), at("map.f32"), at("score.f32")])
         .status()
         .expect("CKAAD_PYTHON starts");
     assert!(status.success(), "ONNX Runtime did not run the model");
-    let bytes = std::fs::read(at("map.f32")).unwrap();
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    let floats = |bytes: Vec<u8>| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    let image_score = std::fs::read(at("score.f32")).ok().map(|bytes| floats(bytes)[0]);
+    Answer { map: floats(std::fs::read(at("map.f32")).unwrap()), image_score }
 }
 
 /// The pixels of a bundle's golden samples, `[H,W,3]` each.
@@ -45,16 +55,20 @@ fn golden_images(bundle: &Bundle) -> Vec<Vec<u8>> {
 }
 
 /// Largest difference between the two maps over a bundle's golden samples, and the map's range. `None` without a Python.
+/// Image scores, which are logits, must agree to a fiftieth.
 pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
     let python = python()?;
     let bundle = Bundle::read(bundle).unwrap();
     let engine = Engine::load(&bundle.model, 1).unwrap();
     let (mut worst, mut low, mut high) = (0f32, f32::INFINITY, f32::NEG_INFINITY);
     for image in golden_images(&bundle) {
-        let theirs = onnx_runtime_map(&python, &bundle.model, &image);
-        let ours = engine.run(&image).unwrap().map;
-        assert_eq!(theirs.len(), ours.len());
-        for (ours, theirs) in ours.iter().zip(theirs) {
+        let theirs = onnx_runtime_answer(&python, &bundle.model, &image);
+        let ours = engine.run(&image).unwrap();
+        assert_eq!((theirs.map.len(), theirs.image_score.is_some()), (ours.map.len(), ours.image_score.is_some()));
+        if let Some((ours, theirs)) = ours.image_score.zip(theirs.image_score) {
+            assert!((ours - theirs).abs() <= 0.02 * theirs.abs().max(1.0), "image score {ours}, ONNX Runtime {theirs}");
+        }
+        for (ours, theirs) in ours.map.iter().zip(theirs.map) {
             worst = worst.max((ours - theirs).abs());
             (low, high) = (low.min(theirs), high.max(theirs));
         }
@@ -69,7 +83,7 @@ pub fn difference_in_onnx_runtime(model: &Path, bundle: &Path) -> Option<(f32, f
     let (model, bundle) = (std::fs::read(model).unwrap(), Bundle::read(bundle).unwrap());
     let (mut all, mut differences) = (vec![], vec![]);
     for image in golden_images(&bundle) {
-        let [a, b] = [&model, &bundle.model].map(|model| onnx_runtime_map(&python, model, &image));
+        let [a, b] = [&model, &bundle.model].map(|model| onnx_runtime_answer(&python, model, &image).map);
         assert_eq!(a.len(), b.len());
         differences.extend(a.iter().zip(&b).map(|(a, b)| (a - b).abs()));
         all.extend(b);

@@ -8,8 +8,9 @@
 fn main() {
     use ckaad_train::backbones::Scale;
     use ckaad_train::device::DeviceChoice;
+    use ckaad_train::methods::Batch;
     use ckaad_train::methods::ckaad::{
-        Batch, Cosine, DiscriminatorConfig, LossConfig, NetConfig, Parts, Rates, Size, Trainer,
+        Cosine, DiscriminatorConfig, LossConfig, NetConfig, Parts, Rates, Size, Trainer,
     };
     use ndarray::Array4;
     use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -22,7 +23,7 @@ fn main() {
             let shape = (count, s.channels, 224 / s.stride, 224 / s.stride);
             Array4::from_shape_simple_fn(shape, || rng.random_range(-1.7..1.7))
         };
-        Batch { scales: scales.iter().map(&mut features).collect() }
+        Batch::of_features(scales.iter().map(&mut features).collect())
     };
     let (normal, anomalous) = (batch(16), batch(8));
     let net = NetConfig { size: Size::Small, ..Default::default() };

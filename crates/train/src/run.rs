@@ -317,7 +317,8 @@ pub fn deal(data: &DataSet, folds: usize, seed: u64) -> Result<Vec<Labelled>, Ru
         }
         fold_of.insert(key.clone(), fold);
     }
-    let labelled = |s: &Sample| Labelled { fold: fold_of[&datasets::key(s, &data.root)], sample: relative(s, &data.root) };
+    let labelled =
+        |s: &Sample| Labelled { fold: fold_of[&datasets::key(s, &data.root)], sample: relative(s, &data.root) };
     Ok(all().map(labelled).collect())
 }
 

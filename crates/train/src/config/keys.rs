@@ -1,7 +1,7 @@
 //! The keys of a training config.
 
-use super::TrainConfig;
 use super::MethodKind;
+use super::TrainConfig;
 use crate::score::ScoreConfig;
 use ckaad_inspect::keys::{self, UnknownKey};
 use serde_json::Value;

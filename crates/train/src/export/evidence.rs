@@ -121,7 +121,8 @@ fn kind_row(folds: &Folds, decided: &Decided, kind: &str) -> Option<KindRow> {
     let scores: Vec<f32> = chosen.iter().map(|&i| decided.choice.scores[i]).collect();
     let placements = Placements::of(&scores, &positive)?;
     let unseen = decided.branch.as_ref().filter(|_| decided.choice.score.image.is_some()).and_then(|branch| {
-        let scores: Vec<f32> = chosen.iter().map(|&i| branch.unseen_score(decided.map_scores[i], i, &decided.choice.score)).collect();
+        let scores: Vec<f32> =
+            chosen.iter().map(|&i| branch.unseen_score(decided.map_scores[i], i, &decided.choice.score)).collect();
         Placements::of(&scores, &positive).map(|p| p.auroc())
     });
     Some(KindRow {

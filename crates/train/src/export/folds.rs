@@ -53,7 +53,9 @@ impl<'a> Folds<'a> {
     pub fn float_layers(&self, weights: &TermWeights) -> Result<FloatLayers, ExportError> {
         let unit = &self.models[0];
         let graph = unit.model.graph(self.context.extractor, &weights.map());
-        let Some(int8) = unit.int8(self.context, &graph, Dialect::QOperator) else { return Ok((BTreeSet::new(), None)) };
+        let Some(int8) = unit.int8(self.context, &graph, Dialect::QOperator) else {
+            return Ok((BTreeSet::new(), None));
+        };
         let held_out = self.held_out(0);
         let maps = held_out.maps(&int8.model(&int8.asked()), "judging int8")?;
         Ok(float_layers(int8.search(&held_out, maps)?))
@@ -217,4 +219,3 @@ fn term_values(
         Ok(found)
     })
 }
-

@@ -151,10 +151,9 @@ struct Context<'a> {
 impl Context<'_> {
     /// What `unit` of the run learned, measured for int8 on the images that it saw.
     fn unit(&self, unit: &Unit) -> Result<UnitModel, ExportError> {
-        let model = self.load(unit)?.ok_or_else(|| ExportError::Untrained {
-            run: self.run.folder.clone(),
-            unit: unit.checkpoint(),
-        })?;
+        let model = self
+            .load(unit)?
+            .ok_or_else(|| ExportError::Untrained { run: self.run.folder.clone(), unit: unit.checkpoint() })?;
         let ranges = if self.int8 { Some(self.ranges(&model, unit)?) } else { None };
         Ok(UnitModel { model, ranges })
     }

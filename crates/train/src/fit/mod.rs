@@ -220,13 +220,7 @@ impl UnitFit<'_> {
     }
 
     /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
-    fn epoch(
-        &self,
-        model: &mut Model,
-        images: &UnitImages,
-        epoch: usize,
-        steps: usize,
-    ) -> Result<Losses, FitError> {
+    fn epoch(&self, model: &mut Model, images: &UnitImages, epoch: usize, steps: usize) -> Result<Losses, FitError> {
         let config = self.context.config;
         let mut mean = Losses::default();
         std::thread::scope(|scope| {

@@ -31,8 +31,7 @@ pub fn prepare(
     if let Some(doubt) = weights.doubt() {
         progress.say(&format!("warning: {doubt}"));
     }
-    let extractor =
-        |statistics: Option<&[ChannelStatistics]>| Extractor::new(config.reading(), &weights, statistics);
+    let extractor = |statistics: Option<&[ChannelStatistics]>| Extractor::new(config.reading(), &weights, statistics);
     if run.exists() {
         if !options.resume {
             return Err(RunFolderError::Exists(run.folder.clone()).into());

@@ -78,7 +78,8 @@ pub trait Method {
     }
 
     /// Appends, behind the nodes of `extractor`, all that leads to the terms that are `wanted`, and gives the nodes of
-    /// each: several nodes of one term are summed. A map is `[1,h,w]`, an image score `[1,1,1]`.
+    /// each: several nodes of one term are summed. A map is `[1,h,w]`, an image score `[1,1,1]`. An untrained method
+    /// appends what has its size.
     fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)>;
 
     /// Writes what it learned into `folder`, which is there and its own.

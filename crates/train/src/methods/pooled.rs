@@ -94,7 +94,8 @@ impl Method for Pooled {
             images.iter().enumerate().filter(|(_, image)| Some(image.fold) != fold).map(|(i, _)| i).collect()
         };
         let left_out = images.folds().map_or(vec![None], |folds| folds.into_iter().map(Some).collect());
-        let heads: Vec<Logistic> = left_out.into_iter().map(|fold| self.fit(&rows, &positive, &without(fold))).collect();
+        let heads: Vec<Logistic> =
+            left_out.into_iter().map(|fold| self.fit(&rows, &positive, &without(fold))).collect();
         let mean = Logistic::mean(&heads);
         self.head = Linear { weights: mean.weights.iter().map(|&w| w as f32).collect(), bias: mean.bias as f32 };
         Ok(())
@@ -102,7 +103,12 @@ impl Method for Pooled {
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
         let pools = self.pools(graph, extractor);
-        vec![(POOLED, graph.linear("pooled", pools, self.head.clone()))]
+        let mut head = self.head.clone();
+        if head.weights.is_empty() {
+            // Untrained, it has its size but says nothing.
+            head.weights = vec![0.0; pools.iter().map(|&id| graph.shape(id)[0]).sum()];
+        }
+        vec![(POOLED, graph.linear("pooled", pools, head))]
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {

@@ -35,10 +35,7 @@ impl Placements {
     /// Each image judged twice, and the mean of both; `other` is of the same images.
     pub fn mean_with(&self, other: &Placements) -> Placements {
         let mean = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a + b) / 2.0).collect();
-        Placements {
-            positive: mean(&self.positive, &other.positive),
-            negative: mean(&self.negative, &other.negative),
-        }
+        Placements { positive: mean(&self.positive, &other.positive), negative: mean(&self.negative, &other.negative) }
     }
 
     /// The area under the curve.
@@ -104,7 +101,9 @@ mod tests {
     fn the_standard_error_is_about_hanley_and_mcneils() {
         // Normal scores by the inverse of a logistic curve, two classes 1.5 apart, 40 and 60 images.
         let spread = |n: usize, shift: f32| {
-            (0..n).map(move |i| ((i as f32 + 0.5) / n as f32).recip().max(1.0 + 1e-6)).map(move |o| shift - (o - 1.0).ln())
+            (0..n)
+                .map(move |i| ((i as f32 + 0.5) / n as f32).recip().max(1.0 + 1e-6))
+                .map(move |o| shift - (o - 1.0).ln())
         };
         let scores: Vec<f32> = spread(40, 2.5).chain(spread(60, 0.0)).collect();
         let positive: Vec<bool> = (0..100).map(|i| i < 40).collect();

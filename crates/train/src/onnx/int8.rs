@@ -100,7 +100,13 @@ impl Emitter<'_> {
             Op::Ones => false,
             Op::MaxPool | Op::Upsample2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
             Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => float(id),
-            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) => true,
+            Op::CosineError(_)
+            | Op::Joint(_)
+            | Op::Energy(_)
+            | Op::Nearest(_)
+            | Op::SumMaps(_)
+            | Op::Pool(_)
+            | Op::Linear(_) => true,
         }
     }
 
@@ -150,7 +156,16 @@ impl Emitter<'_> {
                 float_node(&mut self.b, self.graph, node, &inputs, &exact);
                 self.quantise(&exact, id);
             }
-            (Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_), _) => {
+            (
+                Op::CosineError(_)
+                | Op::Joint(_)
+                | Op::Energy(_)
+                | Op::Nearest(_)
+                | Op::SumMaps(_)
+                | Op::Pool(_)
+                | Op::Linear(_),
+                _,
+            ) => {
                 unreachable!("the tail is float")
             }
         }
@@ -273,7 +288,13 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
             },
             Op::Concat => covering(low, high),
             // Float in every precision; nothing reads this.
-            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) | Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) => covering(low, high),
+            Op::CosineError(_)
+            | Op::Joint(_)
+            | Op::Energy(_)
+            | Op::Nearest(_)
+            | Op::SumMaps(_)
+            | Op::Pool(_)
+            | Op::Linear(_) => covering(low, high),
         });
     }
     result

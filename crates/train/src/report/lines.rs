@@ -46,8 +46,12 @@ pub fn evidence_lines(e: &Evidence, calibration: &Calibration) -> Vec<String> {
         lines.push(format!("  alone: {}", alone.collect::<Vec<_>>().join(", ")));
     }
     lines.extend(e.kinds.iter().map(|kind| {
-        let unseen = kind.unseen_auroc.map_or(String::new(), |a| format!(", {a:.4} had the image branch never seen it"));
-        format!("  {:<16} {:>4} images, AUROC {:.4} ± {:.4}{unseen}", kind.kind, kind.images, kind.image_auroc, kind.standard_error)
+        let unseen =
+            kind.unseen_auroc.map_or(String::new(), |a| format!(", {a:.4} had the image branch never seen it"));
+        format!(
+            "  {:<16} {:>4} images, AUROC {:.4} ± {:.4}{unseen}",
+            kind.kind, kind.images, kind.image_auroc, kind.standard_error
+        )
     }));
     lines.push(threshold(calibration));
     lines

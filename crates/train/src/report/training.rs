@@ -33,7 +33,10 @@ fn evidence(bundle: &Bundle) -> String {
             let images = row.get("images").and_then(Value::as_u64).unwrap_or(0);
             let (auroc, error) = (value(row, "image_auroc"), value(row, "standard_error"));
             let unseen = value(row, "unseen_auroc");
-            format!("<tr><td>{}</td><td>{images}</td><td>{auroc} ± {error}</td><td>{unseen}</td></tr>", text(row, "kind"))
+            format!(
+                "<tr><td>{}</td><td>{images}</td><td>{auroc} ± {error}</td><td>{unseen}</td></tr>",
+                text(row, "kind")
+            )
         })
         .collect();
     let count = |key: &str| evidence.get(key).and_then(Value::as_u64).unwrap_or(0);

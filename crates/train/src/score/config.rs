@@ -57,12 +57,6 @@ pub enum ImageRule {
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        ScoreConfig {
-            sigma_px: 4.0,
-            rule: Rule::Auto,
-            top_k: 100,
-            image: ImageRule::Auto,
-            weights: BTreeMap::new(),
-        }
+        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, image: ImageRule::Auto, weights: BTreeMap::new() }
     }
 }

@@ -50,8 +50,8 @@ impl Statistics {
     /// Every rule that the config allows, the default first. `folds[i]` is the fold that image i was held out with.
     pub fn rules(&self, config: &ScoreConfig, positive: &[bool], folds: &[usize]) -> Vec<Scored> {
         let mut rules = vec![];
-        let fitted = matches!(config.rule, Rule::Combined | Rule::Auto)
-            && positive.iter().filter(|&&p| p).count() >= LABELS;
+        let fitted =
+            matches!(config.rule, Rule::Combined | Rule::Auto) && positive.iter().filter(|&&p| p).count() >= LABELS;
         if config.rule != Rule::Combined || !fitted {
             let plain = |(column, &top_k): (usize, &u32)| Scored {
                 rule: ScoreRule::TopK { top_k },

@@ -37,17 +37,19 @@ fn backbone_features_match_the_original_network() {
 
     let backbone = Backbone::EfficientNetLite0;
     let mut graph = Graph::new(224, 224);
-    let taps = backbone.append(&mut graph, &backbone.weights(None).unwrap(), None).unwrap().taps;
+    let taps = backbone.append(&mut graph, &backbone.weights(None).unwrap(), None, 32).unwrap().taps;
     let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1).unwrap();
     let features = plan.run(photo.as_raw()).unwrap();
 
     assert_eq!(plan.outputs(), expected.taps.iter().map(|t| t.shape).collect::<Vec<_>>());
     for (values, tap) in features.iter().zip(&expected.taps) {
         let [channels, height, width] = tap.shape;
+        // The convolutions at stride 32 ship in f16: a two-hundredth of the features' spread, which is about 1.5.
+        let tolerance = if width == 7 { 1e-2 } else { 1e-3 };
         for s in &tap.sample {
             let found = f64::from(values[(s.channel * height + s.y) * width + s.x]);
             assert!(
-                (found - s.value).abs() < 1e-3,
+                (found - s.value).abs() < tolerance,
                 "channel {} at {},{}: {found}, expected {}",
                 s.channel,
                 s.x,
@@ -58,7 +60,7 @@ fn backbone_features_match_the_original_network() {
         for c in 0..channels {
             let plane = &values[c * height * width..(c + 1) * height * width];
             let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / (height * width) as f64;
-            assert!((mean - tap.mean[c]).abs() < 1e-3, "channel {c}: mean {mean}, expected {}", tap.mean[c]);
+            assert!((mean - tap.mean[c]).abs() < tolerance, "channel {c}: mean {mean}, expected {}", tap.mean[c]);
         }
     }
 }
@@ -68,7 +70,7 @@ fn another_networks_weights_are_refused_by_name() {
     let tensor = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     let bytes = safetensors::serialize([("fc.weight", tensor)], None).unwrap();
     let weights = Weights::from_bytes(&bytes, "other.safetensors").unwrap();
-    let error = Backbone::EfficientNetLite0.append(&mut Graph::new(64, 64), &weights, None).err().unwrap();
+    let error = Backbone::EfficientNetLite0.append(&mut Graph::new(64, 64), &weights, None, 16).err().unwrap();
     assert!(error.to_string().contains("other.safetensors has no tensor \"stem.conv.weight\""), "{error}");
     assert!(matches!(Weights::from_bytes(b"PK\x03\x04 not it", "x.pth"), Err(WeightError::Malformed { .. })));
 }
@@ -90,7 +92,7 @@ fn patterned(side: usize) -> Vec<u8> {
 /// Largest difference of each tap to PyTorch's, against the tap's largest value.
 fn compare_with_pytorch(backbone: Backbone, weights: &Weights, side: usize, expected: &[TapFixture]) {
     let mut graph = Graph::new(side, side);
-    let taps = backbone.append(&mut graph, weights, None).unwrap().taps;
+    let taps = backbone.append(&mut graph, weights, None, 16).unwrap().taps;
     let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1).unwrap();
     let features = plan.run(&patterned(side)).unwrap();
     assert_eq!(plan.outputs(), expected.iter().map(|t| t.shape).collect::<Vec<_>>());
@@ -108,9 +110,9 @@ fn compare_with_pytorch(backbone: Backbone, weights: &Weights, side: usize, expe
 /// A whole state dict, unfolded, filled by the formula of the script.
 pub fn formula_weights(backbone: Backbone) -> Vec<u8> {
     let (blocks, inner, expansion) = match backbone {
-        Backbone::ResNet18 => ([2, 2, 2], None, 1),
-        Backbone::ResNet50 => ([3, 4, 6], Some(64), 4),
-        _ => ([3, 4, 6], Some(128), 4),
+        Backbone::ResNet18 => ([2, 2, 2, 2], None, 1),
+        Backbone::ResNet50 => ([3, 4, 6, 3], Some(64), 4),
+        _ => ([3, 4, 6, 3], Some(128), 4),
     };
     let mut shapes: Vec<(String, Vec<usize>)> = vec![];
     let mut conv = |conv: String, norm: String, out: usize, input: usize, kernel: usize| {
@@ -201,7 +203,7 @@ fn a_pytorch_state_dict_is_read() {
     assert_eq!(weights.get("bn1.running_var", &[2]).unwrap(), [1.0, 1.0]);
     let doubt = weights.doubt().unwrap();
     assert!(doubt.contains("tiny.pth: 1 of 1 batch norms") && doubt.contains("untrained"), "{doubt}");
-    let error = Backbone::ResNet18.append(&mut Graph::new(64, 64), &weights, None).err().unwrap().to_string();
+    let error = Backbone::ResNet18.append(&mut Graph::new(64, 64), &weights, None, 16).err().unwrap().to_string();
     assert!(error.contains("\"conv1.weight\" has the shape [2, 1, 1, 1], expected [64, 3, 7, 7]"), "{error}");
 }
 

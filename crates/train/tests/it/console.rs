@@ -60,8 +60,8 @@ fn every_refusal_is_one_sentence_with_its_cause_said_once() {
         fit(&config),
         format!("{config} is no training config: line 2: invalid type: string \"many\", expected usize")
     );
-    std::fs::write(&config, "[loss]\ngamma = 0.0\n").unwrap();
-    assert_eq!(fit(&config), format!("{config}: loss.gamma is 0.0; above 0 and at most 1 expected"));
+    std::fs::write(&config, "[ckaad.loss]\ngamma = 0.0\n").unwrap();
+    assert_eq!(fit(&config), format!("{config}: ckaad.loss.gamma is 0.0; above 0 and at most 1 expected"));
     assert_eq!(
         refused(&["export", "--run", &missing, "--out", &at("out.ckaad")]),
         format!("cannot read {missing}/config.toml: {gone}; is {missing} a folder that ckaad-train fit wrote?")

@@ -3,6 +3,7 @@
 mod backbones;
 mod console;
 mod datasets;
+mod methods;
 mod metrics;
 mod program;
 mod report;

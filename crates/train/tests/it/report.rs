@@ -14,18 +14,23 @@ const HOSTILE: &str = "<script>alert('x' & \"y\")</script>";
 /// The shipped bundle, with the report member of a run that had a failing discriminator.
 fn bundle() -> Bundle {
     let mut bundle = Bundle::read(&ckaad_testing::demo_bundle()).unwrap();
-    let validation = |epoch: u32| {
+    let epoch = |epoch: u32| {
         let falling = 1.0 / f64::from(epoch + 1);
         serde_json::json!({
-            "epoch": epoch, "quality": 1.0 - falling / 2.0,
+            "epoch": epoch,
             "losses": {"reconstruction": falling, "discriminator": 6.0 + falling, "adversarial": -falling},
         })
     };
     bundle.report = Some(serde_json::json!({
-        "gmac": 1.234, "parameters": 5_678_000, "image_auroc": 0.9321,
+        "gmac": 1.234, "parameters": 5_678_000,
+        "evidence": {
+            "normal_images": 93, "anomalous_images": 23, "image_auroc": 0.9321, "standard_error": 0.0234,
+            "kinds": [{"kind": HOSTILE, "images": 23, "image_auroc": 0.9, "standard_error": 0.03, "unseen_auroc": 0.7125}],
+            "terms": [{"term": "distance", "image_auroc": 0.81, "standard_error": 0.04}],
+        },
         "training": {
             "warning": "the discriminator gives every patch the energy 0 & taught nothing",
-            "validations": (1..=12).map(|n| validation(5 * n)).collect::<Vec<_>>(),
+            "history": (1..=12).map(epoch).collect::<Vec<_>>(),
         },
     }));
     bundle.manifest.licences.push(HOSTILE.to_owned());
@@ -155,8 +160,8 @@ fn the_report_is_one_well_formed_page_with_every_section() {
         assert!(html.contains(&format!("<h2>{section}</h2>")), "no section {section}");
     }
     let count = |name: &str| tags.iter().filter(|t| *t == name).count();
-    // Histogram, ROC, precision and recall, quality and three losses; eight pictures of each kind.
-    assert_eq!((count("svg"), count("img")), (7, 24));
+    // Histogram, ROC, precision and recall, three losses; eight pictures of each kind.
+    assert_eq!((count("svg"), count("img")), (6, 24));
     for text in [
         "14 of 40 anomalous images",
         "7 false alarms in 40",
@@ -165,6 +170,9 @@ fn the_report_is_one_well_formed_page_with_every_section() {
         "5.68 million",
         "AUPRO (0.05)",
         "IoU-max",
+        "0.9321 ± 0.0234",
+        "<td>0.7125</td>",
+        "distance alone",
     ] {
         assert!(html.contains(text), "{text} is missing");
     }
@@ -205,8 +213,7 @@ fn what_is_not_known_is_left_out() {
     assert!(!html.contains("<h2>Training</h2>") && !html.contains("multiply-accumulates") && !html.contains("by part"));
     assert!(html.contains("no masks") && html.contains("one class only") && html.contains("no anomalous images"));
     // A report member of another make is no reason to fail.
-    bundle.report =
-        Some(serde_json::json!({"gmac": "x", "training": {"validations": [1, {"epoch": null}], "warning": 3}}));
+    bundle.report = Some(serde_json::json!({"gmac": "x", "training": {"history": [1, {"epoch": null}], "warning": 3}}));
     assert!(!page(&bundle, &e).contains("<h2>Training</h2>"));
 }
 
@@ -242,7 +249,7 @@ fn chromium_loads_the_report_without_a_word_on_its_console() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(console(&output), Vec::<String>::new());
     let dom = String::from_utf8_lossy(&output.stdout);
-    assert_eq!((dom.matches("<svg").count(), dom.matches("<img").count()), (7, 24));
+    assert_eq!((dom.matches("<svg").count(), dom.matches("<img").count()), (6, 24));
     // The same page with a script in it: the page forbids scripts, and a complaint would have been seen.
     let with_script = html.replace("</body>", "<script>document.title = 'run'</script></body>");
     let complained = chromium(&with_script).unwrap();

@@ -33,7 +33,8 @@ fn the_whole_way_from_a_folder_to_a_judged_bundle() {
         assert_eq!(read.manifest.precision, expected);
         if let Some((worst, range)) = onnx_runtime::difference_to_onnx_runtime(Path::new(&bundle)) {
             println!("{precision}: largest difference to ONNX Runtime {worst}, range {range}");
-            let limit = if precision == "f32" { 1e-4 } else { 0.01 * range };
+            // A training image lies close to the bank: the root of a squared distance near 0 magnifies what rounding leaves.
+            let limit = if precision == "f32" { 1e-3 * range } else { 0.01 * range };
             assert!(worst <= limit, "{precision}: largest difference {worst} in a range of {range}");
         }
         infer_gives_the_same_texts(&bundle, &data, samples, &written);
@@ -100,10 +101,12 @@ fn layers_stay_in_float_and_the_report_says_which() {
 /// computed while training runs, a combined score.
 #[test]
 fn the_papers_parts_reach_the_bundle_too() {
-    let config =
-        CONFIG.replace("[net]\n", "[net]\nnorm = \"instance\"\nblocks = 2\n").replace("epochs = 4", "epochs = 2")
-            + "[discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nhard_share = 1.0\nnoise = 0.0\n\
-           [bank]\nvectors = 0\n[anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
+    let config = "methods = [\"ckaad\"]\n".to_owned()
+        + &CONFIG
+            .replace("[ckaad.net]\n", "[ckaad.net]\nnorm = \"instance\"\nblocks = 2\n")
+            .replace("epochs = 4", "epochs = 2")
+        + "[ckaad.discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nhard_share = 1.0\nnoise = 0.0\n\
+           [anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
            [augment]\nbrightness = 0.1\nrotate_deg = 5.0\n[score]\nrule = \"combined\"\n";
     let manifest = through_the_bundle(&config, &[]);
     assert_eq!(manifest.methods, ["ckaad-both"]);
@@ -169,20 +172,21 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
     for (text, expected) in [
-        ("[loss]\ngamma = 0.0", "loss.gamma is 0.0; above 0 and at most 1 expected"),
-        ("[discriminator]\nkernel = 2", "discriminator.kernel is 2; 1 or 3 expected"),
-        ("[discriminator]\nstride = 4", "discriminator.stride is 4; one of features.strides expected"),
+        ("[ckaad.loss]\ngamma = 0.0", "ckaad.loss.gamma is 0.0; above 0 and at most 1 expected"),
+        ("[ckaad.discriminator]\nkernel = 2", "ckaad.discriminator.kernel is 2; 1 or 3 expected"),
+        ("[ckaad.discriminator]\nstride = 4", "ckaad.discriminator.stride is 4; one of features.strides expected"),
         (
             "[features]\nstrides = [4, 16]",
             "features.strides is [4, 16]; neighbours among the backbone's strides expected, for instance [8, 16] or [4, 8, 16]",
         ),
         ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0; 0 (all) to 1 expected"),
-        ("[score]\nenergy = -1.0", "score.energy is -1.0; 0 to 1000 expected"),
+        ("[score.weights]\nenergy = -1.0", "score.weights is {\"energy\": -1.0}; 0 to 1000 each expected"),
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
-        (
-            "method = \"nearest-neighbour\"\n[bank]\nvectors = 0",
-            "bank.vectors is 0; 1 to 65536 expected, or 0 with method ckaad for none",
-        ),
+        ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
+        ("methods = [\"pooled\"]", "methods is [Pooled]; at least one that gives a map expected: ckaad or bank"),
+        ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
+        ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
+        ("[validation]\nfolds = 1", "validation.folds is 1; 2 to 20 expected"),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = ckaad_train::config::TrainConfig::load(&path).unwrap_err().to_string();
@@ -200,12 +204,12 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     std::fs::write(&config, CONFIG).unwrap();
     let (whole, broken) = (at("whole"), at("broken"));
     train_well(&["fit", "--config", &config, "--data", &data, "--out", &whole, "--device", "cpu"]);
-    // Stopped after the first validation: what a kill leaves is that state, since every file is renamed into place.
+    // Stopped in the middle of the first model: what a kill leaves is that state, since every file is renamed into place.
     let mut child = Command::new(env!("CARGO_BIN_EXE_ckaad-train"))
         .args(["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu"])
         .spawn()
         .unwrap();
-    while !Path::new(&broken).join("last/progress.json").exists() {
+    while !Path::new(&broken).join("fold-1/progress.json").exists() {
         assert!(child.try_wait().unwrap().is_none(), "fit ended before its first checkpoint");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
@@ -216,12 +220,15 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
         format!("{broken} holds a run already; give --resume to go on with it, or another --out")
     );
     train_well(&["fit", "--config", &config, "--data", &data, "--out", &broken, "--device", "cpu", "--resume"]);
-    let losses = |run: &str| {
-        let text = std::fs::read_to_string(Path::new(run).join("last/progress.json")).unwrap();
+    let losses = |run: &str, model: &str| {
+        let text = std::fs::read_to_string(Path::new(run).join(model).join("progress.json")).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        value["validations"].clone()
+        assert_eq!(value["finished"], true);
+        value["history"].clone()
     };
-    assert_eq!(losses(&whole), losses(&broken));
+    for model in ["fold-1", "fold-2", "whole"] {
+        assert_eq!(losses(&whole, model), losses(&broken, model), "{model}");
+    }
     // Another config is not silently mixed into the run.
     std::fs::write(&short, CONFIG.replace("seed = 7", "seed = 8")).unwrap();
     assert_eq!(
@@ -241,37 +248,40 @@ fn a_typo_in_the_training_config_is_named() {
     );
 }
 
-/// The baseline has no epochs and nothing is validated before export: no line and no file says otherwise.
+/// The baseline is the list with the bank alone: it has no epochs, and no line and no file says otherwise.
 #[test]
-fn a_baseline_reports_its_bank_and_no_epoch() {
-    let (folder, output) = train_on(&format!("method = \"nearest-neighbour\"\n{CONFIG}[bank]\nvectors = 32\n"), &[]);
+fn a_baseline_reports_no_epoch() {
+    let (folder, output) = train_on(&format!("methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 32\n"), &[]);
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.starts_with(&format!("{}: a bank of 32 patches in ", at("run"))), "{said}");
-    assert!(
-        said.ends_with(" s; nothing was validated, which is left to export\n") && !said.contains("epoch"),
-        "{said}"
-    );
+    assert!(output.status.success() && said.starts_with(&format!("{}: 3 models in ", at("run"))), "{said}");
+    assert!(!said.contains("epoch"), "{said}");
     train_well(&["export", "--run", &at("run"), "--out", &at("bank.ckaad"), "--precision", "f32"]);
-    let training = &Bundle::read(Path::new(&at("bank.ckaad"))).unwrap().report.unwrap()["training"];
-    assert_eq!((&training["epochs"], &training["best_epoch"]), (&0.into(), &serde_json::Value::Null));
-    assert_eq!(training["validations"], serde_json::json!([]));
+    let bundle = Bundle::read(Path::new(&at("bank.ckaad"))).unwrap();
+    let report = bundle.report.unwrap();
+    assert_eq!((&report["training"]["epochs"], &report["training"]["history"]), (&0.into(), &serde_json::json!([])));
+    let names: Vec<&str> = bundle.manifest.terms.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!((bundle.manifest.methods, names), (vec!["bank".to_owned()], vec!["distance"]));
+    // Every training image stands behind the threshold.
+    assert_eq!((bundle.manifest.calibration.images, &report["evidence"]["anomalous_images"]), (60, &12.into()));
 }
 
 /// Nobody looks at anomalous training images then, made ones included, so their features are not computed.
 #[test]
 fn without_a_discriminator_only_normal_images_are_trained_on() {
-    let config = CONFIG.replace("epochs = 4", "epochs = 1") + "[discriminator]\nkind = \"none\"\n";
+    let config = "methods = [\"ckaad\"]\n".to_owned()
+        + &CONFIG.replace("epochs = 4", "epochs = 1")
+        + "[ckaad.discriminator]\nkind = \"none\"\n";
     for source in ["auto", "perlin"] {
         let (folder, output) = train_on(&format!("{config}[anomalies]\nsource = \"{source}\"\n"), &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let bytes = |name: &str| std::fs::metadata(folder.path().join("run/cache").join(name)).map_or(0, |m| m.len());
-        assert!(bytes("train-normal.f16") > 0 && bytes("validation-anomalous.f16") > 0);
-        assert_eq!((bytes("train-anomalous.f16"), bytes("made-anomalies.f16")), (0, 0), "{source}");
+        assert!(bytes("normal.f16") > 0);
+        assert_eq!((bytes("anomalous.f16"), bytes("made-anomalies.f16")), (0, 0), "{source}");
     }
 }
 
-fn synth(data: &str) {
+pub fn synth(data: &str) {
     train_well(&[
         "synth",
         "--out",
@@ -294,9 +304,10 @@ const ALL_INT8: &str = "[quantise]\nmixed = false\n";
 
 const CONFIG: &str = "name = \"small\"\nseed = 7\nfalse_alarm_budget = 0.05\n\
     [input]\nwidth = 96\nheight = 96\n\
-    [features]\nstrides = [4, 8, 16]\n[net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
-    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\n\
-    [validation]\nnormal_share = 0.4\nanomalous_share = 0.4\nevery = 2\n";
+    [features]\nstrides = [4, 8, 16]\n\
+    [ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
+    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\ncheckpoint_every = 2\n\
+    [validation]\nfolds = 2\n";
 
 /// The agent lies beside the trainer once the workspace is built, which `./dev test` does.
 fn agent() -> PathBuf {

@@ -4,9 +4,9 @@ use super::clip::clip;
 use super::discriminator::{DiscriminatorConfig, Discriminators, Energies, PatchDiscriminator};
 use super::loss::{self, LossConfig};
 use super::net::{AutoEncoder, NetConfig};
-use crate::methods::{Batch, Losses, MethodError};
 use crate::backbones::Scale;
 use crate::graph::ChannelStatistics;
+use crate::methods::{Batch, Losses, MethodError};
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
@@ -217,10 +217,8 @@ impl Trainer {
         if let Some(discriminators) = self.discriminators.take() {
             let loaded = discriminators.try_load_file(at(DISCRIMINATORS)).map_err(|e| failed(e.to_string()))?;
             self.discriminators = Some(loaded);
-            self.discriminator_optimiser = self
-                .discriminator_optimiser
-                .load(at(DISCRIMINATOR_OPTIMISER))
-                .map_err(|e| failed(e.to_string()))?;
+            self.discriminator_optimiser =
+                self.discriminator_optimiser.load(at(DISCRIMINATOR_OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         }
         Ok(self)
     }

@@ -1,8 +1,9 @@
-//! What is held out: whole parts and patients, a share of each kind of defect, the same for the same seed.
+//! Which fold an image is in: whole parts and patients, each class spread evenly, the same for the same seed.
 
 use super::*;
-use ckaad_train::run::{RunFolderError, Split, ValidationConfig, samples};
-use std::collections::BTreeSet;
+use ckaad_train::methods::Labelled;
+use ckaad_train::run::{RunFolderError, RunInfo, Unit, deal};
+use std::collections::{BTreeMap, BTreeSet};
 
 fn set(train_normal: Vec<Sample>, train_anomalous: Vec<Sample>) -> DataSet {
     DataSet {
@@ -37,44 +38,46 @@ fn grouped() -> DataSet {
     set(normal, anomalous)
 }
 
-fn draw(data: &DataSet, seed: u64) -> Result<Split, RunFolderError> {
-    Split::draw(data, &ValidationConfig::default(), seed)
+fn draw(data: &DataSet, seed: u64) -> Result<Vec<Labelled>, RunFolderError> {
+    deal(data, 5, seed)
+}
+
+fn info(data: &DataSet, images: Vec<Labelled>) -> RunInfo {
+    RunInfo { data: data.root.clone(), data_digest: String::new(), folds: 5, images, statistics: vec![] }
+}
+
+/// How many images of a class each fold has.
+fn sizes(images: &[Labelled], class: Option<&str>) -> Vec<usize> {
+    let in_fold = |fold| images.iter().filter(|i| i.fold == fold && i.sample.defect.as_deref() == class).count();
+    (0..5).map(in_fold).collect()
 }
 
 #[test]
-fn no_group_is_on_both_sides_and_nothing_is_lost() {
+fn no_group_is_in_two_folds_and_nothing_is_lost() {
     let data = grouped();
     for seed in 0..50 {
-        let split = draw(&data, seed).unwrap();
-        let of = |parts: [&Vec<Sample>; 2]| -> BTreeSet<String> {
-            parts.into_iter().flatten().map(|s| s.group.clone().unwrap()).collect()
-        };
-        let training = of([&split.train_normal, &split.train_anomalous]);
-        let held_out = of([&split.validation_normal, &split.validation_anomalous]);
-        assert!(training.is_disjoint(&held_out), "seed {seed}: {:?}", training.intersection(&held_out));
-        let mut normal = [split.train_normal, split.validation_normal].concat();
-        let mut anomalous = [split.train_anomalous, split.validation_anomalous].concat();
-        normal.sort();
-        anomalous.sort();
-        assert_eq!(samples(&data.root, &normal), data.train_normal, "seed {seed}");
-        assert_eq!(samples(&data.root, &anomalous).len(), data.train_anomalous.len(), "seed {seed}");
+        let images = draw(&data, seed).unwrap();
+        let mut folds: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for image in &images {
+            folds.entry(image.sample.group.clone().unwrap()).or_default().insert(image.fold);
+        }
+        assert!(folds.values().all(|folds| folds.len() == 1), "seed {seed}: {folds:?}");
+        let placed: Vec<Sample> = info(&data, images).placed().into_iter().map(|image| image.sample).collect();
+        assert_eq!(placed, [data.train_normal.clone(), data.train_anomalous.clone()].concat(), "seed {seed}");
     }
 }
 
 #[test]
-fn every_kind_of_defect_and_the_normal_images_give_their_share() {
+fn every_class_is_spread_over_the_folds() {
     let data = grouped();
-    let count = |samples: &[Sample], class: Option<&str>| {
-        samples.iter().filter(|s| s.defect.as_deref() == class).count() as f64
-    };
     for seed in 0..50 {
-        let split = draw(&data, seed).unwrap();
-        for class in ["dent", "scratch"] {
-            let share = count(&split.validation_anomalous, Some(class)) / count(&data.train_anomalous, Some(class));
-            assert!((0.25..0.45).contains(&share), "seed {seed}: {share} of {class}");
+        let images = draw(&data, seed).unwrap();
+        for class in [None, Some("dent"), Some("scratch")] {
+            let sizes = sizes(&images, class);
+            let even = sizes.iter().sum::<usize>() as f64 / 5.0;
+            let off = sizes.iter().map(|&size| (size as f64 - even).abs()).fold(0.0, f64::max);
+            assert!(off <= (0.3 * even).max(2.0), "seed {seed}: {class:?} {sizes:?}");
         }
-        let share = count(&split.validation_normal, None) / count(&data.train_normal, None);
-        assert!((0.12..0.25).contains(&share), "seed {seed}: {share} of the normal images");
     }
 }
 
@@ -86,59 +89,77 @@ fn the_seed_decides_and_the_folder_does_not() {
     for sample in moved.train_normal.iter_mut().chain(&mut moved.train_anomalous) {
         sample.path = moved.root.join(sample.path.strip_prefix("/data").unwrap());
     }
-    let split = draw(&data, 3).unwrap();
-    assert_eq!(split, draw(&data, 3).unwrap());
-    assert_eq!(split, draw(&moved, 3).unwrap());
-    assert_ne!(split, draw(&data, 4).unwrap());
+    let images = draw(&data, 3).unwrap();
+    assert_eq!(images, draw(&data, 3).unwrap());
+    assert_eq!(images, draw(&moved, 3).unwrap());
+    assert_ne!(images, draw(&data, 4).unwrap());
 }
 
 #[test]
-fn images_without_groups_are_held_out_in_their_exact_share() {
+fn images_without_groups_are_dealt_evenly() {
     let normal = (0..100).map(|i| sample("good", i, None)).collect();
     let anomalous = (0..20).map(|i| sample("dent", i, None)).chain((0..1).map(|i| sample("rare", i, None))).collect();
-    let split = draw(&set(normal, anomalous), 1).unwrap();
-    assert_eq!((split.validation_normal.len(), split.train_normal.len()), (12, 88));
-    // The only image of its kind stays to be learnt from.
-    assert_eq!((split.validation_anomalous.len(), split.train_anomalous.len()), (5, 16));
-    assert!(split.train_anomalous.iter().any(|s| s.defect.as_deref() == Some("rare")));
+    let images = draw(&set(normal, anomalous), 1).unwrap();
+    assert_eq!((sizes(&images, None), sizes(&images, Some("dent"))), (vec![20; 5], vec![4; 5]));
+    assert_eq!(sizes(&images, Some("rare")).iter().sum::<usize>(), 1);
 }
 
 #[test]
-fn a_sets_own_validation_images_are_taken() {
+fn a_sets_own_validation_images_are_dealt_like_the_others() {
     let mut data = grouped();
     data.validation_normal = (0..7).map(|i| sample("own", i, None)).map(|s| Sample { defect: None, ..s }).collect();
-    // Without anomalies nothing draws groups over, so all normal images are trained on.
-    data.train_anomalous.clear();
-    let split = draw(&data, 1).unwrap();
-    assert_eq!(split.train_normal.len(), data.train_normal.len());
-    assert_eq!(samples(&data.root, &split.validation_normal), data.validation_normal);
+    let images = draw(&data, 1).unwrap();
+    let normal = images.iter().filter(|image| image.sample.defect.is_none()).count();
+    assert_eq!(normal, data.train_normal.len() + 7);
 }
 
 #[test]
-fn normal_images_of_one_part_only_are_refused() {
+fn few_groups_make_few_folds_and_one_is_refused() {
+    let part = |i: usize| Some(format!("part{}", i % 3));
+    let images = draw(&set((0..50).map(|i| sample("good", i, part(i))).collect(), vec![]), 1).unwrap();
+    assert_eq!(images.iter().map(|image| image.fold).collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2]));
     let normal = (0..50).map(|i| sample("good", i, Some("part1".into()))).collect();
     let told = draw(&set(normal, vec![]), 1).unwrap_err().to_string();
     assert!(told.contains("all 50 are of one part"), "{told}");
 }
 
+/// A model without a fold never sees its images; one without a kind besides sees none with that defect.
+#[test]
+fn a_model_sees_what_it_is_not_to_judge_never() {
+    let images = draw(&grouped(), 1).unwrap();
+    let seen = |unit: &Unit| images.iter().filter(|image| unit.sees(image)).count();
+    let (held, dents) = (
+        sizes(&images, None)[2] + sizes(&images, Some("dent"))[2] + sizes(&images, Some("scratch"))[2],
+        sizes(&images, Some("dent")),
+    );
+    let elsewhere = dents.iter().sum::<usize>() - dents[2];
+    assert_eq!(seen(&Unit::Whole), images.len());
+    assert_eq!(seen(&Unit::Without(2)), images.len() - held);
+    let without = Unit::WithoutKind(2, "dent".into());
+    assert_eq!(seen(&without), images.len() - held - elsewhere);
+    assert_eq!((without.checkpoint().as_str(), Unit::Without(2).checkpoint().as_str()), ("fold-3.dent", "fold-3"));
+    assert_eq!(Unit::WithoutKind(0, "../a/b".into()).checkpoint(), "fold-1..._a_b");
+}
+
 /// What `run.json` keeps is enough for any layout, and readable.
 #[test]
-fn the_split_keeps_defect_mask_and_group() {
+fn a_run_keeps_defect_mask_and_group() {
     let mut anomaly = sample("MEL", 1, Some("HAM_1".into()));
     anomaly.path = "/data/ISIC2018_Task3_Training_Input/ISIC_1.jpg".into();
     anomaly.mask = Some("/data/masks/1.png".into());
     let data = set((0..10).map(|i| sample("good", i, None)).collect(), vec![anomaly.clone()]);
-    let split = draw(&data, 1).unwrap();
-    let json = serde_json::to_value(&split).unwrap();
+    let images = draw(&data, 1).unwrap();
+    let json = serde_json::to_value(&images).unwrap();
     assert_eq!(
-        json["train_anomalous"],
-        serde_json::json!([{
-            "path": "ISIC2018_Task3_Training_Input/ISIC_1.jpg", "defect": "MEL", "mask": "masks/1.png", "group": "HAM_1"
-        }])
+        json[10],
+        serde_json::json!({
+            "path": "ISIC2018_Task3_Training_Input/ISIC_1.jpg", "defect": "MEL", "mask": "masks/1.png", "group": "HAM_1",
+            "fold": images[10].fold
+        })
     );
-    assert_eq!(json["validation_normal"][0].as_object().unwrap().keys().collect::<Vec<_>>(), ["path"]);
-    let read: Split = serde_json::from_value(json).unwrap();
-    assert_eq!(samples(&data.root, &read.train_anomalous), [anomaly]);
+    assert_eq!(json[0].as_object().unwrap().keys().collect::<Vec<_>>(), ["fold", "path"]);
+    let read: Vec<Labelled> = serde_json::from_value(json).unwrap();
+    assert_eq!(info(&data, read).placed()[10].sample, anomaly);
 }
 
 /// Pictures of one magnetic tile under its six exposures are recognised by their names.

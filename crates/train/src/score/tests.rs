@@ -1,0 +1,136 @@
+use super::*;
+use ckaad_bundle::{Fusion, ScoreRule};
+
+const ERROR: Term = Term::map("error");
+const ENERGY: Term = Term::map("energy").taught();
+const POOLED: Term = Term::image("pooled").taught();
+const SIZE: (usize, usize) = (10, 10);
+
+/// 40 normal and 10 anomalous maps of 100 pixels; `defect` paints the anomalous ones.
+fn maps(defect: impl Fn(usize, &mut [f32])) -> Vec<Array2<f32>> {
+    let noise = |i: usize, p: usize| ((i * 7919 + p * 104_729) % 1000) as f32 / 1000.0;
+    let map = |i: usize| {
+        let mut map: Vec<f32> = (0..100).map(|p| noise(i, p)).collect();
+        if i >= 40 {
+            defect(i, &mut map);
+        }
+        Array2::from_shape_vec(SIZE, map).unwrap()
+    };
+    (0..50).map(map).collect()
+}
+
+fn judged(maps: Vec<(Term, Vec<Array2<f32>>)>) -> Judged {
+    let positive = (0..50).map(|i| i >= 40).collect();
+    Judged { positive, folds: (0..50).map(|i| i % 5).collect(), maps, branch: None }
+}
+
+/// Without smoothing, which would spread a peak over a map of ten pixels a side.
+fn config() -> ScoreConfig {
+    ScoreConfig { sigma_px: 0.0, ..Default::default() }
+}
+
+fn choose(maps: Vec<Array2<f32>>, config: ScoreConfig) -> Choice {
+    judged(vec![(ERROR, maps)]).choose_map(&config, SIZE)
+}
+
+fn auroc(choice: &Choice) -> f64 {
+    choice.placements.as_ref().unwrap().auroc()
+}
+
+#[test]
+fn a_small_peak_is_found_by_few_pixels_and_a_raised_part_by_all() {
+    let peak = choose(maps(|_, map| map[3] = 5.0), config());
+    assert!(matches!(peak.score.rule, ScoreRule::TopK { top_k: 1 }), "{peak:?}");
+    assert_eq!(auroc(&peak), 1.0);
+    let raised = choose(maps(|_, map| map.iter_mut().for_each(|v| *v = *v * 0.1 + 0.6)), config());
+    assert!(matches!(raised.score.rule, ScoreRule::TopK { top_k: 100 }), "{raised:?}");
+    assert_eq!(auroc(&raised), 1.0);
+}
+
+#[test]
+fn two_kinds_of_defect_need_both_rules_together() {
+    // Half of the parts are raised a little everywhere but lose their peaks, half have one peak.
+    let both = || {
+        maps(|i, map| match i % 2 {
+            0 => map.iter_mut().for_each(|v| *v = *v * 0.2 + 0.5),
+            _ => map[3] = 1.6,
+        })
+    };
+    let combined = choose(both(), ScoreConfig { rule: Rule::Combined, ..config() });
+    let maximum = choose(both(), ScoreConfig { rule: Rule::Maximum, ..config() });
+    assert!(matches!(combined.score.rule, ScoreRule::Combined { .. }));
+    assert!(auroc(&combined) > auroc(&maximum), "{combined:?} {maximum:?}");
+}
+
+#[test]
+fn a_term_is_left_out_where_it_hurts() {
+    let (flat, telling) = (|| maps(|_, _| {}), || maps(|_, map| map[3] = 1.01));
+    let choose = |error, energy| judged(vec![(ERROR, error), (ENERGY, energy)]).choose_map(&config(), SIZE).weights;
+    assert!(choose(flat(), telling()).of(ENERGY) > 0.0);
+    assert_eq!(choose(telling(), flat()), TermWeights::only(ERROR));
+}
+
+#[test]
+fn what_no_label_has_checked_does_not_enter_the_map() {
+    let mut judged = judged(vec![(ERROR, maps(|_, _| {})), (ENERGY, maps(|_, _| {}))]);
+    judged.positive = vec![false; 50];
+    let choice = judged.choose_map(&config(), SIZE);
+    assert_eq!((choice.weights, choice.placements), (TermWeights::only(ERROR), None));
+}
+
+#[test]
+fn weights_of_the_config_are_kept() {
+    let weights = [("error".to_owned(), 1.0), ("energy".to_owned(), 0.0)].into();
+    let maps = vec![(ERROR, maps(|_, _| {})), (ENERGY, maps(|_, map| map[3] = 5.0))];
+    let choice = judged(maps).choose_map(&ScoreConfig { weights, ..config() }, SIZE);
+    assert_eq!(choice.weights, TermWeights::only(ERROR));
+}
+
+/// The default stands unless another is better by more than the standard error of the difference.
+#[test]
+fn a_gain_inside_one_standard_error_changes_nothing() {
+    let positive: Vec<bool> = (0..50).map(|i| i >= 40).collect();
+    // Anomalous images in turn higher by one shift and by the other.
+    let placed = |even: f32, odd: f32| {
+        let shift = |i: usize| if i < 40 { 0.0 } else { [even, odd][i % 2] };
+        let scores: Vec<f32> = (0..50).map(|i| (i * 37 % 50) as f32 + shift(i)).collect();
+        Placements::of(&scores, &positive).unwrap()
+    };
+    let (default, hardly, clearly) = (placed(5.0, 5.0), placed(-5.0, 17.0), placed(30.0, 30.0));
+    let (gain, error) = hardly.gain_over(&default);
+    assert!(0.0 < gain && gain < error, "{gain} ± {error}");
+    assert_eq!(pick(&[Some(&default), Some(&hardly)]), 0);
+    assert_eq!(pick(&[Some(&default), Some(&hardly), Some(&clearly)]), 2);
+    assert_eq!(pick(&[None, Some(&clearly)]), 0);
+}
+
+/// A branch that knows only what it was shown does not silence the map; one that is of no use is left out.
+#[test]
+fn the_image_branch_takes_part_as_far_as_it_helps() {
+    let map = || {
+        maps(|i, map| {
+            if i % 2 == 0 {
+                map[3] = 5.0
+            }
+        })
+    };
+    let noise = |i: usize| ((i * 31) % 47) as f32 / 47.0;
+    let seen: Vec<f32> = (0..50).map(|i| noise(i) + if i >= 40 && i % 2 == 1 { 3.0 } else { 0.0 }).collect();
+    let fuse = |seen: Vec<f32>, unseen: Vec<f32>| {
+        let branch = Some(Branch { terms: vec![POOLED], seen, unseen });
+        let judged = Judged { branch, ..judged(vec![(ERROR, map())]) };
+        let config = config();
+        judged.choose_fusion(judged.choose_map(&config, SIZE), &config)
+    };
+    let alone = auroc(&choose(map(), config()));
+    let joined = fuse(seen.clone(), seen.clone());
+    assert!(joined.score.image.is_some() && auroc(&joined) > alone + 0.1, "{joined:?}");
+    assert_eq!(joined.weights.of(POOLED), 1.0);
+    // Never shown, it takes every defect for very normal: whatever voice it has then costs the map's.
+    let misled: Vec<f32> = (0..50).map(|i| if i >= 40 { noise(i) - 9.0 } else { noise(i) }).collect();
+    let careful = fuse(seen, misled);
+    let weight = careful.score.image.map_or(0.0, |b| if b.fusion == Fusion::Larger { 0.0 } else { b.weight });
+    assert!(weight <= 0.25, "{careful:?}");
+    let useless: Vec<f32> = (0..50).map(|i| if i >= 40 { -5.0 } else { noise(i) }).collect();
+    assert_eq!(fuse(useless.clone(), useless).score.image, None);
+}
