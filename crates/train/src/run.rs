@@ -7,6 +7,7 @@
 //! RUN/fold-1/ ...          checkpoints of the model that never saw the images of a fold: methods, progress.json
 //! RUN/fold-1.crack/ ...    of the methods that learn in a pass: without the fold, and without any defect of a kind
 //! RUN/whole/               of the model that saw all
+//! RUN/judged.json          every training image with its score by a model that never saw it; `export` writes it
 //! ```
 //! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant
 //! can be resumed.
@@ -256,7 +257,15 @@ impl RunFolder {
         self.write_json("run.json", info)
     }
 
-    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunFolderError> {
+    /// Keeps what the models of the folds said of the training images.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_verdicts(&self, verdicts: &impl Serialize) -> Result<(), RunFolderError> {
+        self.write_json("judged.json", verdicts)
+    }
+
+    fn write_json<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), RunFolderError> {
         let text = serde_json::to_vec_pretty(value)
             .map_err(|e| RunFolderError::Malformed { path: self.path(name), reason: e.to_string() })?;
         self.write(name, &text)

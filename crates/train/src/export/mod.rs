@@ -131,6 +131,7 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
     let dialect = if form == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator };
     let model = whole.write(&context, &graph, None, &float_layers, dialect);
     let evidence = Evidence::of(&folds, &decided);
+    run.keep_verdicts(&evidence.scores)?;
     bundle::write(bundle::Contents { context: &context, graph, model, decided, evidence, quantisation, form }, out)
 }
 
