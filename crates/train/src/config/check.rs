@@ -1,6 +1,6 @@
 //! The bounds of every value, as one table.
 
-use super::{ConfigError, TrainConfig};
+use super::{BudgetConfig, ConfigError, MethodKind, TrainConfig};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -30,15 +30,22 @@ impl TrainConfig {
         }
     }
 
-    /// In the order of the file.
+    /// In the order of the file; what a method would read that is not there is not looked at.
     fn rows(&self) -> Vec<Row> {
-        [self.input(), self.networks(), self.method(), self.training(), self.score()].concat()
+        let mut rows = [self.input(), self.networks(), self.method(), self.training(), self.score()].concat();
+        for (kind, section) in
+            [(MethodKind::Ckaad, "ckaad."), (MethodKind::Bank, "bank."), (MethodKind::Pooled, "pooled.")]
+        {
+            rows.retain(|(key, ..)| self.methods.contains(&kind) || !key.starts_with(section));
+        }
+        rows
     }
 
     fn input(&self) -> Vec<Row> {
         const SIDE: &str = "a multiple of 32 from 64 to 2048 expected";
         let side = |s: u32| (64..=2048).contains(&s) && s.is_multiple_of(32);
         let named = self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let budget = |holds: fn(&BudgetConfig) -> bool| self.budget.is_none_or(|b| holds(&b));
         let strides = &self.features.strides;
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
@@ -46,6 +53,13 @@ impl TrainConfig {
             row("name", named && (1..=64).contains(&self.name.len()), &self.name, "1 to 64 of a-z, 0-9 and - expected"),
             row("input.width", side(self.input.width), self.input.width, SIDE),
             row("input.height", side(self.input.height), self.input.height, SIDE),
+            row("budget.ms", budget(|b| b.ms > 0.0 && b.ms <= 1e5), self.budget.map(|b| b.ms), "above 0 expected"),
+            row(
+                "budget.factor",
+                budget(|b| b.factor > 0.0 && b.factor <= 1e4),
+                self.budget.map(|b| b.factor),
+                "above 0 expected",
+            ),
             row(
                 "features.strides",
                 neighbours,

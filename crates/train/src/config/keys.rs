@@ -1,7 +1,6 @@
 //! The keys of a training config.
 
-use super::MethodKind;
-use super::TrainConfig;
+use super::{BudgetConfig, MethodKind, TrainConfig};
 use crate::score::ScoreConfig;
 use ckaad_inspect::keys::{self, UnknownKey};
 use serde_json::Value;
@@ -18,7 +17,8 @@ fn every_key() -> Value {
     let terms = kinds.iter().flat_map(|kind| kind.map_terms());
     let weights = terms.map(|term| ((*term).to_owned(), 1.0)).collect();
     let score = ScoreConfig { weights, ..ScoreConfig::default() };
-    let config = TrainConfig { weights: Some(PathBuf::new()), score, ..TrainConfig::default() };
+    let budget = Some(BudgetConfig { ms: 1.0, factor: 1.0 });
+    let config = TrainConfig { weights: Some(PathBuf::new()), budget, score, ..TrainConfig::default() };
     serde_json::to_value(config).expect("a config is plain data")
 }
 

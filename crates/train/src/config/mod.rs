@@ -56,6 +56,9 @@ pub struct TrainConfig {
     pub weights: Option<PathBuf>,
     /// What the network takes.
     pub input: InputConfig,
+    /// A time in place of the input's size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
     /// Read where `ckaad` is among the methods, as the two below where theirs is.
@@ -90,6 +93,7 @@ impl Default for TrainConfig {
             backbone: Backbone::EfficientNetLite0,
             weights: None,
             input: InputConfig::default(),
+            budget: None,
             features: FeatureConfig::default(),
             ckaad: CkaadConfig::default(),
             bank: BankConfig::default(),
@@ -155,6 +159,22 @@ impl From<InputConfig> for Input {
     fn from(c: InputConfig) -> Input {
         Input { width: c.width, height: c.height, fit: c.fit, filter: c.filter }
     }
+}
+
+/// How long the device may take for a frame. With it `input.width` and `input.height` are chosen: the largest that keep
+/// the images' shape and the time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// Milliseconds for the network, smoothing and score, on one thread of the device.
+    pub ms: f64,
+    /// How much longer a thread of the device takes than one of this machine.
+    #[serde(default = "alike")]
+    pub factor: f64,
+}
+
+fn alike() -> f64 {
+    1.0
 }
 
 /// The training loop.

@@ -1,6 +1,7 @@
 //! `ckaad-train fit`: data set → run. The model is trained once without each fold, so that every training image is judged
 //! by a model that never saw it, and once with all images.
 
+mod budget;
 mod images;
 mod prepare;
 
@@ -35,6 +36,8 @@ pub enum FitError {
     Method(#[from] MethodError),
     #[error(transparent)]
     Weights(#[from] crate::backbones::WeightError),
+    #[error("budget.ms is {ms}: the smallest input that was tried takes {least:.1} ms")]
+    Budget { ms: f64, least: f64 },
     #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]
     Diverged { loss: String, value: f32, epoch: usize },
 }
@@ -94,10 +97,10 @@ pub fn fit_with(options: &FitOptions, build: Build) -> Result<Fitted, FitError> 
     let progress = ProgressDisplay::detect();
     let run = RunFolder::at(&options.out);
     let (device, device_name) = options.device.open()?;
-    let (extractor, info) = prepare::prepare(options, &run, &progress)?;
+    let prepare::Prepared { config, extractor, info } = prepare::prepare(options, &run, build, &progress)?;
     let placed = info.placed();
     let context = FitContext {
-        config: &options.config,
+        config: &config,
         run: &run,
         extractor: &extractor,
         info: &info,
@@ -109,8 +112,8 @@ pub fn fit_with(options: &FitOptions, build: Build) -> Result<Fitted, FitError> 
     let units = units(&context);
     let images = Images::open(&context)?;
     prepare::describe(&context, &images, &device_name);
-    let library = Library::new(&placed, &extractor, &progress, options.config.seed);
-    let steps = |unit: &Unit| images.of(&context, unit).steps(&options.config) * options.config.train.epochs;
+    let library = Library::new(&placed, &extractor, &progress, config.seed);
+    let steps = |unit: &Unit| images.of(&context, unit).steps(&config) * config.train.epochs;
     let bar = progress.bar("fit", units.iter().map(steps).sum::<usize>() + units.len());
     let mut seconds = 0.0;
     for (i, unit) in units.iter().enumerate() {

@@ -1,9 +1,9 @@
 //! Starting a run, or finding the one that is to go on; and what can be said before anything is trained.
 
 use super::images::Images;
-use super::{FitContext, FitError, FitOptions, everything, model};
+use super::{FitContext, FitError, FitOptions, budget, everything, model};
 use crate::augment::AnomalySource;
-use crate::config::TrainConfig;
+use crate::config::{Build, TrainConfig};
 use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels};
 use crate::features::{Extractor, FeatureError};
 use crate::graph::ChannelStatistics;
@@ -18,30 +18,44 @@ const MIN_TRAINING_IMAGES: usize = 40;
 /// With fewer anomalous images no number says much.
 const FEW_LABELS: usize = 10;
 
-/// Loads or starts the run: folds, digest, channel statistics.
+/// What a fit starts from.
+pub struct Prepared {
+    /// With the input's size, if a budget was given.
+    pub config: TrainConfig,
+    pub extractor: Extractor,
+    pub info: RunInfo,
+}
+
+/// Loads or starts the run: the input's size, folds, digest, channel statistics.
 pub fn prepare(
     options: &FitOptions,
     run: &RunFolder,
+    build: Build,
     progress: &ProgressDisplay,
-) -> Result<(Extractor, RunInfo), FitError> {
-    let config = &options.config;
+) -> Result<Prepared, FitError> {
     let mut data = DataSet::open(&options.data)?;
     data.need_training_images(MIN_TRAINING_IMAGES)?;
+    let resumes = run.exists();
+    if resumes && !options.resume {
+        return Err(RunFolderError::Exists(run.folder.clone()).into());
+    }
+    let config = if resumes {
+        settled(&options.config, run)?
+    } else {
+        budget::resolved(&options.config, &data, build, progress)?
+    };
     let weights = config.backbone.weights(config.weights.as_deref())?;
     if let Some(doubt) = weights.doubt() {
         progress.say(&format!("warning: {doubt}"));
     }
     let extractor = |statistics: Option<&[ChannelStatistics]>| Extractor::new(config.reading(), &weights, statistics);
-    if run.exists() {
-        if !options.resume {
-            return Err(RunFolderError::Exists(run.folder.clone()).into());
-        }
-        let info = resumed(config, run, &data)?;
-        let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-        return Ok((extractor(statistics)?, info));
+    if resumes {
+        let info = resumed(&config, run, &data)?;
+        let extractor = extractor(config.features.standardise.then_some(info.statistics.as_slice()))?;
+        return Ok(Prepared { config, extractor, info });
     }
     let data_digest = data.training_digest()?;
-    data.train_anomalous = labelled(config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
+    data.train_anomalous = labelled(&config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
     let images = run::deal(&data, config.validation.folds, config.seed)?;
     let folds = images.iter().map(|image| image.fold + 1).max().unwrap_or(0);
     let plain = extractor(None)?;
@@ -53,8 +67,17 @@ pub fn prepare(
     } else {
         plain
     };
-    run.start(config, &info)?;
-    Ok((extractor, info))
+    run.start(&config, &info)?;
+    Ok(Prepared { config, extractor, info })
+}
+
+/// The config with the input's size that the run has settled on.
+fn settled(config: &TrainConfig, run: &RunFolder) -> Result<TrainConfig, FitError> {
+    let mut config = config.clone();
+    if config.budget.is_some() {
+        config.input = TrainConfig::of_run(run)?.input;
+    }
+    Ok(config)
 }
 
 /// The run's own account, if it was made with this config and these images.

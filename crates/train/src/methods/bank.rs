@@ -78,7 +78,13 @@ impl Method for Bank {
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
         let patches = self.patches(graph, extractor);
-        vec![(DISTANCE, graph.nearest("distance", patches, self.bank.clone()))]
+        let mut bank = self.bank.clone();
+        if bank.vectors.is_empty() {
+            // Untrained, it has its size but says nothing.
+            bank.channels = graph.shape(patches)[0];
+            bank.vectors = vec![0.0; self.config.vectors * bank.channels];
+        }
+        vec![(DISTANCE, graph.nearest("distance", patches, bank))]
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {

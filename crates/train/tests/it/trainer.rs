@@ -194,6 +194,29 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
     }
 }
 
+/// The images are 320x320: no time is short enough for more than that, and a run that goes on keeps what it had.
+#[test]
+fn a_budget_chooses_the_size_of_the_input() {
+    let config = "methods = [\"bank\"]\n[budget]\nms = 100000.0\n[features]\nstrides = [16]\n[bank]\nvectors = 8\nstride = 16\n\
+        [validation]\nfolds = 2\n";
+    let (folder, output) = train_on(config, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("input 320x320: ") && said.contains("the images are 320x320"),
+        "{said}"
+    );
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, run, config) = (at("data"), at("run"), at("config.toml"));
+    train_well(&["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--resume"]);
+    train_well(&["export", "--run", &run, "--out", &at("b.ckaad"), "--precision", "f32"]);
+    let input = Bundle::read(Path::new(&at("b.ckaad"))).unwrap().manifest.input;
+    assert_eq!((input.width, input.height), (320, 320));
+    std::fs::write(at("less.toml"), "methods = [\"bank\"]\n[budget]\nms = 0.000001\n").unwrap();
+    let told =
+        refused(&["fit", "--config", &at("less.toml"), "--data", &data, "--out", &at("other"), "--device", "cpu"]);
+    assert!(told.starts_with("budget.ms is 0.000001: the smallest input that was tried takes "), "{told}");
+}
+
 /// A run that is resumed ends with the weights of one that was never stopped.
 #[test]
 fn a_resumed_run_ends_where_an_unbroken_one_does() {
