@@ -12,6 +12,7 @@
 //! | 1 | [`device`] | `--device` → a burn device |
 //! | 1 | [`progress`] | bars on a terminal, plain lines elsewhere |
 //! | 1 | [`logistic`] | ridge logistic regression |
+//! | 1 | [`boosting`] | boosted random forests |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
 //! | 2 | [`augment`] | flip, turn, make anomalies |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
@@ -33,6 +34,7 @@
 
 pub mod augment;
 pub mod backbones;
+pub mod boosting;
 pub mod config;
 pub mod datasets;
 pub mod device;

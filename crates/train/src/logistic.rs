@@ -22,12 +22,16 @@ impl Logistic {
     /// Minimises the mean loss, both classes weighing the same, plus `ridge / 2` times the squared length of the weights
     /// of the *standardised* columns; the weights that are given are of the columns as they are.
     ///
-    /// `rows` is `[n, columns]`. A column without spread has the weight 0.
+    /// `rows` is `[n, columns]`. A column without spread has the weight 0; where a class is missing, all have, and the
+    /// bias is 0: nothing was learned.
     pub fn fit(rows: ArrayView2<f64>, positive: &[bool], ridge: f64) -> Logistic {
+        let positives = positive.iter().filter(|&&p| p).count();
+        if positives == 0 || positives == positive.len() {
+            return Logistic { weights: vec![0.0; rows.ncols()], bias: 0.0 };
+        }
         let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
         let deviation = rows.std_axis(Axis(0), 0.0).mapv(|d| if d > 1e-12 { d } else { f64::INFINITY });
         let standard = (&rows - &mean) / &deviation;
-        let positives = positive.iter().filter(|&&p| p).count();
         let share = |of: usize| 0.5 / of.max(1) as f64;
         let (each_positive, each_negative) = (share(positives), share(positive.len() - positives));
         let weight = positive.iter().map(|&p| if p { each_positive } else { each_negative }).collect();
@@ -168,6 +172,8 @@ mod tests {
         let found = Logistic::fit(rows.view(), &[false, false, true, true], 1e-3);
         assert_eq!(found.weights[1], 0.0);
         assert!(found.weights[0].is_finite() && found.weights[0] > 1.0, "{found:?}");
+        let nothing = Logistic::fit(rows.view(), &[false; 4], 1e-3);
+        assert_eq!(nothing, Logistic { weights: vec![0.0; 2], bias: 0.0 });
         let mean = Logistic::mean(&[found.clone(), Logistic { weights: vec![0.0, 2.0], bias: 1.0 }]);
         assert_eq!((mean.weights[0], mean.weights[1]), (found.weights[0] / 2.0, 1.0));
     }

@@ -1,6 +1,7 @@
 //! The bounds of every value, as one table.
 
 use super::{BudgetConfig, ConfigError, MethodKind, TrainConfig};
+use crate::score::{Rule, SegmentsKind};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -169,6 +170,13 @@ impl TrainConfig {
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
             row("score.top_k", self.score.top_k > 0, self.score.top_k, "at least 1 expected"),
             row("score.weights", weights.values().all(|w| (0.0..=1e3).contains(w)), weights, "0 to 1000 each expected"),
+            row(
+                "score.segments",
+                self.score.rule != Rule::Forest || self.score.segments != SegmentsKind::None,
+                self.score.segments,
+                "foreground or k-means expected with the rule forest",
+            ),
+            row("score.clusters", (2..=16).contains(&self.score.clusters), self.score.clusters, "2 to 16 expected"),
             row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),
             row("quantise.auroc_loss", unit(q.auroc_loss), q.auroc_loss, "0 to 1 expected"),
             row("quantise.aupro_loss", unit(q.aupro_loss), q.aupro_loss, "0 to 1 expected"),

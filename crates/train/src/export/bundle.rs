@@ -10,8 +10,10 @@ use crate::quantise;
 use crate::run::Unit;
 use ckaad_bundle::{Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData};
 use ckaad_inspect::imaging::{self, RgbImage};
-use ckaad_inspect::{InspectOptions, Inspector};
+use ckaad_inspect::{Forest, InspectOptions, Inspector};
+use image::{GrayImage, ImageFormat};
 use rayon::prelude::*;
+use std::io::Cursor;
 use std::path::Path;
 
 /// Golden samples in a bundle.
@@ -35,7 +37,7 @@ pub struct Contents<'a> {
 pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
     let manifest = manifest(&contents)?;
     let report = report(&contents)?;
-    let Contents { context, graph, model, evidence, quantisation, form, .. } = contents;
+    let Contents { context, graph, model, decided, evidence, quantisation, form } = contents;
     let digest = if form == Form::Qdq {
         std::fs::write(out, &model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
         None
@@ -44,8 +46,8 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             manifest: manifest.clone(),
             model,
             golden: vec![],
-            forest: None,
-            segments: None,
+            forest: decided.choice.forest.as_ref().map(Forest::to_json),
+            segments: segments(&decided)?,
             gpu: None,
             report: Some(report),
         };
@@ -53,6 +55,17 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
         Some(Draft { golden, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
+}
+
+/// The picture of the segments, where the score rule looks at them.
+fn segments(decided: &Decided) -> Result<Option<Vec<u8>>, ExportError> {
+    let Some(segments) = decided.segments.as_ref().filter(|_| decided.choice.forest.is_some()) else { return Ok(None) };
+    let (height, width) = segments.labels.dim();
+    let picture = GrayImage::from_raw(width as u32, height as u32, segments.labels.iter().copied().collect())
+        .expect("a label a pixel");
+    let mut png = vec![];
+    picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).map_err(ExportError::Picture)?;
+    Ok(Some(png))
 }
 
 fn report(contents: &Contents) -> Result<serde_json::Value, ExportError> {
@@ -155,7 +168,7 @@ fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError
         let image =
             RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
         let expected = ckaad_inspect::golden_answer(&inspector.inspect(&image)?);
-        Ok(Golden { png: imaging::encode_png(&image).map_err(ExportError::Golden)?, expected })
+        Ok(Golden { png: imaging::encode_png(&image).map_err(ExportError::Picture)?, expected })
     };
     samples.iter().map(golden).collect()
 }

@@ -1,12 +1,13 @@
 //! The models of the folds, and their verdicts on the images that each of them never saw.
 
+use super::segments;
 use super::{Chosen, Context, ExportError, FloatLayers, UnitModel, float_layers};
 use crate::datasets::Sample;
 use crate::graph::{Term, TermWeights};
 use crate::onnx::int8::Dialect;
 use crate::quantise::HeldOutSet;
 use crate::run::Unit;
-use crate::score::{Branch, Choice, Judged};
+use crate::score::{Branch, Choice, Judged, Segments};
 use ckaad_inspect::engine::{Engine, Plan};
 use ckaad_inspect::imaging;
 use ndarray::Array2;
@@ -31,6 +32,8 @@ pub struct Decided {
     pub peaks: Vec<f32>,
     /// What the image branch says, where it takes part.
     pub branch: Option<Branch>,
+    /// What the rule `forest` looks at, where there are any.
+    pub segments: Option<Segments>,
 }
 
 impl<'a> Folds<'a> {
@@ -86,7 +89,7 @@ impl<'a> Folds<'a> {
         let choice = judged.choose_fusion(map, &config.score);
         let normal: Vec<usize> = (0..images.len()).filter(|&i| !judged.positive[i]).collect();
         let peaks = normal.into_par_iter().map(|i| ckaad_inspect::top_k_mean(smooth(i).view(), 1)).collect();
-        Ok(Decided { choice, map_scores, peaks, branch: judged.branch })
+        Ok(Decided { choice, map_scores, peaks, branch: judged.branch, segments: judged.segments })
     }
 
     /// Each term of the map alone, with the scores of all images.
@@ -163,7 +166,9 @@ fn judge_terms(context: &Context, models: &[UnitModel]) -> Result<Judged, Export
     let unseen = if of_image.is_empty() { vec![] } else { judge_unseen(context, models, &of_image, &seen)? };
     let branch = (!of_image.is_empty()).then_some(Branch { terms: of_image, seen, unseen });
     let positive = context.images.iter().map(|i| i.sample.defect.is_some()).collect();
-    Ok(Judged { positive, folds: context.images.iter().map(|i| i.fold).collect(), maps, branch })
+    let folds = context.images.iter().map(|i| i.fold).collect();
+    let kinds = context.images.iter().map(|i| i.sample.defect.clone()).collect();
+    Ok(Judged { positive, folds, kinds, segments: segments::find(context)?, maps, branch })
 }
 
 /// The image branch's answer to every anomalous image by models that never saw its kind of defect, where there are such;

@@ -9,6 +9,7 @@
 mod bundle;
 mod evidence;
 mod folds;
+mod segments;
 
 use crate::backbones::WeightError;
 use crate::config::{Build, ConfigError, TrainConfig};
@@ -61,8 +62,8 @@ pub enum ExportError {
     Write { path: PathBuf, cause: std::io::Error },
     #[error("{run} is not trained to its end ({unit} is missing): run ckaad-train fit --resume first")]
     Untrained { run: PathBuf, unit: String },
-    #[error("cannot encode a golden sample: {0}")]
-    Golden(image::ImageError),
+    #[error("cannot encode a picture of the bundle: {0}")]
+    Picture(image::ImageError),
 }
 
 /// What `export` writes.

@@ -53,7 +53,8 @@ impl HeldOutSet<'_> {
     fn rule(&self, maps: &[Array2<f32>]) -> ScoreRule {
         let positive = (0..maps.len()).map(|i| i >= self.normal).collect();
         let folds = (0..maps.len()).map(|i| i % FOLDS).collect();
-        let judged = Judged { positive, folds, maps: vec![], branch: None };
+        let kinds = vec![None; maps.len()];
+        let judged = Judged { positive, folds, kinds, segments: None, maps: vec![], branch: None };
         judged.choose_rule(&TermWeights::default(), |i| maps[i].clone(), self.score).score.rule
     }
 }

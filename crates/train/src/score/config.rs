@@ -15,6 +15,11 @@ pub struct ScoreConfig {
     pub rule: Rule,
     /// Pixels in the mean of rule `top-k`.
     pub top_k: u32,
+    /// Segments of the image for rule `forest`, which is tried where there are any: boosted trees over what the map shows
+    /// in each.
+    pub segments: SegmentsKind,
+    /// How many `k-means` finds.
+    pub clusters: usize,
     /// Whether the image branch takes part, where there is one.
     pub image: ImageRule,
     /// Weight of a term in the map, in units of its mean over normal images, by the term's name. A weight that is not
@@ -43,6 +48,20 @@ pub enum Rule {
     Mean,
     /// A weighted sum of maximum, top-k means and mean, fitted by logistic regression.
     Combined,
+    /// Boosted trees over what the map shows in each of `segments`.
+    Forest,
+}
+
+/// How an image is cut into segments, the same for every image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SegmentsKind {
+    /// It is not.
+    None,
+    /// The bright and the dark part of the mean normal image (Otsu 1979).
+    Foreground,
+    /// Places with like features in the mean normal image; for parts that always lie alike.
+    KMeans,
 }
 
 /// Whether the image branch takes part in the score.
@@ -57,6 +76,14 @@ pub enum ImageRule {
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        ScoreConfig { sigma_px: 4.0, rule: Rule::Auto, top_k: 100, image: ImageRule::Auto, weights: BTreeMap::new() }
+        ScoreConfig {
+            sigma_px: 4.0,
+            rule: Rule::Auto,
+            top_k: 100,
+            segments: SegmentsKind::None,
+            clusters: 6,
+            image: ImageRule::Auto,
+            weights: BTreeMap::new(),
+        }
     }
 }

@@ -10,17 +10,20 @@
 //! few labels tell few things apart.
 
 mod config;
+mod forest;
 mod fusion;
 mod mixtures;
 mod rules;
 
-pub use config::{ImageRule, Rule, ScoreConfig};
+pub use config::{ImageRule, Rule, ScoreConfig, SegmentsKind};
+pub use forest::Segments;
 pub use fusion::Branch;
 pub use rules::{Scored, Statistics};
 
 use crate::graph::{Term, TermWeights};
 use crate::metrics::Placements;
 use ckaad_bundle::Score;
+use ckaad_inspect::Forest;
 use ndarray::Array2;
 
 /// What the models of all folds say of the images that they never saw, one value an image in every list.
@@ -29,6 +32,10 @@ pub struct Judged {
     pub positive: Vec<bool>,
     /// The fold with which it was held out.
     pub folds: Vec<usize>,
+    /// The kind of defect that an image shows.
+    pub kinds: Vec<Option<String>>,
+    /// For the rule `forest`, which is left out without them.
+    pub segments: Option<Segments>,
     /// `[h,w]` maps of each term as the network gives them, not smoothed.
     pub maps: Vec<(Term, Vec<Array2<f32>>)>,
     /// Of the image branch; `None` where there is none.
@@ -44,6 +51,8 @@ pub struct Choice {
     pub score: Score,
     /// The scores of the images under it.
     pub scores: Vec<f32>,
+    /// What the rule `forest` needs besides.
+    pub forest: Option<Forest>,
     /// `None` where one class is missing.
     pub placements: Option<Placements>,
 }
@@ -51,7 +60,14 @@ pub struct Choice {
 impl Judged {
     /// The images' labels and folds, without any verdict.
     pub fn labels(&self) -> Judged {
-        Judged { positive: self.positive.clone(), folds: self.folds.clone(), maps: vec![], branch: None }
+        Judged {
+            positive: self.positive.clone(),
+            folds: self.folds.clone(),
+            kinds: self.kinds.clone(),
+            segments: self.segments.clone(),
+            maps: vec![],
+            branch: None,
+        }
     }
 
     /// Each term of the map alone, by its name, and the scores of the images by the mean of its largest pixels; `size`
@@ -88,8 +104,18 @@ impl Judged {
         map: impl Fn(usize) -> Array2<f32> + Sync,
         config: &ScoreConfig,
     ) -> Choice {
-        let statistics = Statistics::of(self.positive.len(), config, map);
-        best(self.choices(weights, &statistics, config))
+        let statistics = Statistics::of(self.positive.len(), config, &map);
+        let mut choices = self.choices(weights, &statistics, config);
+        let tried = matches!(config.rule, Rule::Auto | Rule::Forest);
+        if let Some(segments) = self.segments.as_ref().filter(|_| tried) {
+            let scored = forest::scored(self, segments, &choices[0].scores, map);
+            let forest = scored.map(|scored| self.choice(weights, config, scored));
+            match forest {
+                Some(forest) if config.rule == Rule::Forest => return forest,
+                forest => choices.extend(forest),
+            }
+        }
+        best(choices)
     }
 
     /// `map` joined with the image branch, as far as it is better so.
@@ -105,17 +131,24 @@ impl Judged {
         let scores = branch.scores(&map.scores, &score);
         let placements = Placements::of(&scores, &self.positive);
         let weights = branch.terms.iter().fold(map.weights, |weights, &term| weights.with(term, 1.0));
-        Choice { weights, score, scores, placements }
+        Choice { weights, score, scores, forest: map.forest, placements }
     }
 
     fn choices(&self, weights: &TermWeights, statistics: &Statistics, config: &ScoreConfig) -> Vec<Choice> {
-        let choice = |Scored { rule, scores }: Scored| Choice {
-            weights: weights.clone(),
-            score: Score { sigma_px: config.sigma_px, rule, image: None },
-            placements: Placements::of(&scores, &self.positive),
-            scores,
+        let rules = statistics.rules(config, &self.positive, &self.folds);
+        rules.into_iter().map(|scored| self.choice(weights, config, scored)).collect()
+    }
+
+    /// A rule that learned from kinds of defects is judged on known and unknown ones alike.
+    fn choice(&self, weights: &TermWeights, config: &ScoreConfig, scored: Scored) -> Choice {
+        let Scored { rule, scores, unseen, forest } = scored;
+        let placed = |scores: &[f32]| Placements::of(scores, &self.positive);
+        let placements = match (placed(&scores), unseen.and_then(|unseen| placed(&unseen))) {
+            (Some(seen), Some(unseen)) => Some(seen.mean_with(&unseen)),
+            (seen, _) => seen,
         };
-        statistics.rules(config, &self.positive, &self.folds).into_iter().map(choice).collect()
+        let score = Score { sigma_px: config.sigma_px, rule, image: None };
+        Choice { weights: weights.clone(), score, scores, forest, placements }
     }
 
     /// The smoothed map of one image under `weights`. Smoothing is linear, so the sum is smoothed once.

@@ -3,6 +3,7 @@
 use super::config::{Rule, ScoreConfig};
 use crate::logistic::Logistic;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
+use ckaad_inspect::Forest;
 use ndarray::{Array2, ArrayView1, Axis};
 use rayon::prelude::*;
 
@@ -21,6 +22,16 @@ pub struct Scored {
     pub rule: ScoreRule,
     /// One an image.
     pub scores: Vec<f32>,
+    /// The same by fits that also had no image with the same kind of defect; `None` where it makes no difference.
+    pub unseen: Option<Vec<f32>>,
+    /// What the rule `forest` needs besides.
+    pub forest: Option<Forest>,
+}
+
+impl Scored {
+    fn plain(rule: ScoreRule, scores: Vec<f32>) -> Scored {
+        Scored { rule, scores, unseen: None, forest: None }
+    }
 }
 
 /// Top-k means of every map.
@@ -53,9 +64,9 @@ impl Statistics {
         let fitted =
             matches!(config.rule, Rule::Combined | Rule::Auto) && positive.iter().filter(|&&p| p).count() >= LABELS;
         if config.rule != Rule::Combined || !fitted {
-            let plain = |(column, &top_k): (usize, &u32)| Scored {
-                rule: ScoreRule::TopK { top_k },
-                scores: self.rows.column(column).iter().map(|&v| v as f32).collect(),
+            let plain = |(column, &top_k): (usize, &u32)| {
+                let scores = self.rows.column(column).iter().map(|&v| v as f32).collect();
+                Scored::plain(ScoreRule::TopK { top_k }, scores)
             };
             rules.extend(self.ks.iter().enumerate().map(plain));
         }
@@ -81,7 +92,7 @@ impl Statistics {
         let whole = fit(&(0..folds.len()).collect::<Vec<_>>());
         let pairs = self.ks.iter().zip(&whole.weights);
         let terms = pairs.map(|(&top_k, &weight)| ScoreTerm { top_k, weight: weight as f32 }).collect();
-        Scored { rule: ScoreRule::Combined { terms }, scores }
+        Scored::plain(ScoreRule::Combined { terms }, scores)
     }
 }
 
@@ -98,6 +109,6 @@ fn top_ks(config: &ScoreConfig, pixels: usize) -> Vec<u32> {
         Rule::Maximum => vec![1],
         Rule::Mean => vec![pixels_k],
         Rule::TopK => vec![config.top_k.min(pixels_k)],
-        Rule::Auto | Rule::Combined => TOP_SHARES.map(share).into_iter().chain([1, pixels_k]).collect(),
+        Rule::Auto | Rule::Combined | Rule::Forest => TOP_SHARES.map(share).into_iter().chain([1, pixels_k]).collect(),
     }
 }

@@ -21,7 +21,8 @@ fn maps(defect: impl Fn(usize, &mut [f32])) -> Vec<Array2<f32>> {
 
 fn judged(maps: Vec<(Term, Vec<Array2<f32>>)>) -> Judged {
     let positive = (0..50).map(|i| i >= 40).collect();
-    Judged { positive, folds: (0..50).map(|i| i % 5).collect(), maps, branch: None }
+    let folds = (0..50).map(|i| i % 5).collect();
+    Judged { positive, folds, kinds: vec![None; 50], segments: None, maps, branch: None }
 }
 
 /// Without smoothing, which would spread a peak over a map of ten pixels a side.
@@ -133,4 +134,29 @@ fn the_image_branch_takes_part_as_far_as_it_helps() {
     assert!(weight <= 0.25, "{careful:?}");
     let useless: Vec<f32> = (0..50).map(|i| if i >= 40 { -5.0 } else { noise(i) }).collect();
     assert_eq!(fuse(useless.clone(), useless).score.image, None);
+}
+
+/// Peaks on the left are how these parts look, the same peaks on the right are defects: only segments tell them apart.
+#[test]
+fn a_forest_learns_which_segment_matters() {
+    let peaks = |right: bool| {
+        move |i: usize, map: &mut [f32]| {
+            for p in 0..3 {
+                map[10 * ((i + p) % 10) + if right { 7 } else { 2 }] = 3.0 + p as f32;
+            }
+        }
+    };
+    let mut all = maps(peaks(true));
+    all[..40].iter_mut().enumerate().for_each(|(i, map)| peaks(false)(i, map.as_slice_mut().unwrap()));
+    let labels = Array2::from_shape_fn(SIZE, |(_, x)| u8::from(x >= 5));
+    let kind = |i: usize| (i >= 40).then(|| ["dent", "crack"][i % 2].to_owned());
+    let judged =
+        Judged { kinds: (0..50).map(kind).collect(), segments: Some(Segments { labels, count: 2 }), ..judged(vec![]) };
+    let choice = judged.choose_rule(&TermWeights::only(ERROR), |i| all[i].clone(), &config());
+    assert!(matches!(choice.score.rule, ScoreRule::Forest { segments: 2, .. }), "{:?}", choice.score);
+    assert!(auroc(&choice) > 0.95 && choice.forest.is_some(), "{}", auroc(&choice));
+    // Without segments the same peaks say nothing.
+    let plain = Judged { segments: None, ..judged.labels() };
+    let plain = plain.choose_rule(&TermWeights::only(ERROR), |i| all[i].clone(), &config());
+    assert!(auroc(&plain) < 0.8 && plain.forest.is_none(), "{}", auroc(&plain));
 }

@@ -113,6 +113,35 @@ fn the_papers_parts_reach_the_bundle_too() {
     assert!(matches!(manifest.score.rule, ScoreRule::Combined { .. }));
 }
 
+/// Segments, trees and the picture of the segments travel in the bundle, and the agent's inspection says which decided.
+#[test]
+fn a_forest_over_segments_reaches_the_bundle_too() {
+    for segments in ["foreground", "k-means"] {
+        let config = format!(
+            "methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n[score]\nrule = \"forest\"\nsegments = \"{segments}\"\nclusters = 3\n"
+        );
+        let (folder, output) = train_on(&config, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        train_well(&["export", "--run", &at("run"), "--out", &at("forest.ckaad")]);
+        train_well(&["evaluate", "--bundle", &at("forest.ckaad"), "--data", &at("data")]);
+        let bundle = Bundle::read(Path::new(&at("forest.ckaad"))).unwrap();
+        let expected = if segments == "foreground" { 2 } else { 3 };
+        assert!(
+            matches!(bundle.manifest.score.rule, ckaad_bundle::ScoreRule::Forest { segments, .. } if segments == expected),
+            "{:?}",
+            bundle.manifest.score
+        );
+        let mut inspector = ckaad_inspect::Inspector::new(&bundle, &ckaad_inspect::InspectOptions::default()).unwrap();
+        assert!(inspector.check_golden(&bundle).unwrap().iter().all(|golden| golden.passed));
+    }
+    let config = format!("methods = [\"bank\"]\n{CONFIG}[score]\nrule = \"forest\"\n");
+    let (folder, output) = train_on(&config, &[]);
+    let path = folder.path().join("config.toml");
+    let told = "score.segments is None; foreground or k-means expected with the rule forest";
+    assert_eq!(complaint(&output), format!("{}: {told}", path.display()));
+}
+
 /// Another backbone with weights of the user's own, in f32 and in int8.
 #[test]
 fn a_resnet_reaches_the_bundle_too() {

@@ -5,7 +5,7 @@ use crate::graph::{COSINE_EPSILON, LEAK, Regrid, regrid};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{InstanceNorm, InstanceNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::leaky_relu;
+use burn::tensor::activation::relu;
 use burn::tensor::module::{avg_pool2d, interpolate};
 use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
 use schemars::JsonSchema;
@@ -50,6 +50,13 @@ impl Default for DiscriminatorConfig {
             noise_weight: 0.5,
         }
     }
+}
+
+/// `x` above 0 and [`LEAK`] times `x` below, by a ReLU: burn's own goes through a mask and back, several times the passes
+/// over memory.
+fn leaky_relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let leak = f64::from(LEAK);
+    relu(x.clone()) - relu(x.neg()).mul_scalar(leak)
 }
 
 /// What a discriminator looks at.
@@ -185,7 +192,7 @@ impl PatchHead {
         let mut rows: Tensor<2> = x.permute([0, 2, 3, 1]).reshape([n * h * w, c]);
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 {
-                rows = leaky_relu(rows, f64::from(LEAK));
+                rows = leaky_relu(rows);
             }
             let weight: Tensor<2> = conv.weight.val().flatten(1, 3);
             rows = rows.matmul(weight.transpose());
@@ -196,7 +203,7 @@ impl PatchHead {
     fn of_map(&self, mut x: Tensor<4>) -> Tensor<4> {
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 {
-                x = leaky_relu(x, f64::from(LEAK));
+                x = leaky_relu(x);
             }
             x = conv.forward(x);
         }
@@ -243,7 +250,7 @@ impl Shrink {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        leaky_relu(self.norm.forward(self.conv.forward(x)), f64::from(LEAK))
+        leaky_relu(self.norm.forward(self.conv.forward(x)))
     }
 }
 
@@ -278,7 +285,7 @@ impl ImageDiscriminator {
         let parts = self.scales.iter().zip(features).map(shrink).collect();
         let x = self.joint.forward(Tensor::cat(parts, 1));
         let x: Tensor<2> = x.mean_dim(3).mean_dim(2).flatten(1, 3);
-        let x = leaky_relu(self.hidden.forward(x), f64::from(LEAK));
+        let x = leaky_relu(self.hidden.forward(x));
         self.energy.forward(x).abs().reshape([0, 1, 1, 1])
     }
 }

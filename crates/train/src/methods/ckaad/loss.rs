@@ -1,6 +1,7 @@
 //! The losses (paper: equations of section 3.3 and 3.4; constants from the authors' code).
 
 use burn::prelude::*;
+use burn::tensor::activation::relu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +66,7 @@ pub fn discriminator(
     anomalous: Option<&[Tensor<4>]>,
     reconstructed: &[Tensor<4>],
 ) -> Tensor<1> {
-    let lift = |e: Tensor<2>| e.neg().add_scalar(config.margin).clamp_min(0.0).mean();
+    let lift = |e: Tensor<2>| hinge(config.margin, e).mean();
     let flat = |e: &Tensor<4>| -> Tensor<2> { e.clone().flatten(1, 3) };
     let heads = normal.len() as f64;
     let per_head = (0..normal.len()).map(|i| {
@@ -84,8 +85,13 @@ pub fn discriminator(
 
 /// `mean [m - E]+` over all patches, averaged over heads: for what is known to be anomalous everywhere.
 pub fn lift(margin: f64, energies: &[Tensor<4>]) -> Tensor<1> {
-    let one = |e: &Tensor<4>| e.clone().neg().add_scalar(margin).clamp_min(0.0).mean();
+    let one = |e: &Tensor<4>| hinge(margin, e.clone()).mean();
     sum(energies.iter().map(one)).div_scalar(energies.len() as f64)
+}
+
+/// `[m - E]+`. A ReLU's gradient takes one pass, a clamp's goes through a mask.
+fn hinge<const D: usize>(margin: f64, energy: Tensor<D>) -> Tensor<D> {
+    relu(energy.neg().add_scalar(margin))
 }
 
 /// The largest `share` of each row, at least one value.
