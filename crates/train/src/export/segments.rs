@@ -110,12 +110,10 @@ fn first_centres(places: &[Vec<f32>], count: usize) -> Vec<Vec<f32>> {
     let mean: Vec<f32> =
         (0..channels).map(|c| places.iter().map(|p| p[c]).sum::<f32>() / places.len() as f32).collect();
     let mut centres: Vec<Vec<f32>> = vec![];
-    let mut key: Box<dyn Fn(&Vec<f32>) -> f32> = Box::new(|p| distance(p, &mean));
     while centres.len() < count.min(places.len()) {
+        let key = |p: &[f32]| if centres.is_empty() { distance(p, &mean) } else { -nearest(&centres, p).1 };
         let Some(next) = places.iter().min_by(|a, b| key(a).total_cmp(&key(b))) else { break };
         centres.push(next.clone());
-        let before = centres.clone();
-        key = Box::new(move |p| -nearest(&before, p).1);
     }
     centres
 }

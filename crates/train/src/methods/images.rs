@@ -57,7 +57,6 @@ impl<'a> Library<'a> {
                 row.iter_mut().zip(values.iter()).for_each(|(cell, value)| *cell = *value);
             }
         })?;
-        drop(rows);
         let table = Arc::new(table);
         tables.insert(name.to_owned(), table.clone());
         Ok(table)

@@ -128,7 +128,7 @@ fn a_forest_over_segments_reaches_the_bundle_too() {
         let bundle = Bundle::read(Path::new(&at("forest.ckaad"))).unwrap();
         let expected = if segments == "foreground" { 2 } else { 3 };
         assert!(
-            matches!(bundle.manifest.score.rule, ckaad_bundle::ScoreRule::Forest { segments, .. } if segments == expected),
+            matches!(bundle.manifest.score.rule, ScoreRule::Forest { segments, .. } if segments == expected),
             "{:?}",
             bundle.manifest.score
         );
