@@ -17,10 +17,13 @@ mod dataset;
 mod defects;
 mod dice;
 mod scene;
+mod sensor;
+mod strip;
 mod texture;
 mod washer;
 
 pub use dataset::{DatasetConfig, DatasetError, DatasetSummary, write_dataset};
+pub use strip::{Strip, StripConfig, StripDefect, Strips};
 
 use dice::Dice;
 use image::{GrayImage, RgbImage};
