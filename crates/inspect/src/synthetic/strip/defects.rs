@@ -7,6 +7,9 @@ use image::{GrayImage, Luma};
 
 /// Share of a pixel that has to be covered for it to be painted and marked.
 const VISIBLE: f32 = 0.2;
+/// Shortest crack and longest, without branches, in pixels along it.
+const SHORTEST: f32 = 60.0;
+const LONGEST: f32 = 400.0;
 
 /// Paints one defect onto the strip and returns its mask: the pixels that it covers, without what the lens spreads.
 pub(super) fn apply(kind: StripDefect, surface: &Surface, canvas: &mut Canvas, dice: &mut Dice) -> GrayImage {
@@ -29,30 +32,31 @@ pub(super) fn apply(kind: StripDefect, surface: &Surface, canvas: &mut Canvas, d
 
 /// A random walk with up to two branches, thin, tapered, its contrast coming and going along it.
 fn crack(layer: &mut Layer, surface: &Surface, dice: &mut Dice) {
-    let reach = dice.range(SHORTEST, 400.0);
+    let reach = dice.range(SHORTEST, LONGEST);
     let trunk = trunk(surface, reach, dice);
-    let (widest, depth) = (dice.range(1.2, 4.0), dice.range(0.35, 0.75));
+    let wide = dice.unit();
+    // Thin cracks are the most.
+    let (widest, depth) = (1.2 + 2.8 * wide * wide, dice.range(0.25, 0.65));
     stroke(layer, surface, &trunk, widest, depth, dice);
     for _ in 0..dice.pick(&[0, 0, 1, 1, 2]) {
         // Not at the very end: there it would only prolong the trunk.
-        let from = (trunk.len() as f32 * dice.range(0.2, 0.8)) as usize;
-        let course = towards(trunk[from], trunk[from + 1]);
-        let [c, s] = [0.77, if dice.chance(0.5) { 0.64 } else { -0.64 }];
-        let heading = [course[0] * c - course[1] * s, course[1] * c + course[0] * s];
-        let branch = walk(surface, trunk[from], heading, reach * dice.range(0.12, 0.4), dice);
+        let fork = (trunk.len() as f32 * dice.range(0.2, 0.8)) as usize;
+        let side = if dice.chance(0.5) { 0.64 } else { -0.64 };
+        let long = reach * dice.range(0.12, 0.4);
+        let Some(leg) = trunk.windows(2).nth(fork) else { continue };
+        let course = towards(leg[0], leg[1]);
+        let heading = [course[0] * 0.77 - course[1] * side, course[1] * 0.77 + course[0] * side];
+        let (branch, _) = walk(surface, leg[0], heading, long, dice);
         if branch.len() > 2 {
             stroke(layer, surface, &branch, widest * 0.6, depth * 0.85, dice);
         }
     }
 }
 
-/// Shortest crack, in pixels along it.
-const SHORTEST: f32 = 60.0;
-
 /// The main line of a crack of about `reach` pixels; shorter where it meets the strip's edge.
 fn trunk(surface: &Surface, reach: f32, dice: &mut Dice) -> Vec<[f32; 2]> {
     let along_marks = dice.chance(0.2);
-    let mut longest = Vec::new();
+    let (mut longest, mut most) = (Vec::new(), 0.0);
     for _ in 0..64 {
         let start = [dice.range(-0.9, 0.9) * surface.half[0], dice.range(-0.93, 0.93) * surface.half[1]];
         let heading = if along_marks {
@@ -61,11 +65,11 @@ fn trunk(surface: &Surface, reach: f32, dice: &mut Dice) -> Vec<[f32; 2]> {
         } else {
             across(dice)
         };
-        let line = walk(surface, start, heading, reach, dice);
-        if line.len() > longest.len() {
-            longest = line;
+        let (line, walked) = walk(surface, start, heading, reach, dice);
+        if walked > most {
+            (longest, most) = (line, walked);
         }
-        if longest.len() as f32 * STEP >= reach * 0.8 {
+        if most >= SHORTEST.max(reach * 0.8) {
             break;
         }
     }
@@ -82,16 +86,13 @@ fn across(dice: &mut Dice) -> [f32; 2] {
     }
 }
 
-/// Mean length of a leg of a crack, in pixels.
-const STEP: f32 = 7.0;
-
-/// Legs from `from` in the strip's axes until `reach` pixels are walked or the strip ends.
-fn walk(surface: &Surface, from: [f32; 2], mut heading: [f32; 2], reach: f32, dice: &mut Dice) -> Vec<[f32; 2]> {
+/// Legs from `from` in the strip's axes until `reach` pixels are walked or the strip ends, and how many were walked.
+fn walk(surface: &Surface, from: [f32; 2], mut heading: [f32; 2], reach: f32, dice: &mut Dice) -> (Vec<[f32; 2]>, f32) {
     let mut line = vec![from];
     let (mut at, mut walked) = (from, 0.0);
     while walked < reach {
         let [c, s] = dice.direction(1.3);
-        let step = dice.range(STEP - 4.0, STEP + 4.0);
+        let step = dice.range(2.0, 6.0);
         let turned = [heading[0] * c - heading[1] * s, heading[1] * c + heading[0] * s];
         at = [at[0] + turned[0] * step, at[1] + turned[1] * step];
         if surface.distance(at) > -3.0 {
@@ -100,9 +101,9 @@ fn walk(surface: &Surface, from: [f32; 2], mut heading: [f32; 2], reach: f32, di
         line.push(at);
         walked += step;
         // Every leg strays from the general course, the course itself only a little.
-        heading = towards([0.0; 2], [heading[0] * 0.85 + turned[0] * 0.15, heading[1] * 0.85 + turned[1] * 0.15]);
+        heading = towards([0.0; 2], [heading[0] * 0.88 + turned[0] * 0.12, heading[1] * 0.88 + turned[1] * 0.12]);
     }
-    line
+    (line, walked)
 }
 
 /// The unit vector from `a` to `b`.
@@ -115,7 +116,7 @@ fn towards(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
 /// Draws a crack's line: widest a third of the way, thin at its end, its darkness by knots of its own.
 fn stroke(layer: &mut Layer, surface: &Surface, line: &[[f32; 2]], widest: f32, depth: f32, dice: &mut Dice) {
     let pixels: Vec<[f32; 2]> = line.iter().map(|p| surface.frame(*p)).collect();
-    let knots: Vec<f32> = (0..=line.len() / 5 + 2).map(|_| dice.range(0.0, 1.0)).collect();
+    let knots: Vec<f32> = (0..=line.len() / 9 + 2).map(|_| dice.range(0.0, 1.0)).collect();
     let strength = |t: f32| {
         let place = t * (knots.len() - 2) as f32;
         let i = place as usize;
@@ -135,7 +136,7 @@ fn pit(layer: &mut Layer, surface: &Surface, dice: &mut Dice) {
     for _ in 0..dice.pick(&[3, 4, 5, 6, 7, 8, 9, 10]) {
         let (away, heading) = (dice.unit() * spread, dice.heading());
         let centre = surface.frame([middle[0] + heading[0] * away, middle[1] + heading[1] * away]);
-        let (radius, ink) = (dice.range(1.5, 4.0), -dice.range(0.3, 0.7));
+        let (radius, ink) = (dice.range(1.5, 4.0), -dice.range(0.25, 0.6));
         layer.hollow(centre, radius, &surface.texture, ink);
     }
 }

@@ -48,21 +48,23 @@ impl Lay {
 
 /// Lines beside each other, each with a strength that varies along it by itself.
 struct Lines {
-    /// `SIDE` columns of `SIDE` values in `[-1, 1]`.
+    /// `LINES` times `KNOTS` values in `[-1, 1]`, line by line; both directions repeat.
     values: Vec<f32>,
+    /// Where on its knots each line starts.
     phases: Vec<f32>,
 }
 
-const SIDE: usize = 1024;
+/// More than are beside each other in the picture, or a person would see them repeat.
+const LINES: usize = 1024;
 const KNOTS: usize = 32;
 
 impl Lines {
     fn new(dice: &mut Dice) -> Lines {
-        let mut bytes = vec![0; SIDE * KNOTS];
+        let mut bytes = vec![0; LINES * KNOTS];
         dice.fill(&mut bytes);
         let values = bytes.iter().map(|b| f32::from(*b) / 127.5 - 1.0).collect();
         // Without its own phase every line would turn at the same height.
-        let phases = (0..SIDE).map(|_| dice.range(0.0, KNOTS as f32)).collect();
+        let phases = (0..LINES).map(|_| dice.range(0.0, KNOTS as f32)).collect();
         Lines { values, phases }
     }
 
@@ -70,7 +72,7 @@ impl Lines {
     fn at(&self, u: f32, v: f32) -> f32 {
         let u = u + 4096.0;
         let whole = u as usize;
-        let (a, b) = (self.column(whole % SIDE, v), self.column((whole + 1) % SIDE, v));
+        let (a, b) = (self.column(whole % LINES, v), self.column((whole + 1) % LINES, v));
         a + (b - a) * (u - whole as f32)
     }
 

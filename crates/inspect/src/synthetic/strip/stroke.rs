@@ -47,8 +47,7 @@ impl Layer {
     /// A round hollow with a rough outline, darkest in its middle; `radius` in pixels.
     pub fn hollow(&mut self, centre: [f32; 2], radius: f32, rough: &Texture, ink: f32) {
         let reach = radius * 1.4 + 1.0;
-        let (xs, ys) =
-            (span(centre[0], centre[0], reach, self.width), span(centre[1], centre[1], reach, self.height));
+        let (xs, ys) = (span(centre[0], centre[0], reach, self.width), span(centre[1], centre[1], reach, self.height));
         for y in ys {
             for x in xs.clone() {
                 let d = [x as f32 + 0.5 - centre[0], y as f32 + 0.5 - centre[1]];

@@ -101,7 +101,9 @@ impl Surface {
         let across = x / self.half[0] - self.crest;
         let slow = self.texture.at(x / 170.0 + 11.3, y / 240.0 + 5.1) + 0.5 * self.texture.at(x / 61.0, y / 97.0);
         let shading = 1.0 - self.curve * across * across + self.shade * slow;
-        let grain = 0.030 * self.texture.at(x * 0.71 + 31.7, y * 0.33) + 0.025 * self.texture.at(x * 0.29, y * 0.23);
+        // Askew, or the texture's squares would show.
+        let grain = 0.035 * self.texture.at(x * 0.63 + y * 0.21 + 31.7, y * 0.36 - x * 0.27)
+            + 0.03 * self.texture.at(x * 0.26 - y * 0.12, y * 0.21 + x * 0.17);
         let edge = match self.bevel + distance {
             // The bevel looks away from the lamp, and its upper rim glints.
             beyond if beyond > 0.0 => 0.62 + 0.25 * self.texture.at(x * 0.2, y * 0.2),
