@@ -4,6 +4,7 @@
 //! bear marks, tool marks, scratches and pores as dark as a crack, so no single number of a picture tells.
 
 mod defects;
+mod lay;
 mod marks;
 mod stroke;
 mod surface;
@@ -87,7 +88,7 @@ impl Strips {
     /// The next strip with the given defect, or without any.
     pub fn make(&mut self, defect: Option<StripDefect>) -> Strip {
         let surface = Surface::new(self.config.width, self.config.height, &mut self.dice(2));
-        let mut canvas = surface.paint(&mut self.dice(5));
+        let mut canvas = surface.paint(&marks::draw(&surface, &mut self.dice(5)));
         let mask = match defect {
             Some(defect) => defects::apply(defect, &surface, &mut canvas, &mut self.dice(3)),
             None => GrayImage::new(surface.width, surface.height),

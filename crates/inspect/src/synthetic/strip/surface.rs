@@ -1,7 +1,8 @@
 use super::super::dice::Dice;
 use super::super::sensor::Exposure;
 use super::super::texture::{Texture, ramp, rounded_box};
-use super::marks::{Lay, draw_marks};
+use super::lay::Lay;
+use super::stroke::Layer;
 use image::GrayImage;
 
 /// Light of each pixel before the lens, row by row; 0 black, 1 white as displayed.
@@ -73,9 +74,8 @@ impl Surface {
         rounded_box(local, self.half, self.corner)
     }
 
-    /// The strip without a defect; `dice` are those of its marks.
-    pub fn paint(&self, dice: &mut Dice) -> Canvas {
-        let marks = draw_marks(self, dice);
+    /// The strip with its marks, without a defect.
+    pub fn paint(&self, marks: &Layer) -> Canvas {
         let mut canvas = Vec::with_capacity((self.width * self.height) as usize);
         for y in 0..self.height {
             for x in 0..self.width {
