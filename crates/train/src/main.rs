@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use ckaad_bundle::{Bundle, Fusion, Manifest, Score, ScoreRule};
 use ckaad_inspect::console::{end, say};
-use ckaad_inspect::synthetic::{DatasetConfig, write_dataset};
+use ckaad_inspect::synthetic::{DatasetConfig, DatasetKind, write_dataset};
 use ckaad_train::config::TrainConfig;
 use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
@@ -52,6 +52,9 @@ struct SynthArgs {
     /// Folder to write; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// What to draw
+    #[arg(long, value_enum, default_value_t = SynthKind::Line)]
+    kind: SynthKind,
     /// The same seed draws the same parts
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -67,6 +70,20 @@ struct SynthArgs {
     /// Defective parts of each kind to test on
     #[arg(long, default_value_t = 20, value_name = "N")]
     test_defective: u32,
+    /// Width of every image in pixels [default: 320 for line, 500 for strip]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(256..=4096))]
+    width: Option<u32>,
+    /// Height of every image in pixels [default: 320 for line, 1250 for strip]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(256..=4096))]
+    height: Option<u32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum SynthKind {
+    /// Two kinds of parts on a conveyor, in colour, with six kinds of defects
+    Line,
+    /// Machined metal strips, large and grey, with cracks and pits a few pixels wide among harmless marks
+    Strip,
 }
 
 // No doc comment: clap would take it for the about of whatever command this is part of.
@@ -164,13 +181,19 @@ fn main() -> ExitCode {
 }
 
 fn synth(args: SynthArgs) -> Result<ExitCode> {
+    let defaults = DatasetConfig::of(match args.kind {
+        SynthKind::Line => DatasetKind::Line,
+        SynthKind::Strip => DatasetKind::Strip,
+    });
     let config = DatasetConfig {
         seed: args.seed,
+        width: args.width.unwrap_or(defaults.width),
+        height: args.height.unwrap_or(defaults.height),
         train_good: args.train_good,
         train_defective: args.train_defective,
         test_good: args.test_good,
         test_defective: args.test_defective,
-        ..Default::default()
+        ..defaults
     };
     let summary = write_dataset(&args.out, &config)?;
     say(format_args!("{}: {} images, {} masks", args.out.display(), summary.images, summary.masks))?;

@@ -1,18 +1,29 @@
-use super::{DefectKind, Line, LineConfig, Part, PartKind};
-use image::ImageError;
+use super::{DefectKind, Line, LineConfig, PartKind, StripConfig, StripDefect, Strips};
+use image::{DynamicImage, GrayImage, ImageError};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// What a data set shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatasetKind {
+    /// Parts of the line, in colour.
+    Line,
+    /// Strips with thin cracks, large and grey.
+    Strip,
+}
 
 /// How many pictures of what; defective counts are per defect kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetConfig {
+    /// What is drawn.
+    pub kind: DatasetKind,
     /// Another seed gives other pictures.
     pub seed: u64,
     /// Of every picture, in pixels.
     pub width: u32,
     /// Of every picture, in pixels.
     pub height: u32,
-    /// Empty means every kind.
+    /// Which parts of the line; empty means every kind. Strips are all of one kind.
     pub parts: Vec<PartKind>,
     /// Good parts to train on.
     pub train_good: u32,
@@ -24,10 +35,16 @@ pub struct DatasetConfig {
     pub test_defective: u32,
 }
 
-impl Default for DatasetConfig {
-    fn default() -> DatasetConfig {
+impl DatasetConfig {
+    /// The defaults of a kind: its frame size, and so many of each.
+    pub fn of(kind: DatasetKind) -> DatasetConfig {
         let LineConfig { seed, width, height, parts, .. } = LineConfig::default();
+        let (width, height) = match kind {
+            DatasetKind::Line => (width, height),
+            DatasetKind::Strip => (StripConfig::default().width, StripConfig::default().height),
+        };
         DatasetConfig {
+            kind,
             seed,
             width,
             height,
@@ -37,6 +54,12 @@ impl Default for DatasetConfig {
             test_good: 200,
             test_defective: 20,
         }
+    }
+}
+
+impl Default for DatasetConfig {
+    fn default() -> DatasetConfig {
+        DatasetConfig::of(DatasetKind::Line)
     }
 }
 
@@ -72,20 +95,68 @@ pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummar
     if fs::read_dir(dir).map_err(|cause| DatasetError::Create { path: dir.to_owned(), cause })?.next().is_some() {
         return Err(DatasetError::NotEmpty { path: dir.to_owned() });
     }
-    let mut line = Line::new(LineConfig {
-        seed: config.seed,
-        width: config.width,
-        height: config.height,
-        defect_rate: 0.0,
-        parts: config.parts.clone(),
-    });
+    let DatasetConfig { seed, width, height, .. } = *config;
+    match config.kind {
+        DatasetKind::Line => {
+            let parts = config.parts.clone();
+            fill(dir, config, &mut Line::new(LineConfig { seed, width, height, defect_rate: 0.0, parts }))
+        }
+        DatasetKind::Strip => fill(dir, config, &mut Strips::new(StripConfig { seed, width, height })),
+    }
+}
+
+/// What draws the pictures of a data set, one after the other.
+trait Maker {
+    type Defect: Copy + 'static;
+    fn defects(&self) -> &'static [Self::Defect];
+    fn name(defect: Self::Defect) -> &'static str;
+    /// The next picture and its mask.
+    fn make(&mut self, defect: Option<Self::Defect>) -> (DynamicImage, GrayImage);
+}
+
+impl Maker for Line {
+    type Defect = DefectKind;
+
+    fn defects(&self) -> &'static [DefectKind] {
+        &DefectKind::ALL
+    }
+
+    fn name(defect: DefectKind) -> &'static str {
+        defect.name()
+    }
+
+    fn make(&mut self, defect: Option<DefectKind>) -> (DynamicImage, GrayImage) {
+        let part = Line::make(self, defect);
+        (part.image.into(), part.mask)
+    }
+}
+
+impl Maker for Strips {
+    type Defect = StripDefect;
+
+    fn defects(&self) -> &'static [StripDefect] {
+        &StripDefect::ALL
+    }
+
+    fn name(defect: StripDefect) -> &'static str {
+        defect.name()
+    }
+
+    fn make(&mut self, defect: Option<StripDefect>) -> (DynamicImage, GrayImage) {
+        let strip = Strips::make(self, defect);
+        (strip.image.into(), strip.mask)
+    }
+}
+
+/// Writes the pictures and masks of a data set into an empty folder.
+fn fill<M: Maker>(dir: &Path, config: &DatasetConfig, maker: &mut M) -> Result<DatasetSummary, DatasetError> {
     let mut summary = DatasetSummary::default();
     for (split, good, defective) in
         [("train", config.train_good, config.train_defective), ("test", config.test_good, config.test_defective)]
     {
-        let folders = [(None, good)].into_iter().chain(DefectKind::ALL.map(|kind| (Some(kind), defective)));
+        let folders = [(None, good)].into_iter().chain(maker.defects().iter().map(|kind| (Some(*kind), defective)));
         for (defect, count) in folders {
-            let name = defect.map_or("good", DefectKind::name);
+            let name = defect.map_or("good", M::name);
             let folder = dir.join(split).join(name);
             let masks = dir.join("ground_truth").join(name);
             let masked = split == "test" && defect.is_some();
@@ -94,7 +165,7 @@ pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummar
                 create(&masks)?;
             }
             for i in 0..count {
-                let Part { image, mask, .. } = line.make(defect);
+                let (image, mask) = maker.make(defect);
                 let path = folder.join(format!("{i:03}.png"));
                 image.save(&path).map_err(|cause| DatasetError::Write { path, cause })?;
                 summary.images += 1;

@@ -8,7 +8,9 @@
 //!                                                                 └─► (nothing) ─► focus ─► sensor ─► its defect-free twin
 //! ```
 //!
-//! Part `n` of a seed is the same on every platform and whatever was drawn before it: each part has its own ChaCha8
+//! Beside the line there are [`Strips`], for `synth --kind strip` alone: large, grey, with defects a few pixels wide.
+//!
+//! Part `n` of a seed, and strip `n`, is the same on every platform and whatever was drawn before it: each part has its own ChaCha8
 //! stream, and pixels are made of `+ - * / sqrt`, which IEEE 754 rounds alike everywhere; no sine, no power, no fused
 //! multiply-add.
 
@@ -17,10 +19,13 @@ mod dataset;
 mod defects;
 mod dice;
 mod scene;
+mod sensor;
+mod strip;
 mod texture;
 mod washer;
 
-pub use dataset::{DatasetConfig, DatasetError, DatasetSummary, write_dataset};
+pub use dataset::{DatasetConfig, DatasetError, DatasetKind, DatasetSummary, write_dataset};
+pub use strip::{Strip, StripConfig, StripDefect, Strips};
 
 use dice::Dice;
 use image::{GrayImage, RgbImage};

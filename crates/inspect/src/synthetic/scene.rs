@@ -1,6 +1,7 @@
 use super::PartKind;
 use super::connector::Connector;
 use super::dice::Dice;
+use super::sensor::Exposure;
 use super::texture::{Texture, ramp, scale};
 use super::washer::Washer;
 use image::RgbImage;
@@ -23,9 +24,7 @@ pub(super) struct Scene {
     /// Cosine and sine of the part's turn.
     turn: [f32; 2],
     belt_offset: [f32; 2],
-    gain: f32,
-    gradient: [f32; 2],
-    focus: f32,
+    exposure: Exposure,
 }
 
 enum Surface {
@@ -53,9 +52,11 @@ impl Scene {
             centre: [width as f32 / 2.0 + dice.jitter(10.0) * unit, height as f32 / 2.0 + dice.jitter(10.0) * unit],
             turn: dice.direction(0.09),
             belt_offset: [dice.range(0.0, 128.0), dice.range(0.0, 128.0)],
-            gain: 1.0 + dice.jitter(0.05),
-            gradient: [dice.jitter(0.07), dice.jitter(0.07)],
-            focus: dice.range(0.11, 0.19),
+            exposure: Exposure {
+                gain: 1.0 + dice.jitter(0.05),
+                gradient: [dice.jitter(0.07), dice.jitter(0.07)],
+                focus: dice.range(0.11, 0.19),
+            },
         }
     }
 
@@ -121,53 +122,9 @@ impl Scene {
         canvas
     }
 
-    /// Lens, lamp and sensor: a slight blur, the light's gradient, noise that grows with the light.
+    /// What the camera makes of the light.
     pub fn expose(&self, mut canvas: Canvas, dice: &mut Dice) -> RgbImage {
-        let (w, h) = (self.width as usize, self.height as usize);
-        blur(&mut canvas, w, h, self.focus);
-        let mut pixels = vec![0; w * h * 3];
-        let mut random = vec![0; w * 12];
-        for y in 0..h {
-            dice.fill(&mut random);
-            let row_gain = self.gain * (1.0 + self.gradient[1] * (2.0 * y as f32 / h as f32 - 1.0));
-            for x in 0..w {
-                let gain = row_gain * (1.0 + self.gradient[0] * (2.0 * x as f32 / w as f32 - 1.0));
-                for c in 0..3 {
-                    let light = canvas[y * w + x][c] * gain * 255.0;
-                    // The sum of four bytes is near enough to a Gaussian; its deviation is 147.8.
-                    let r = &random[(x * 3 + c) * 4..][..4];
-                    let sum = u16::from(r[0]) + u16::from(r[1]) + u16::from(r[2]) + u16::from(r[3]);
-                    let noise = (f32::from(sum) - 510.0) / 147.8 * (1.1 + 0.006 * light);
-                    pixels[(y * w + x) * 3 + c] = (light + noise + 0.5).clamp(0.0, 255.0) as u8;
-                }
-            }
-        }
+        let pixels = self.exposure.expose(&mut canvas, self.width, self.height, dice);
         RgbImage::from_raw(self.width, self.height, pixels).expect("the buffer holds width x height x 3 bytes")
-    }
-}
-
-/// `[k, 1 - 2k, k]` along rows, then along columns; the border stays.
-fn blur(canvas: &mut Canvas, w: usize, h: usize, k: f32) {
-    let m = 1.0 - 2.0 * k;
-    for row in canvas.chunks_exact_mut(w) {
-        let mut before = row[0];
-        for x in 1..w - 1 {
-            let here = row[x];
-            for c in 0..3 {
-                row[x][c] = (before[c] + row[x + 1][c]) * k + here[c] * m;
-            }
-            before = here;
-        }
-    }
-    let mut before: Vec<[f32; 3]> = canvas[..w].to_vec();
-    for y in 1..h - 1 {
-        for (x, above) in before.iter_mut().enumerate() {
-            let at = y * w + x;
-            let (here, below) = (canvas[at], canvas[at + w]);
-            for c in 0..3 {
-                canvas[at][c] = (above[c] + below[c]) * k + here[c] * m;
-            }
-            *above = here;
-        }
     }
 }

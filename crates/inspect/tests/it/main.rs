@@ -6,4 +6,5 @@ mod judging;
 mod models;
 mod parity;
 mod qlinearconv;
+mod strips;
 mod synthetic;

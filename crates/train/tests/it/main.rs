@@ -7,4 +7,5 @@ mod methods;
 mod metrics;
 mod program;
 mod report;
+mod synth;
 mod trainer;
