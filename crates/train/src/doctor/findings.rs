@@ -17,8 +17,8 @@ pub struct Findings {
     pub sizes: Option<Sizes>,
     /// What is wrong or suspicious, the grave first.
     pub warnings: Vec<Warning>,
-    /// The most alike pairs of a training and a test image that are not the same to the pixel, at most 200, the most
-    /// alike first.
+    /// Test images that are almost, and not to the pixel, a training image, each with the one that it is most like; at most
+    /// 10,000 pairs, the most alike first.
     pub near_duplicates: Vec<NearDuplicate>,
     /// How sure results on this set can be.
     pub proof: Proof,
@@ -126,7 +126,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Results on a set with it would mislead, or cannot be had.
+    /// Results on a set with it would mislead, or cannot be had. Of near duplicates only many are grave.
     pub fn is_grave(self) -> bool {
         self <= Problem::UnusableMasks
     }

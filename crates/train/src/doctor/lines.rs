@@ -76,7 +76,7 @@ fn false_alarms(found: &FalseAlarms) -> String {
         None => "the threshold lies beyond all of them, on a fitted tail".into(),
     };
     format!(
-        "  false alarms within {} %, by {} normal images: {how}; {:.2} % expected, 90 % interval {:.2} to {:.2} %",
+        "  false alarms within {:.1} %, by {} normal images: {how}; {:.2} % expected, 90 % interval {:.2} to {:.2} %",
         percent(found.budget),
         found.normal,
         percent(found.expected),

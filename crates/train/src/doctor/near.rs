@@ -120,7 +120,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    use rand::{Rng, SeedableRng, rngs::StdRng};
 
     /// Thumbnails of parts in one fixture: a common picture, light from one of many directions, and what is the part's.
     fn part(rng: &mut StdRng, own: &[f32]) -> Vec<f32> {
@@ -128,7 +128,7 @@ mod tests {
         let mut cells: Vec<f32> = (0..CELLS)
             .map(|i| {
                 let (x, y) = ((i % 16) as f32 / 16.0 - 0.5, (i / 16) as f32 / 16.0 - 0.5);
-                10.0 * (7.0 * x).sin() * (9.0 * y).cos() + 2.0 * (across * x + along * y) + own[i]
+                10.0 * (7.0 * x).sin() * (9.0 * y).cos() + across * x + along * y + own[i]
             })
             .collect();
         let mean = cells.iter().sum::<f32>() / CELLS as f32;

@@ -36,13 +36,16 @@ struct Tile {
     number: String,
 }
 
-/// Writes the most alike pairs to `out` as PNG, at most 24: the training image in green, at its right the test image in
-/// blue with their correlation. `root` is the set's folder.
+/// Writes pairs to `out` as PNG, at most 24, spread evenly from the most to the least alike: the training image in green,
+/// at its right the test image in blue with their correlation. `root` is the set's folder.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn near_duplicate_sheet(pairs: &[NearDuplicate], root: &Path, out: &Path) -> Result<(), DoctorError> {
-    let tiles = pairs.iter().take(PAIRS).enumerate().flat_map(|(i, pair)| {
+    let shown = pairs.len().min(PAIRS);
+    // The first and the last are among them.
+    let spread = (0..shown).map(|i| i * (pairs.len() - 1) / (shown - 1).max(1));
+    let tiles = spread.filter_map(|i| Some((i, pairs.get(i)?))).flat_map(|(i, pair)| {
         [
             Tile { path: root.join(&pair.training), border: GREEN, number: (i + 1).to_string() },
             Tile { path: root.join(&pair.test), border: BLUE, number: format!("{:.2}", pair.correlation) },

@@ -9,7 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Examples of one warning.
 const TOLD: usize = 3;
 /// Pairs of near duplicates that are kept.
-const MOST_PAIRS: usize = 200;
+const MOST_PAIRS: usize = 10_000;
+/// Near duplicates are grave where there are at least so many, and more than this share of the test images: the measure
+/// itself takes up to 2 % of them for what they are not.
+const FEWEST_NEAR: usize = 5;
+const NEAR_SHARE: f64 = 0.05;
 /// Ratio of sides from which images are said to differ in size, or a square input to stretch them.
 const UNEQUAL: f64 = 1.5;
 /// Below it the threshold and the folds rest on too little.
@@ -37,20 +41,20 @@ pub fn all(images: &[Examined]) -> Vec<Warning> {
     found.into_iter().flatten().collect()
 }
 
-/// A warning of what `examples` lists, all of it; none where that is nothing. `what` follows the count.
+/// A warning of what `examples` lists, all of it; none where that is nothing.
 fn warning(problem: Problem, examples: Vec<String>, what: &str) -> Option<Warning> {
-    let count = examples.len();
-    (count > 0).then(|| counted(problem, count, examples, what))
+    (!examples.is_empty()).then(|| counted(problem, examples.len(), examples, what))
 }
 
+/// `what: count (examples)`.
 fn counted(problem: Problem, count: usize, mut examples: Vec<String>, what: &str) -> Warning {
     examples.truncate(TOLD);
-    let told = match examples.len() {
-        0 => String::new(),
-        shown if shown < count => format!(": {}, ...", examples.join(", ")),
-        _ => format!(": {}", examples.join(", ")),
-    };
-    let sentence = format!("{count} {what}{told}");
+    let more = if examples.len() < count { ", ..." } else { "" };
+    let sentence = format!("{what}: {count} ({}{more})", examples.join(", "));
+    said(problem, count, examples, sentence)
+}
+
+fn said(problem: Problem, count: usize, examples: Vec<String>, sentence: String) -> Warning {
     Warning { problem, grave: problem.is_grave(), count, examples, sentence }
 }
 
@@ -62,7 +66,7 @@ fn names(images: &[Examined], wanted: impl Fn(&Examined, &Look) -> bool) -> Vec<
 
 fn unreadable(images: &[Examined]) -> Option<Warning> {
     let reasons = images.iter().filter_map(|image| image.look.as_ref().err().cloned()).collect();
-    warning(Problem::Unreadable, reasons, "images cannot be read")
+    warning(Problem::Unreadable, reasons, "images that cannot be read")
 }
 
 /// Images of the same pixels: with different labels, on both sides, within one.
@@ -95,15 +99,19 @@ fn duplicates(images: &[Examined]) -> Vec<Option<Warning>> {
         warning(
             Problem::ContradictoryLabels,
             labels,
-            "pictures are labelled both normal and anomalous, the same pixels under two names",
+            "pictures that are both normal and anomalous, the same pixels under two labels",
         ),
-        warning(Problem::DuplicatesAcross, across, "test images are training images too, to the pixel"),
+        warning(Problem::DuplicatesAcross, across, "test images that are training images too, to the pixel"),
         warning(
             Problem::DuplicatesInTraining,
             training,
-            "training images are copies of others, to the pixel: the held-out ones may be copies of what was trained on",
+            "training images that are copies of others, to the pixel, so that held-out ones may be copies of what was trained on",
         ),
-        warning(Problem::DuplicatesInTest, test, "test images are copies of others, to the pixel, and count twice"),
+        warning(
+            Problem::DuplicatesInTest,
+            test,
+            "test images that are copies of others, to the pixel, and count twice",
+        ),
     ]
 }
 
@@ -131,8 +139,11 @@ pub fn near_duplicates(images: &[Examined]) -> (Vec<NearDuplicate>, Option<Warni
         .collect();
     pairs.sort_by(|a, b| b.correlation.total_cmp(&a.correlation));
     let examples = pairs.iter().map(|pair| format!("{} ~ {}", pair.training, pair.test)).collect();
-    let what = "test images are almost a training image, perhaps the same part taken again";
-    let found = warning(Problem::NearDuplicates, examples, what);
+    let what = "test images that are almost a training image, so that the test is easier than the line will be";
+    let mut found = warning(Problem::NearDuplicates, examples, what);
+    if let Some(found) = &mut found {
+        found.grave = found.count >= FEWEST_NEAR && found.count as f64 > NEAR_SHARE * test.len() as f64;
+    }
     pairs.truncate(MOST_PAIRS);
     (pairs, found)
 }
@@ -142,7 +153,7 @@ fn parts_across(images: &[Examined]) -> Option<Warning> {
         images.iter().filter(|image| image.test == test).filter_map(|image| image.sample.group.as_deref()).collect()
     };
     let both = groups(false).intersection(&groups(true)).map(|group| (*group).to_owned()).collect();
-    warning(Problem::PartsAcross, both, "parts or patients, by the names, have images both in training and in test")
+    warning(Problem::PartsAcross, both, "parts or patients, by the names, with images both in training and in test")
 }
 
 fn masks(images: &[Examined]) -> Vec<Option<Warning>> {
@@ -155,14 +166,14 @@ fn masks(images: &[Examined]) -> Vec<Option<Warning>> {
     let missing = if some { names(images, |image, _| missing(image)) } else { vec![] };
     let empty = names(images, |image, look| image.sample.defect.is_some() && look.mask == Some(Mask::Empty));
     vec![
-        warning(Problem::UnusableMasks, wrong.collect(), "masks cannot be used with their images"),
-        warning(Problem::EmptyMasks, empty, "defects have a mask without an anomalous pixel"),
-        warning(Problem::MissingMasks, missing, "test defects have no mask, and others have one"),
+        warning(Problem::UnusableMasks, wrong.collect(), "masks that cannot be used"),
+        warning(Problem::EmptyMasks, empty, "defects whose mask has no anomalous pixel"),
+        warning(Problem::MissingMasks, missing, "test defects without a mask, where others have one"),
     ]
 }
 
 fn constant(images: &[Examined]) -> Option<Warning> {
-    warning(Problem::ConstantImages, names(images, |_, look| look.constant), "images are of one colour")
+    warning(Problem::ConstantImages, names(images, |_, look| look.constant), "images of one colour")
 }
 
 /// The side of a square of as many pixels.
@@ -180,14 +191,14 @@ fn unequal_sizes(images: &[Examined]) -> Option<Warning> {
     let many = names(images, |_, look| side(look.size) > UNEQUAL * smallest);
     let extreme = |wanted: f64| names(images, |_, look| side(look.size) == wanted).into_iter().next();
     let examples: Vec<String> = [extreme(smallest), extreme(largest)].into_iter().flatten().collect();
-    let what = format!(
-        "of {} images are more than {UNEQUAL} times as large, side by side, as the smallest, and a defect of one size \
-         looks different in each; smallest and largest",
-        sides.len()
-    );
     let count = many.len();
-    let sentence = format!("{count} {what}: {}", examples.join(", "));
-    Some(Warning { sentence, ..counted(Problem::UnequalSizes, count, examples, &what) })
+    let sentence = format!(
+        "images more than {UNEQUAL} times as large, by their sides, as the smallest, so that one size of defect looks \
+         different in each: {count} of {} (smallest and largest: {})",
+        sides.len(),
+        examples.join(", ")
+    );
+    Some(said(Problem::UnequalSizes, count, examples, sentence))
 }
 
 fn stretched(images: &[Examined]) -> Option<Warning> {
@@ -196,33 +207,35 @@ fn stretched(images: &[Examined]) -> Option<Warning> {
         width.max(height) > UNEQUAL * width.min(height)
     };
     let what = format!(
-        "images are more than {UNEQUAL} times as long as wide, and a square input would stretch them (input.width and \
-         input.height, or input.fit, of the config can follow them)"
+        "images more than {UNEQUAL} times as long as wide or as wide as long, which a square input stretches (input.fit = \
+         \"letterbox\" does not, nor does a fitting input.width and input.height)"
     );
     warning(Problem::Stretched, names(images, far), &what)
 }
 
-fn training(images: &[Examined], anomalous: bool) -> usize {
-    images.iter().filter(|image| !image.test && image.sample.defect.is_some() == anomalous).count()
+/// Training or test images of a class.
+fn count(images: &[Examined], test: bool, anomalous: bool) -> usize {
+    images.iter().filter(|image| image.test == test && image.sample.defect.is_some() == anomalous).count()
 }
 
 fn few_normals(images: &[Examined]) -> Option<Warning> {
-    let count = training(images, false);
-    let what = format!("normal training images are few; {FEW_NORMALS} or more are better");
-    (count < FEW_NORMALS).then(|| counted(Problem::FewNormals, count, vec![], &what))
+    let count = count(images, false, false);
+    let sentence = format!(
+        "normal training images: {count}; with fewer than {FEW_NORMALS} a threshold is little more than a guess"
+    );
+    (count < FEW_NORMALS).then(|| said(Problem::FewNormals, count, vec![], sentence))
 }
 
 fn few_labels(images: &[Examined]) -> Option<Warning> {
-    let count = training(images, true);
-    let what = format!(
-        "labelled anomalies in training tell little of how many defects will be found; {FEW_LABELS} or more are better"
+    let count = count(images, false, true);
+    let sentence = format!(
+        "labelled anomalies in training: {count}; fewer than {FEW_LABELS} tell little of how many defects will be found"
     );
-    (count < FEW_LABELS).then(|| counted(Problem::FewLabels, count, vec![], &what))
+    (count < FEW_LABELS).then(|| said(Problem::FewLabels, count, vec![], sentence))
 }
 
 fn one_sided_test(images: &[Examined]) -> Option<Warning> {
-    let anomalous = images.iter().filter(|image| image.test && image.sample.defect.is_some()).count();
-    let normal = images.iter().filter(|image| image.test).count() - anomalous;
-    let what = format!("normal and {anomalous} anomalous test images: without both there is no AUROC");
-    (normal == 0 || anomalous == 0).then(|| counted(Problem::OneSidedTest, normal, vec![], &what))
+    let (normal, anomalous) = (count(images, true, false), count(images, true, true));
+    let sentence = format!("test images: {normal} normal and {anomalous} anomalous; without both there is no AUROC");
+    (normal == 0 || anomalous == 0).then(|| said(Problem::OneSidedTest, normal + anomalous, vec![], sentence))
 }
