@@ -139,6 +139,6 @@ pub struct NearDuplicate {
     pub training: String,
     /// The test image.
     pub test: String,
-    /// Correlation of their whitened thumbnails, above 0.7 and at most 1.
+    /// Correlation of their whitened thumbnails, above 0.7 and at most 1 (the limit depends on the set).
     pub correlation: f32,
 }

@@ -11,7 +11,7 @@ const TOLD: usize = 3;
 /// Pairs of near duplicates that are kept.
 const MOST_PAIRS: usize = 10_000;
 /// Near duplicates are grave where there are at least so many, and more than this share of the test images: the measure
-/// itself takes up to 2 % of them for what they are not.
+/// itself took up to 3 % of the images for what they are not where that could be checked.
 const FEWEST_NEAR: usize = 5;
 const NEAR_SHARE: f64 = 0.05;
 /// Ratio of sides from which images are said to differ in size, or a square input to stretch them.
@@ -92,7 +92,9 @@ fn duplicates(images: &[Examined]) -> Vec<Option<Warning>> {
             across.extend(on(true).map(|tested| pair(trained, tested)));
         }
         for (side, list) in [(false, &mut training), (true, &mut test)] {
-            list.extend(on(side).skip(1).zip(on(side).next()).map(|(copy, first)| pair(first, copy)));
+            if let Some(first) = on(side).next() {
+                list.extend(on(side).skip(1).map(|copy| pair(first, copy)));
+            }
         }
     }
     vec![
@@ -126,13 +128,13 @@ pub fn near_duplicates(images: &[Examined]) -> (Vec<NearDuplicate>, Option<Warni
         side.iter().flat_map(|(_, look)| look.thumbnail.iter().copied()).collect()
     };
     let trained: BTreeSet<[u8; 32]> = training.iter().map(|(_, look)| look.digest).collect();
-    let nearest = near::nearest(&thumbnails(&training), &thumbnails(&test));
+    let near::Nearest { found, limit } = near::nearest(&thumbnails(&training), &thumbnails(&test));
     let mut pairs: Vec<NearDuplicate> = test
         .iter()
-        .zip(nearest)
+        .zip(found)
         .filter(|((_, look), _)| !trained.contains(&look.digest))
         .filter_map(|((image, _), found)| {
-            let (place, correlation) = found.filter(|(_, correlation)| *correlation > near::NEAR)?;
+            let (place, correlation) = found.filter(|(_, correlation)| *correlation > limit)?;
             let (training, test) = (training.get(place)?.0.name.clone(), image.name.clone());
             Some(NearDuplicate { training, test, correlation })
         })
