@@ -14,6 +14,7 @@
 //! | 1 | [`logistic`] | ridge logistic regression |
 //! | 1 | [`boosting`] | boosted random forests |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
+//! | 2 | [`doctor`] | what is wrong with a data set, and what it can prove |
 //! | 2 | [`augment`] | flip, turn, make anomalies |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
@@ -38,6 +39,7 @@ pub mod boosting;
 pub mod config;
 pub mod datasets;
 pub mod device;
+pub mod doctor;
 pub mod evaluate;
 pub mod export;
 pub mod features;

@@ -7,9 +7,11 @@ use ckaad_inspect::synthetic::{DatasetConfig, DatasetKind, write_dataset};
 use ckaad_train::config::TrainConfig;
 use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
+use ckaad_train::doctor;
 use ckaad_train::evaluate::evaluate;
 use ckaad_train::export::{self, Form};
 use ckaad_train::fit::{FitOptions, fit};
+use ckaad_train::progress::ProgressDisplay;
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -19,11 +21,13 @@ use std::process::ExitCode;
 ///
 /// A first model, from a folder of images to a judged bundle:
 ///
+///   ckaad-train data DIR
 ///   ckaad-train fit --config configs/train/ckaad-magtile.toml --data DIR --out runs/first
 ///   ckaad-train export --run runs/first --out first.ckaad
 ///   ckaad-train evaluate --bundle first.ckaad --data DIR --report first.html
 ///
-/// Exit codes: 0 done; 1 the model is below a bar that was asked for; 2 wrong usage or input.
+/// Exit codes: 0 done; 1 the model is below a bar that was asked for, or results on the data set would mislead; 2 wrong
+/// usage or input.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Cli {
@@ -35,6 +39,12 @@ struct Cli {
 enum Command {
     /// Write a synthetic data set: drawn parts with drawn defects and their masks, in MVTec AD's layout
     Synth(SynthArgs),
+    /// Say what is wrong with a data set, and what results on it can prove
+    ///
+    /// Every image and mask is read once. Looked for: the same or almost the same picture in training and test, parts on
+    /// both sides, contradictory labels, what cannot be read, and more that docs/data.md lists. With --run it ranks the
+    /// labels that models which never saw the image doubt most. Exits with 1 when results on the set would mislead.
+    Data(DataDoctorArgs),
     /// Train a detector on a folder of images
     ///
     /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is
@@ -107,6 +117,28 @@ impl From<DataArgs> for DataLocation {
 }
 
 #[derive(Args)]
+struct DataDoctorArgs {
+    /// Data set, in one of the layouts of docs/data.md
+    #[arg(value_name = "DIR")]
+    data: PathBuf,
+    /// How it lies on disk; found out when not given
+    #[arg(long, value_name = "NAME", value_enum)]
+    layout: Option<Layout>,
+    /// Which category, where DIR holds several
+    #[arg(long, value_name = "NAME")]
+    category: Option<String>,
+    /// Write all findings here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the pictures in question here: with --run the doubtful labels, else pairs of near duplicates
+    #[arg(long, value_name = "FILE.png")]
+    sheet: Option<PathBuf>,
+    /// Folder that `fit` and `export` wrote from this set: rank the labels by its models
+    #[arg(long, value_name = "RUN")]
+    run: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct FitArgs {
     /// Training config; every key has a default, see configs/train/
     #[arg(long, value_name = "FILE")]
@@ -173,6 +205,7 @@ struct EvaluateArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Synth(args) => synth(args),
+        Command::Data(args) => run_data(args),
         Command::Fit(args) => run_fit(args),
         Command::Export(args) => run_export(args),
         Command::Evaluate(args) => run_evaluate(args),
@@ -198,6 +231,31 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
     let summary = write_dataset(&args.out, &config)?;
     say(format_args!("{}: {} images, {} masks", args.out.display(), summary.images, summary.masks))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_data(args: DataDoctorArgs) -> Result<ExitCode> {
+    let data = DataSet::open(&DataLocation { root: args.data, layout: args.layout, category: args.category })?;
+    // Before the images are read: a wrong run is told at once.
+    let suspects = args.run.map(|run| doctor::suspects(&run, &data)).transpose()?;
+    let findings = doctor::examine(&data, &ProgressDisplay::detect())?;
+    if let Some(path) = &args.json {
+        let text = serde_json::to_vec_pretty(&serde_json::json!({ "findings": findings, "suspects": suspects }))?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let mut unwritten = None;
+    match (&args.sheet, &suspects) {
+        (Some(sheet), Some(suspects)) => doctor::suspect_sheet(suspects, &data.root, sheet)?,
+        (Some(sheet), None) if findings.near_duplicates.is_empty() => unwritten = Some(sheet),
+        (Some(sheet), None) => doctor::near_duplicate_sheet(&findings.near_duplicates, &data.root, sheet)?,
+        (None, _) => {}
+    }
+    for line in doctor::finding_lines(&findings).into_iter().chain(suspects.iter().flat_map(doctor::suspect_lines)) {
+        say(format_args!("{line}"))?;
+    }
+    if let Some(sheet) = unwritten {
+        say(format_args!("{} is not written: there are no near duplicates to show", sheet.display()))?;
+    }
+    Ok(if findings.dishonest() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 fn run_fit(args: FitArgs) -> Result<ExitCode> {

@@ -3,6 +3,7 @@
 mod backbones;
 mod console;
 mod datasets;
+mod doctor;
 mod methods;
 mod metrics;
 mod program;
