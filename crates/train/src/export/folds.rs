@@ -83,7 +83,7 @@ impl<'a> Folds<'a> {
         let mut judged = self.judged.labels();
         let map = judged.choose_rule(&chosen.weights.map(), smooth, &config.score);
         if chosen.weights.iter().any(|(term, _)| !term.is_map()) {
-            judged.branch = self.judged.branch.as_ref().map(|branch| branch.again(seen, &judged.positive));
+            judged.branch = self.judged.branch.as_ref().map(|branch| branch.again(seen));
         }
         let map_scores = map.scores.clone();
         let choice = judged.choose_fusion(map, &config.score);

@@ -20,9 +20,11 @@ pub struct Branch {
 const LABELS: usize = 5;
 
 impl Branch {
-    /// The same branch after `seen` was computed anew, in other numbers; what was never shown is kept as it was.
-    pub fn again(&self, seen: Vec<f32>, positive: &[bool]) -> Branch {
-        let unseen = seen.iter().zip(&self.unseen).zip(positive).map(|((&s, &u), &p)| if p { u } else { s }).collect();
+    /// The same branch after `seen` was computed anew, by networks in other numbers; what was judged without its kind moves
+    /// as far as what was judged with it.
+    pub fn again(&self, seen: Vec<f32>) -> Branch {
+        let moved = |((s, before), u): ((&f32, &f32), &f32)| u + (s - before);
+        let unseen = seen.iter().zip(&self.seen).zip(&self.unseen).map(moved).collect();
         Branch { terms: self.terms.clone(), seen, unseen }
     }
 

@@ -160,3 +160,11 @@ fn a_forest_learns_which_segment_matters() {
     let plain = plain.choose_rule(&TermWeights::only(ERROR), |i| all[i].clone(), &config());
     assert!(auroc(&plain) < 0.8 && plain.forest.is_none(), "{}", auroc(&plain));
 }
+
+/// What nobody left out keeps being what was seen, in whatever numbers the network is written.
+#[test]
+fn a_branch_judged_anew_keeps_what_leaving_a_kind_out_cost() {
+    let branch = Branch { terms: vec![POOLED], seen: vec![1.0, 2.0], unseen: vec![1.0, -1.0] };
+    let again = branch.again(vec![1.5, 2.25]);
+    assert_eq!((again.seen, again.unseen), (vec![1.5, 2.25], vec![1.5, -0.75]));
+}
