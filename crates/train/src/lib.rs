@@ -15,7 +15,7 @@
 //! | 1 | [`boosting`] | boosted random forests |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
 //! | 2 | [`doctor`] | what is wrong with a data set, and what it can prove |
-//! | 2 | [`augment`] | flip, turn, make anomalies |
+//! | 2 | [`augment`] | flip, turn, make anomalies, paint defects |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
 //! | 5 | [`methods`] | what is trained: a list of methods, each with its networks, losses and steps |

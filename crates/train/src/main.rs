@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use ckaad_bundle::{Bundle, Fusion, Manifest, Score, ScoreRule};
 use ckaad_inspect::console::{end, say};
 use ckaad_inspect::synthetic::{DatasetConfig, DatasetKind, write_dataset};
+use ckaad_train::augment::defects;
 use ckaad_train::config::TrainConfig;
 use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
@@ -45,6 +46,10 @@ enum Command {
     /// both sides, contradictory labels, what cannot be read, and more that docs/data.md lists. With --run it ranks the
     /// labels that models which never saw the image doubt most. Exits with 1 when results on the set would mislead.
     Data(DataDoctorArgs),
+    /// Show the defects that are painted into normal images, and the controls that are none
+    ///
+    /// Rows: a normal training image, what was painted, and the outline of its mask; a control has none.
+    Augment(AugmentArgs),
     /// Train a detector on a folder of images
     ///
     /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is
@@ -139,6 +144,21 @@ struct DataDoctorArgs {
 }
 
 #[derive(Args)]
+struct AugmentArgs {
+    /// Sheet of pictures to write
+    #[arg(long, value_name = "FILE.png")]
+    show: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Columns of the sheet; each kind of change comes in turn
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=120))]
+    count: u16,
+    /// The same seed paints the same
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
 struct FitArgs {
     /// Training config; every key has a default, see configs/train/
     #[arg(long, value_name = "FILE")]
@@ -206,6 +226,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Synth(args) => synth(args),
         Command::Data(args) => run_data(args),
+        Command::Augment(args) => show_augmented(args),
         Command::Fit(args) => run_fit(args),
         Command::Export(args) => run_export(args),
         Command::Evaluate(args) => run_evaluate(args),
@@ -256,6 +277,21 @@ fn run_data(args: DataDoctorArgs) -> Result<ExitCode> {
         say(format_args!("{} is not written: there are no near duplicates to show", sheet.display()))?;
     }
     Ok(if findings.dishonest() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn show_augmented(args: AugmentArgs) -> Result<ExitCode> {
+    let data = DataSet::open(&args.data.into())?;
+    let columns = defects::sheet(&data, args.count.into(), args.seed, &args.show)?;
+    for (i, column) in columns.iter().enumerate() {
+        let defects::Column { change, path, changed, marked } = column;
+        let outcome = match (changed, change.is_defect()) {
+            (false, _) => "unchanged".into(),
+            (true, false) => "normal".into(),
+            (true, true) => format!("{marked} pixels"),
+        };
+        say(format_args!("{:>3}  {:<10}  {outcome:<12}  {path}", i + 1, change.name()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_fit(args: FitArgs) -> Result<ExitCode> {

@@ -1,6 +1,7 @@
 //! Anomalies made of normal images, for sets that have none labelled.
 
 use super::AnomalySource;
+use super::noise::Noise;
 use image::{Luma, Rgb, RgbImage};
 use imageproc::definitions::Image;
 use imageproc::filter::gaussian_blur_f32;
@@ -73,7 +74,7 @@ fn cut_paste(image: &RgbImage, rng: &mut StdRng) -> RgbImage {
 fn perlin(image: &RgbImage, rng: &mut StdRng) -> RgbImage {
     let (width, height) = image.dimensions();
     let cells = 1u32 << rng.random_range(1..=4);
-    let noise = Noise::new(cells, rng);
+    let noise = Noise::new((cells, cells), rng);
     let (shift_x, shift_y) = (rng.random_range(0..width), rng.random_range(0..height));
     let opacity = rng.random_range(0.3..1.0f32);
     let light = rng.random_range(-80.0..80.0f32);
@@ -96,34 +97,6 @@ fn perlin(image: &RgbImage, rng: &mut StdRng) -> RgbImage {
         }
     }
     out
-}
-
-/// Perlin's gradient noise (1985) on a grid of unit gradients.
-struct Noise {
-    cells: u32,
-    gradients: Vec<(f32, f32)>,
-}
-
-impl Noise {
-    fn new(cells: u32, rng: &mut StdRng) -> Noise {
-        let gradient = |_| rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
-        Noise { cells, gradients: (0..(cells + 1).pow(2)).map(gradient).collect() }
-    }
-
-    /// `x` and `y` from 0 to below 1.
-    fn at(&self, x: f32, y: f32) -> f32 {
-        let (x, y) = (x * self.cells as f32, y * self.cells as f32);
-        let (column, row) = (x as u32, y as u32);
-        let (fx, fy) = (x - column as f32, y - row as f32);
-        let corner = |dx: u32, dy: u32| {
-            let (gx, gy) = self.gradients[((row + dy) * (self.cells + 1) + column + dx) as usize];
-            gx * (fx - dx as f32) + gy * (fy - dy as f32)
-        };
-        let fade = |t: f32| t * t * t * (t * (t * 6.0 - 15.0) + 10.0);
-        let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
-        let (u, v) = (fade(fx), fade(fy));
-        mix(mix(corner(0, 0), corner(1, 0), u), mix(corner(0, 1), corner(1, 1), u), v)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-//! What an image goes through before its features are taken: mirroring, a turn, light; and making anomalies of normal
-//! images.
+//! What an image goes through before its features are taken: mirroring, a turn, light; making anomalies of normal images; and
+//! painting defects into them, with masks ([`defects`], which nothing trains on yet).
 
 mod anomalies;
+pub mod defects;
+mod noise;
 
 use image::{Rgb, RgbImage};
 use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};

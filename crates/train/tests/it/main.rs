@@ -1,5 +1,6 @@
 //! Integration tests, one file a promise, one binary to link.
 
+mod augment;
 mod backbones;
 mod console;
 mod datasets;
