@@ -25,6 +25,8 @@ const APPEARANCE_IMAGES: usize = 200;
 /// What an export has come to.
 pub struct Contents<'a> {
     pub context: &'a Context<'a>,
+    /// Names of the methods that have a part in the answer.
+    pub methods: Vec<String>,
     pub graph: Graph,
     pub model: Vec<u8>,
     pub decided: Decided,
@@ -37,7 +39,7 @@ pub struct Contents<'a> {
 pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
     let manifest = manifest(&contents)?;
     let report = report(&contents)?;
-    let Contents { context, graph, model, decided, evidence, quantisation, form } = contents;
+    let Contents { context, graph, model, decided, evidence, quantisation, form, .. } = contents;
     let digest = if form == Form::Qdq {
         std::fs::write(out, &model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
         None
@@ -89,7 +91,7 @@ fn report(contents: &Contents) -> Result<serde_json::Value, ExportError> {
 
 /// The manifest with the threshold that the verdicts on normal images give.
 fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
-    let Contents { context, graph, decided, form, .. } = contents;
+    let Contents { context, methods, graph, decided, form, .. } = contents;
     let (config, images) = (context.config, context.images);
     let is_normal = |image: &&Labelled| image.sample.defect.is_none();
     let of_normal = images.iter().zip(&decided.choice.scores).filter(|(image, _)| is_normal(image));
@@ -99,7 +101,7 @@ fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
         format: FORMAT,
         name: config.name.clone(),
         version: config.version.clone(),
-        methods: methods(context)?,
+        methods: methods.clone(),
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
@@ -119,12 +121,6 @@ fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
         licences: vec![config.backbone.licence().into()],
         members: vec![],
     })
-}
-
-/// The names of the methods whose terms weigh something.
-fn methods(context: &Context) -> Result<Vec<String>, ExportError> {
-    let whole = context.load(&Unit::Whole)?;
-    Ok(whole.iter().flat_map(|model| model.methods.iter().map(|m| m.name())).collect())
 }
 
 fn terms(weights: &TermWeights) -> Vec<MapTerm> {

@@ -19,7 +19,7 @@ pub struct Evidence {
     pub standard_error: Option<f64>,
     /// One row a kind of defect.
     pub kinds: Vec<KindRow>,
-    /// Each term alone, and map and image branch alone.
+    /// Each term alone; and the image branch, where it has several.
     pub terms: Vec<TermRow>,
     /// Every image with its score.
     #[serde(skip)]
@@ -37,14 +37,14 @@ pub struct KindRow {
     pub image_auroc: f64,
     /// Its standard error.
     pub standard_error: f64,
-    /// The same where the image branch never saw the kind; `None` without an image branch.
+    /// The same where the image branch never saw the kind; `None` without an image branch, or where that was not tried.
     pub unseen_auroc: Option<f64>,
 }
 
 /// How one thing alone tells anomalous from normal images.
 #[derive(Clone, Debug, Serialize)]
 pub struct TermRow {
-    /// A term's name, with the default rule; or `map`, or `image`.
+    /// A term's name, of a map with the default rule; or `image`, the image branch.
     pub term: String,
     /// Image AUROC.
     pub image_auroc: f64,
@@ -78,7 +78,8 @@ impl Evidence {
             })
         };
         let mut terms: Vec<TermRow> = folds.alone().iter().filter_map(|(name, scores)| row(name, scores)).collect();
-        if let Some(branch) = &decided.branch {
+        terms.extend(folds.image_terms.iter().filter_map(|term| row(term.term.name, &term.seen)));
+        if let Some(branch) = decided.branch.as_ref().filter(|_| folds.image_terms.len() > 1) {
             terms.extend(row("image", &branch.seen));
         }
         let placements = decided.choice.placements.as_ref();
@@ -120,9 +121,10 @@ fn kind_row(folds: &Folds, decided: &Decided, kind: &str) -> Option<KindRow> {
     let positive: Vec<bool> = chosen.iter().map(|&i| folds.judged.positive[i]).collect();
     let scores: Vec<f32> = chosen.iter().map(|&i| decided.choice.scores[i]).collect();
     let placements = Placements::of(&scores, &positive)?;
-    let unseen = decided.branch.as_ref().filter(|_| decided.choice.score.image.is_some()).and_then(|branch| {
-        let scores: Vec<f32> =
-            chosen.iter().map(|&i| branch.unseen_score(decided.map_scores[i], i, &decided.choice.score)).collect();
+    let branch = decided.branch.as_ref().filter(|_| decided.choice.score.image.is_some());
+    let unseen = branch.and_then(|branch| branch.unseen_scores(&decided.map_scores, &decided.choice.score));
+    let unseen = unseen.and_then(|all| {
+        let scores: Vec<f32> = chosen.iter().map(|&i| all[i]).collect();
         Placements::of(&scores, &positive).map(|p| p.auroc())
     });
     Some(KindRow {

@@ -1,25 +1,26 @@
 //! The models of the folds, and their verdicts on the images that each of them never saw.
 
 use super::segments;
-use super::{Chosen, Context, ExportError, FloatLayers, UnitModel, float_layers};
+use super::{Context, ExportError, UnitModel};
 use crate::datasets::Sample;
 use crate::graph::{Term, TermWeights};
 use crate::onnx::int8::Dialect;
-use crate::quantise::HeldOutSet;
+use crate::quantise::{self, HeldOutSet};
 use crate::run::Unit;
-use crate::score::{Branch, Choice, Judged, Segments};
+use crate::score::{Branch, Choice, ImageTerm, Judged, Segments};
 use ckaad_inspect::engine::{Engine, Plan};
 use ckaad_inspect::imaging;
 use ndarray::Array2;
 use rayon::prelude::*;
-use std::collections::BTreeSet;
 
 /// One model a fold.
 pub struct Folds<'a> {
     pub context: &'a Context<'a>,
-    models: Vec<UnitModel>,
+    models: Vec<UnitModel<'a>>,
     /// Each term alone, as the models of the folds give it in the precision that is exported.
     pub judged: Judged,
+    /// Each term of the image branch alone.
+    pub image_terms: Vec<ImageTerm>,
 }
 
 /// What the models of the folds, as they are exported, come to.
@@ -39,39 +40,48 @@ pub struct Decided {
 impl<'a> Folds<'a> {
     /// Loads the models and lets each judge the images of its fold, term by term.
     pub fn load(context: &'a Context<'a>) -> Result<Folds<'a>, ExportError> {
-        let units = (0..context.info.folds).map(|fold| context.unit(&Unit::Without(fold)));
+        let units = (0..context.info.folds).map(|fold| context.unit(Unit::Without(fold)));
         let models: Vec<UnitModel> = units.collect::<Result<_, _>>()?;
-        let judged = judge_terms(context, &models)?;
-        Ok(Folds { context, models, judged })
+        let (judged, image_terms) = judge_terms(context, &models)?;
+        Ok(Folds { context, models, judged, image_terms })
     }
 
     /// Weights of the map's terms and of the image branch.
-    pub fn choose(&self) -> Result<Chosen, ExportError> {
+    pub fn choose(&self) -> TermWeights {
         let config = self.context.config;
         let map = self.judged.choose_map(&config.score, size(self.context));
-        Ok(Chosen { weights: self.judged.choose_fusion(map, &config.score).weights })
+        self.judged.choose_fusion(map, &config.score).weights
     }
 
-    /// Which layers stay in float, found on the first fold's images.
-    pub fn float_layers(&self, weights: &TermWeights) -> Result<FloatLayers, ExportError> {
+    /// Which layers stay in float, found on the first fold's images, and what was measured on the way; none of a model in
+    /// f32.
+    pub fn float_layers(&self, weights: &TermWeights) -> Result<(Vec<String>, Option<quantise::Report>), ExportError> {
         let unit = &self.models[0];
         let graph = unit.model.graph(self.context.extractor, &weights.map());
-        let Some(int8) = unit.int8(self.context, &graph, Dialect::QOperator) else {
-            return Ok((BTreeSet::new(), None));
-        };
+        let Some(int8) = unit.numbers.int8(&graph, Dialect::QOperator) else { return Ok((vec![], None)) };
         let held_out = self.held_out(0);
         let maps = held_out.maps(&int8.model(&int8.asked()), "judging int8")?;
-        Ok(float_layers(int8.search(&held_out, maps)?))
+        let report = int8.search(&held_out, maps)?.report;
+        Ok((report.float_layers.clone(), Some(report)))
+    }
+
+    /// Lets what learned in a pass learn again, now that other layers are in float.
+    pub fn learn_again(&mut self, float_layers: &[String]) -> Result<(), ExportError> {
+        for unit in &mut self.models {
+            unit.library = self.context.library(&unit.numbers, float_layers);
+            unit.learn_again()?;
+        }
+        Ok(())
     }
 
     /// Rule, fusion and scores under fixed weights, of the networks as they are exported.
-    pub fn decide(&self, chosen: &Chosen, float: &BTreeSet<String>) -> Result<Decided, ExportError> {
+    pub fn decide(&self, weights: &TermWeights, float_layers: &[String]) -> Result<Decided, ExportError> {
         let (config, images) = (self.context.config, self.context.images);
         let mut maps = vec![Array2::zeros((0, 0)); images.len()];
         let mut seen = vec![0.0; images.len()];
         for (fold, unit) in self.models.iter().enumerate() {
-            let graph = unit.model.graph(self.context.extractor, &chosen.weights);
-            let engine = Engine::load(&unit.write(self.context, &graph, None, float, Dialect::QOperator), 1)?;
+            let graph = unit.model.graph(self.context.extractor, weights);
+            let engine = Engine::load(&unit.numbers.write(&graph, None, float_layers, Dialect::QOperator), 1)?;
             let held = held(self.context, |i| i.fold == fold);
             let outputs = over(self.context, &held, "judging", |pixels| Ok(engine.run(pixels)?))?;
             for (i, output) in held.into_iter().zip(outputs) {
@@ -81,15 +91,16 @@ impl<'a> Folds<'a> {
         }
         let smooth = |i: usize| ckaad_inspect::smooth(maps[i].view(), size(self.context), config.score.sigma_px);
         let mut judged = self.judged.labels();
-        let map = judged.choose_rule(&chosen.weights.map(), smooth, &config.score);
-        if chosen.weights.iter().any(|(term, _)| !term.is_map()) {
-            judged.branch = self.judged.branch.as_ref().map(|branch| branch.again(seen));
+        let map = judged.choose_rule(&weights.map(), smooth, &config.score);
+        let of_image = weights.image();
+        if !of_image.is_empty() {
+            judged.branches = vec![Branch::mixed(&self.image_terms, of_image).again(seen)];
         }
         let map_scores = map.scores.clone();
         let choice = judged.choose_fusion(map, &config.score);
         let normal: Vec<usize> = (0..images.len()).filter(|&i| !judged.positive[i]).collect();
         let peaks = normal.into_par_iter().map(|i| ckaad_inspect::top_k_mean(smooth(i).view(), 1)).collect();
-        Ok(Decided { choice, map_scores, peaks, branch: judged.branch, segments: judged.segments })
+        Ok(Decided { choice, map_scores, peaks, branch: judged.branches.pop(), segments: judged.segments })
     }
 
     /// Each term of the map alone, with the scores of all images.
@@ -146,79 +157,83 @@ fn over<T: Send>(
 }
 
 /// Every term of every image by the model of its fold.
-fn judge_terms(context: &Context, models: &[UnitModel]) -> Result<Judged, ExportError> {
+fn judge_terms(context: &Context, models: &[UnitModel]) -> Result<(Judged, Vec<ImageTerm>), ExportError> {
     let count = context.images.len();
     let wanted = |term: &Term| context.config.score.weight(*term) != Some(0.0);
     let all: Vec<Term> = models[0].model.terms().into_iter().filter(wanted).collect();
     let (of_map, of_image): (Vec<Term>, Vec<Term>) = all.iter().partition(|term| term.is_map());
     let mut maps: Vec<(Term, Vec<Array2<f32>>)> =
         of_map.iter().map(|&term| (term, vec![Array2::zeros((0, 0)); count])).collect();
-    let mut seen = vec![0.0; count];
+    let mut image_terms: Vec<ImageTerm> =
+        of_image.iter().map(|&term| ImageTerm { term, seen: vec![0.0; count], unseen: None }).collect();
     for (fold, unit) in models.iter().enumerate() {
         let held = held(context, |i| i.fold == fold);
-        for (i, values) in held.iter().zip(term_values(context, unit, &all, &held)?) {
-            for ((_, maps), map) in maps.iter_mut().zip(&values.maps) {
-                maps[*i] = map.clone();
+        for (i, values) in held.iter().zip(term_values(unit, &all, &held)?) {
+            for ((_, maps), map) in maps.iter_mut().zip(values.maps) {
+                maps[*i] = map;
             }
-            seen[*i] = values.image;
+            image_terms.iter_mut().zip(values.images).for_each(|(term, value)| term.seen[*i] = value);
         }
     }
-    let unseen = if of_image.is_empty() { vec![] } else { judge_unseen(context, models, &of_image, &seen)? };
-    let branch = (!of_image.is_empty()).then_some(Branch { terms: of_image, seen, unseen });
-    let positive = context.images.iter().map(|i| i.sample.defect.is_some()).collect();
+    for method in models[0].model.methods.iter().filter(|method| !method.needs().steps) {
+        let own = image_terms.iter_mut().filter(|term| method.terms().contains(&term.term));
+        own.for_each(|term| term.unseen = Some(term.seen.clone()));
+    }
+    judge_unseen(context, models, &mut image_terms)?;
+    let positive: Vec<bool> = context.images.iter().map(|i| i.sample.defect.is_some()).collect();
     let folds = context.images.iter().map(|i| i.fold).collect();
     let kinds = context.images.iter().map(|i| i.sample.defect.clone()).collect();
-    Ok(Judged { positive, folds, kinds, segments: segments::find(context)?, maps, branch })
+    let branches = Branch::of(&image_terms, &positive);
+    Ok((Judged { positive, folds, kinds, segments: segments::find(context)?, maps, branches }, image_terms))
 }
 
-/// The image branch's answer to every anomalous image by models that never saw its kind of defect, where there are such;
-/// else as it is in `seen`.
-fn judge_unseen(
-    context: &Context,
-    models: &[UnitModel],
-    terms: &[Term],
-    seen: &[f32],
-) -> Result<Vec<f32>, ExportError> {
-    let mut unseen = seen.to_vec();
+/// What image terms answer to every anomalous image by models that never saw its kind of defect, where there are such.
+fn judge_unseen(context: &Context, models: &[UnitModel], image_terms: &mut [ImageTerm]) -> Result<(), ExportError> {
+    if image_terms.is_empty() {
+        return Ok(());
+    }
     for (fold, of_fold) in models.iter().enumerate() {
         for kind in context.info.kinds() {
             let held = held(context, |i| i.fold == fold && i.sample.defect.as_ref() == Some(&kind));
             let unit = Unit::WithoutKind(fold, kind);
             let Some(model) = context.load(&unit)?.filter(|_| !held.is_empty()) else { continue };
             // The backbone is the same, and so are its ranges; the rest of such a model is float.
-            let unit = UnitModel { ranges: of_fold.ranges.clone(), model };
-            for (i, values) in held.iter().zip(term_values(context, &unit, terms, &held)?) {
-                unseen[*i] = values.image;
+            let (numbers, library) = (of_fold.numbers.clone(), of_fold.library.clone());
+            let mut unit = UnitModel { unit, model, numbers, library };
+            unit.learn_again()?;
+            let given = unit.model.terms();
+            let mut of_unit: Vec<&mut ImageTerm> =
+                image_terms.iter_mut().filter(|term| given.contains(&term.term)).collect();
+            let terms: Vec<Term> = of_unit.iter().map(|term| term.term).collect();
+            for (i, values) in held.iter().zip(term_values(&unit, &terms, &held)?) {
+                let unseen = of_unit.iter_mut().filter_map(|term| term.unseen.as_mut());
+                unseen.zip(values.images).for_each(|(unseen, value)| unseen[*i] = value);
             }
         }
     }
-    Ok(unseen)
+    Ok(())
 }
 
-/// The terms of one image: its maps, and the sum of its image scores.
+/// The terms of one image, in the order that they were asked for in: its maps, and its image scores.
 struct TermValues {
     maps: Vec<Array2<f32>>,
-    image: f32,
+    images: Vec<f32>,
 }
 
-fn term_values(
-    context: &Context,
-    unit: &UnitModel,
-    terms: &[Term],
-    images: &[usize],
-) -> Result<Vec<TermValues>, ExportError> {
+fn term_values(unit: &UnitModel, terms: &[Term], images: &[usize]) -> Result<Vec<TermValues>, ExportError> {
+    let context = unit.numbers.context;
     let (graph, ids) = unit.model.term_graph(context.extractor, terms);
-    let asked: BTreeSet<String> = context.config.quantise.float_layers.iter().cloned().collect();
-    let plan = Plan::load(&unit.write(context, &graph, Some(&ids), &asked, Dialect::QOperator), 1)?;
+    let asked = &context.config.quantise.float_layers;
+    let plan = Plan::load(&unit.numbers.write(&graph, Some(&ids), asked, Dialect::QOperator), 1)?;
     let shapes = plan.outputs().to_vec();
     over(context, images, "judging terms", |pixels| {
-        let mut found = TermValues { maps: vec![], image: 0.0 };
+        let mut found = TermValues { maps: vec![], images: vec![] };
         for ((values, [_, h, w]), term) in plan.run(pixels)?.into_iter().zip(&shapes).zip(terms) {
             if term.is_map() {
                 let map = Array2::from_shape_vec((*h, *w), values).expect("a plan gives what its shapes say");
                 found.maps.push(map);
             } else {
-                found.image += values.first().copied().unwrap_or_default();
+                found.images.push(values.first().copied().unwrap_or_default());
             }
         }
         Ok(found)

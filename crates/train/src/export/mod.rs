@@ -15,20 +15,20 @@ use crate::backbones::WeightError;
 use crate::config::{Build, ConfigError, TrainConfig};
 use crate::device;
 use crate::features::{Extractor, FeatureError};
-use crate::graph::{Graph, TermWeights};
-use crate::methods::{Labelled, MethodError, Model};
+use crate::graph::{Graph, Id};
+use crate::methods::{Labelled, Library, MethodError, Model, TrainingImages};
 use crate::onnx;
 use crate::onnx::int8::Dialect;
 use crate::progress::ProgressDisplay;
-use crate::quantise::{self, Int8Graph, MixedPrecision, QuantiseError, Ranges};
+use crate::quantise::{self, Int8Graph, QuantiseError, Ranges};
 use crate::run::{RunFolder, RunFolderError, RunInfo, Unit};
 use ckaad_bundle::{BundleError, Manifest};
 use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
 use ckaad_inspect::{CalibrationError, InspectError};
 use folds::Folds;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 pub use evidence::{Evidence, KindRow, TermRow};
 
@@ -123,17 +123,24 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
         int8: form != Form::F32,
         build,
     };
-    let folds = Folds::load(&context)?;
-    let chosen = folds.choose()?;
-    let (float_layers, quantisation) = folds.float_layers(&chosen.weights)?;
-    let decided = folds.decide(&chosen, &float_layers)?;
-    let whole = context.unit(&Unit::Whole)?;
-    let graph = whole.model.graph(&extractor, &chosen.weights);
+    let mut folds = Folds::load(&context)?;
+    let weights = folds.choose();
+    let (float_layers, quantisation) = folds.float_layers(&weights)?;
+    let mut whole = context.unit(Unit::Whole)?;
+    if float_layers != config.quantise.float_layers {
+        folds.learn_again(&float_layers)?;
+        whole.library = context.library(&whole.numbers, &float_layers);
+        whole.learn_again()?;
+    }
+    let decided = folds.decide(&weights, &float_layers)?;
+    let graph = whole.model.graph(&extractor, &weights);
     let dialect = if form == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator };
-    let model = whole.write(&context, &graph, None, &float_layers, dialect);
+    let model = whole.numbers.write(&graph, None, &float_layers, dialect);
     let evidence = Evidence::of(&folds, &decided);
     run.keep_verdicts(&evidence.scores)?;
-    bundle::write(bundle::Contents { context: &context, graph, model, decided, evidence, quantisation, form }, out)
+    let methods = whole.model.used(&weights);
+    let contents = bundle::Contents { context: &context, methods, graph, model, decided, evidence, quantisation, form };
+    bundle::write(contents, out)
 }
 
 /// One run on its way out.
@@ -150,14 +157,26 @@ struct Context<'a> {
     build: Build<'a>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// What `unit` of the run learned, measured for int8 on the images that it saw.
-    fn unit(&self, unit: &Unit) -> Result<UnitModel, ExportError> {
+    fn unit(&'a self, unit: Unit) -> Result<UnitModel<'a>, ExportError> {
         let model = self
-            .load(unit)?
+            .load(&unit)?
             .ok_or_else(|| ExportError::Untrained { run: self.run.folder.clone(), unit: unit.checkpoint() })?;
-        let ranges = if self.int8 { Some(self.ranges(&model, unit)?) } else { None };
-        Ok(UnitModel { model, ranges })
+        let measured = if self.int8 { Some(self.ranges(&model, &unit)?) } else { None };
+        let numbers = Numbers { context: self, measured };
+        let library = self.library(&numbers, &self.config.quantise.float_layers);
+        let mut model = UnitModel { unit, model, numbers, library };
+        model.learn_again()?;
+        Ok(model)
+    }
+
+    /// The training images as networks in these numbers see them.
+    fn library(&'a self, numbers: &Numbers<'a>, float_layers: &[String]) -> Rc<Library<'a>> {
+        let (numbers, float_layers) = (numbers.clone(), float_layers.to_vec());
+        let emit = move |graph: &Graph, ids: &[Id]| numbers.write(graph, Some(ids), &float_layers, Dialect::QOperator);
+        let library = Library::new(self.images, self.extractor, self.progress, self.config.seed);
+        Rc::new(library.with_numbers_of(Box::new(emit)))
     }
 
     /// What `unit` of the run learned; `None` where there is no such unit.
@@ -196,42 +215,43 @@ struct MeasuredRanges {
     images: usize,
 }
 
-/// One unit's methods, and what it takes to write them in int8; `None` of a model in f32.
-struct UnitModel {
-    model: Model,
-    ranges: Option<MeasuredRanges>,
+/// How the networks of a unit are written: in f32, or in int8 by what was measured.
+#[derive(Clone)]
+struct Numbers<'a> {
+    context: &'a Context<'a>,
+    measured: Option<MeasuredRanges>,
 }
 
-impl UnitModel {
+impl Numbers<'_> {
     /// The ONNX file of `graph`, with `outputs` or its own, and the named layers in float.
-    fn write(
-        &self,
-        context: &Context,
-        graph: &Graph,
-        outputs: Option<&[crate::graph::Id]>,
-        float_layers: &BTreeSet<String>,
-        dialect: Dialect,
-    ) -> Vec<u8> {
-        let Some(int8) = self.int8(context, graph, dialect) else { return onnx::emit_f32(graph, outputs) };
-        let names: Vec<String> = float_layers.iter().cloned().collect();
-        int8.with_outputs(outputs, &int8.named(&names))
+    fn write(&self, graph: &Graph, outputs: Option<&[Id]>, float_layers: &[String], dialect: Dialect) -> Vec<u8> {
+        let Some(int8) = self.int8(graph, dialect) else { return onnx::emit_f32(graph, outputs) };
+        int8.with_outputs(outputs, &int8.named(float_layers))
     }
 
-    fn int8<'a>(&'a self, context: &'a Context, graph: &'a Graph, dialect: Dialect) -> Option<Int8Graph<'a>> {
-        let measured = self.ranges.as_ref()?;
-        let (ranges, images, config) = (&measured.ranges, measured.images, &context.config.quantise);
+    fn int8<'a>(&'a self, graph: &'a Graph, dialect: Dialect) -> Option<Int8Graph<'a>> {
+        let measured = self.measured.as_ref()?;
+        let (ranges, images, config) = (&measured.ranges, measured.images, &self.context.config.quantise);
         Some(Int8Graph { graph, ranges, images, config, dialect })
     }
 }
 
-/// The weights that were chosen, before rule and threshold are.
-struct Chosen {
-    weights: TermWeights,
+/// One unit's methods, and how they are written.
+struct UnitModel<'a> {
+    unit: Unit,
+    model: Model,
+    numbers: Numbers<'a>,
+    /// The images in those numbers.
+    library: Rc<Library<'a>>,
 }
 
-/// Which layers stay in float, and what was measured on the way.
-type FloatLayers = (BTreeSet<String>, Option<quantise::Report>);
-
-fn float_layers(found: MixedPrecision) -> FloatLayers {
-    (found.report.float_layers.iter().cloned().collect(), Some(found.report))
+impl UnitModel<'_> {
+    /// In int8 what learned in a pass learns again, from what the device will show it: a head that was fitted to exact
+    /// features is off on rounded ones.
+    fn learn_again(&mut self) -> Result<(), ExportError> {
+        if self.numbers.measured.is_some() {
+            self.model.learn_again(&TrainingImages::new(&self.library, |image| self.unit.sees(image)))?;
+        }
+        Ok(())
+    }
 }

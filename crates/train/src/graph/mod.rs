@@ -80,7 +80,7 @@ pub enum Op {
     /// `1 - cos` along the channels of its two inputs, first brought back from standardised to raw features if told
     /// how: `[1,1,H,W]`.
     CosineError(Option<ChannelStatistics>),
-    /// Maps of several scales as one: `[ΣC,h,w]`. This and all below is float in both precisions.
+    /// Maps of several scales as one: `[ΣC,h,w]`. This and all below are the tail, which is float in both precisions.
     Joint(Joint),
     /// Energy of every patch of a [`Op::Joint`]: `[1,h,w]`.
     Energy(EnergyHead),
@@ -92,6 +92,8 @@ pub enum Op {
     Pool(Pool),
     /// `bias + Σ weight · value` over all values of its inputs, behind one another: `[1,1,1]`.
     Linear(Linear),
+    /// `ln(1 + e^x)` of every cell: a logit as a map that is never negative.
+    Softplus,
 }
 
 /// How many cells the means of [`Op::Pool`] are taken of.
@@ -235,9 +237,12 @@ impl Graph {
     pub fn pruned(&self) -> Graph {
         let mut needed = vec![false; self.nodes.len()];
         needed[Graph::IMAGE] = true;
-        for id in self.outputs() {
-            needed[id] = true;
-            self.need(id, &mut needed);
+        self.outputs().into_iter().for_each(|id| needed[id] = true);
+        // Every node comes after its inputs.
+        for (id, node) in self.nodes.iter().enumerate().rev() {
+            if needed[id] {
+                node.inputs.iter().for_each(|&input| needed[input] = true);
+            }
         }
         let mut renamed = vec![0; self.nodes.len()];
         let mut graph = Graph::default();
@@ -248,15 +253,6 @@ impl Graph {
         graph.map = Some(renamed[self.output()]);
         graph.image_score = self.image_score.map(|id| renamed[id]);
         graph
-    }
-
-    /// Marks all that leads to a node.
-    fn need(&self, id: Id, needed: &mut [bool]) {
-        for &input in &self.nodes[id].inputs {
-            if !std::mem::replace(&mut needed[input], true) {
-                self.need(input, needed);
-            }
-        }
     }
 
     fn push(&mut self, name: impl Into<String>, op: Op, inputs: Vec<Id>, shape: [usize; 3]) -> Id {
@@ -354,6 +350,12 @@ impl Graph {
         self.push(name, Op::Linear(linear), inputs, [1, 1, 1])
     }
 
+    /// Appends [`Op::Softplus`].
+    pub fn softplus(&mut self, name: impl Into<String>, input: Id) -> Id {
+        let shape = self.shape(input);
+        self.push(name, Op::Softplus, vec![input], shape)
+    }
+
     /// Multiply-adds for one image.
     pub fn macs(&self) -> u64 {
         let per_node = self.nodes.iter().map(|node| node.op.weights() as u64 * (node.shape[1] * node.shape[2]) as u64);
@@ -368,6 +370,16 @@ impl Graph {
 }
 
 impl Op {
+    /// Whether it is float in both precisions.
+    pub fn is_tail(&self) -> bool {
+        match self {
+            Op::Image | Op::Ones | Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => false,
+            Op::MaxPool | Op::Upsample2 | Op::Concat => false,
+            Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
+            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Softplus => true,
+        }
+    }
+
     /// Numbers that are multiplied with the input at every cell of the output.
     fn weights(&self) -> usize {
         match self {

@@ -83,6 +83,11 @@ impl TermWeights {
         TermWeights(self.iter().filter(|(term, _)| term.is_map()).collect())
     }
 
+    /// The terms of the image branch alone.
+    pub fn image(&self) -> TermWeights {
+        TermWeights(self.iter().filter(|(term, _)| !term.is_map()).collect())
+    }
+
     /// The single term that weighs something.
     pub fn alone(&self) -> Option<Term> {
         match self.0.as_slice() {

@@ -31,13 +31,23 @@ pub struct Library<'a> {
     pub progress: &'a ProgressDisplay,
     /// Seeds whatever is drawn.
     pub seed: u64,
+    emit: Emit<'a>,
     tables: Mutex<HashMap<String, Arc<Array2<f32>>>>,
 }
 
+/// The ONNX file of a graph that gives these of its nodes.
+pub type Emit<'a> = Box<dyn Fn(&Graph, &[Id]) -> Vec<u8> + Sync + 'a>;
+
 impl<'a> Library<'a> {
-    /// Nothing is computed yet.
+    /// Nothing is computed yet; what will be is exact, in f32.
     pub fn new(images: &'a [Labelled], extractor: &'a Extractor, progress: &'a ProgressDisplay, seed: u64) -> Self {
-        Library { images, extractor, progress, seed, tables: Mutex::default() }
+        let emit = Box::new(|graph: &Graph, ids: &[Id]| onnx::emit_f32(graph, Some(ids)));
+        Library { images, extractor, progress, seed, emit, tables: Mutex::default() }
+    }
+
+    /// The same in the numbers of the networks that `emit` writes.
+    pub fn with_numbers_of(self, emit: Emit<'a>) -> Self {
+        Library { emit, tables: Mutex::default(), ..self }
     }
 
     /// The values of the node `id` of `graph` for every image, a row each; computed once under `name`.
@@ -136,7 +146,7 @@ fn each(
     what: &str,
     mut take: impl FnMut(Array3<f32>),
 ) -> Result<(), FeatureError> {
-    let plan = Plan::load(&onnx::emit_f32(graph, Some(&[id])), 1)?;
+    let plan = Plan::load(&(library.emit)(graph, &[id]), 1)?;
     let bar = library.progress.bar(what, samples.len());
     for chunk in samples.chunks(32) {
         for mut outputs in library.extractor.compute_with(&plan, chunk)? {

@@ -10,7 +10,7 @@ mod pooled;
 
 pub use bank::{Bank, BankConfig};
 pub use batch::{Batch, Losses, StepBatch};
-pub use images::{Labelled, Library, TrainingImages};
+pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use pooled::{Pooled, PooledConfig};
 
 use crate::features::{Extractor, FeatureError};
@@ -119,12 +119,27 @@ impl Model {
         self.methods.iter().flat_map(|m| m.terms()).collect()
     }
 
+    /// Names of the methods that a part of the answer comes from.
+    pub fn used(&self, weights: &TermWeights) -> Vec<String> {
+        let weighs = |method: &&Box<dyn Method>| method.terms().iter().any(|term| weights.of(*term) != 0.0);
+        self.methods.iter().filter(weighs).map(|method| method.name()).collect()
+    }
+
     /// All methods learn from `images`.
     ///
     /// # Errors
     /// An image cannot be read.
     pub fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
         self.methods.iter_mut().try_for_each(|m| m.learn(images))
+    }
+
+    /// Those that learn in a pass alone learn again, from images in other numbers: in those of int8, for instance, which
+    /// their heads will be given.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn learn_again(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
+        self.methods.iter_mut().filter(|m| !m.needs().steps).try_for_each(|m| m.learn(images))
     }
 
     /// One step of all methods that are trained in steps.

@@ -29,7 +29,7 @@ pub struct PooledConfig {
 
 impl Default for PooledConfig {
     fn default() -> Self {
-        PooledConfig { strides: vec![16, 32], one_in: 50, c: 0.01 }
+        PooledConfig { strides: vec![8, 16, 32], one_in: 50, c: 0.01 }
     }
 }
 

@@ -54,15 +54,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
             activation(b, &linear, out, norm.activation);
         }
         Op::MaxPool | Op::Upsample2 | Op::Concat => same_values(b, &node.op, inputs, out),
-        Op::CosineError(_)
-        | Op::Joint(_)
-        | Op::Energy(_)
-        | Op::Nearest(_)
-        | Op::SumMaps(_)
-        | Op::Pool(_)
-        | Op::Linear(_) => {
-            tail::emit(b, graph, node, inputs, out);
-        }
+        _ => tail::emit(b, graph, node, inputs, out),
     }
 }
 

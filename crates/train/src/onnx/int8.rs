@@ -100,13 +100,7 @@ impl Emitter<'_> {
             Op::Ones => false,
             Op::MaxPool | Op::Upsample2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
             Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => float(id),
-            Op::CosineError(_)
-            | Op::Joint(_)
-            | Op::Energy(_)
-            | Op::Nearest(_)
-            | Op::SumMaps(_)
-            | Op::Pool(_)
-            | Op::Linear(_) => true,
+            _ => node.op.is_tail(),
         }
     }
 
@@ -156,18 +150,7 @@ impl Emitter<'_> {
                 float_node(&mut self.b, self.graph, node, &inputs, &exact);
                 self.quantise(&exact, id);
             }
-            (
-                Op::CosineError(_)
-                | Op::Joint(_)
-                | Op::Energy(_)
-                | Op::Nearest(_)
-                | Op::SumMaps(_)
-                | Op::Pool(_)
-                | Op::Linear(_),
-                _,
-            ) => {
-                unreachable!("the tail is float")
-            }
+            _ => unreachable!("the tail is float"),
         }
     }
 
@@ -286,15 +269,8 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
                 Activation::Relu => covering(0.0, high),
                 Activation::Relu6 => covering(0.0, high.min(6.0)),
             },
-            Op::Concat => covering(low, high),
-            // Float in every precision; nothing reads this.
-            Op::CosineError(_)
-            | Op::Joint(_)
-            | Op::Energy(_)
-            | Op::Nearest(_)
-            | Op::SumMaps(_)
-            | Op::Pool(_)
-            | Op::Linear(_) => covering(low, high),
+            // Of the tail nothing reads it.
+            _ => covering(low, high),
         });
     }
     result

@@ -1,5 +1,5 @@
 //! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum; pooled
-//! statistics and what is scored by them.
+//! statistics and what is scored by them; logits as maps.
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use crate::graph::{
@@ -22,6 +22,7 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
         Op::SumMaps(weights) => sum_maps(b, graph, node, weights, inputs, out),
         Op::Pool(how) => pool(b, graph.shape(node.inputs[0]), *how, &inputs[0], out),
         Op::Linear(weights) => linear(b, weights, inputs, out),
+        Op::Softplus => b.node("Softplus", &[&inputs[0]], out, vec![]),
         _ => unreachable!("the callers send only the operators of the tail"),
     }
 }

@@ -54,7 +54,7 @@ impl HeldOutSet<'_> {
         let positive = (0..maps.len()).map(|i| i >= self.normal).collect();
         let folds = (0..maps.len()).map(|i| i % FOLDS).collect();
         let kinds = vec![None; maps.len()];
-        let judged = Judged { positive, folds, kinds, segments: None, maps: vec![], branch: None };
+        let judged = Judged { positive, folds, kinds, segments: None, maps: vec![], branches: vec![] };
         judged.choose_rule(&TermWeights::default(), |i| maps[i].clone(), self.score).score.rule
     }
 }

@@ -17,7 +17,7 @@ mod rules;
 
 pub use config::{ImageRule, Rule, ScoreConfig, SegmentsKind};
 pub use forest::Segments;
-pub use fusion::Branch;
+pub use fusion::{Branch, ImageTerm};
 pub use rules::{Scored, Statistics};
 
 use crate::graph::{Term, TermWeights};
@@ -38,8 +38,8 @@ pub struct Judged {
     pub segments: Option<Segments>,
     /// `[h,w]` maps of each term as the network gives them, not smoothed.
     pub maps: Vec<(Term, Vec<Array2<f32>>)>,
-    /// Of the image branch; `None` where there is none.
-    pub branch: Option<Branch>,
+    /// What the image branch can be made of, the default first; none where no term speaks of whole images.
+    pub branches: Vec<Branch>,
 }
 
 /// What was chosen.
@@ -66,7 +66,7 @@ impl Judged {
             kinds: self.kinds.clone(),
             segments: self.segments.clone(),
             maps: vec![],
-            branch: None,
+            branches: vec![],
         }
     }
 
@@ -119,18 +119,29 @@ impl Judged {
     }
 
     /// `map` joined with the image branch, as far as it is better so.
+    ///
+    /// Kinds of defects that no model saw count only where it is known what both make of them. A map that learned from
+    /// labels was never tried without a kind: held against a branch that was, it would win by what it was spared.
     pub fn choose_fusion(&self, map: Choice, config: &ScoreConfig) -> Choice {
-        let Some(branch) = self.branch.as_ref().filter(|_| config.image == ImageRule::Auto) else { return map };
-        let ways = branch.ways(&map.scores, &map.score, &self.positive);
-        let judged: Vec<Option<Placements>> =
-            ways.iter().map(|way| branch.placements(&map.scores, way, &self.positive)).collect();
-        let score = ways[pick(&judged.iter().map(Option::as_ref).collect::<Vec<_>>())].clone();
+        if self.branches.is_empty() || config.image == ImageRule::Off {
+            return map;
+        }
+        let taught = map.weights.iter().any(|(term, _)| term.is_map() && term.taught);
+        let kinds = !taught && self.branches.iter().all(|branch| branch.unseen.is_some());
+        let mut ways: Vec<(&Branch, Score)> = vec![];
+        for branch in &self.branches {
+            let all = branch.ways(&map.scores, &map.score, &self.positive, kinds);
+            ways.extend(all.into_iter().map(|way| (branch, way)));
+        }
+        let judge = |(branch, way): &(&Branch, Score)| branch.placements(&map.scores, way, &self.positive, kinds);
+        let judged: Vec<Option<Placements>> = ways.iter().map(judge).collect();
+        let (branch, score) = ways.swap_remove(pick(&judged.iter().map(Option::as_ref).collect::<Vec<_>>()));
         if score.image.is_none() {
             return map;
         }
         let scores = branch.scores(&map.scores, &score);
         let placements = Placements::of(&scores, &self.positive);
-        let weights = branch.terms.iter().fold(map.weights, |weights, &term| weights.with(term, 1.0));
+        let weights = branch.weights.iter().fold(map.weights, |all, (term, weight)| all.with(term, weight));
         Choice { weights, score, scores, forest: map.forest, placements }
     }
 

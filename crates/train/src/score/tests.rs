@@ -22,7 +22,7 @@ fn maps(defect: impl Fn(usize, &mut [f32])) -> Vec<Array2<f32>> {
 fn judged(maps: Vec<(Term, Vec<Array2<f32>>)>) -> Judged {
     let positive = (0..50).map(|i| i >= 40).collect();
     let folds = (0..50).map(|i| i % 5).collect();
-    Judged { positive, folds, kinds: vec![None; 50], segments: None, maps, branch: None }
+    Judged { positive, folds, kinds: vec![None; 50], segments: None, maps, branches: vec![] }
 }
 
 /// Without smoothing, which would spread a peak over a map of ten pixels a side.
@@ -118,15 +118,16 @@ fn the_image_branch_takes_part_as_far_as_it_helps() {
     let noise = |i: usize| ((i * 31) % 47) as f32 / 47.0;
     let seen: Vec<f32> = (0..50).map(|i| noise(i) + if i >= 40 && i % 2 == 1 { 3.0 } else { 0.0 }).collect();
     let fuse = |seen: Vec<f32>, unseen: Vec<f32>| {
-        let branch = Some(Branch { terms: vec![POOLED], seen, unseen });
-        let judged = Judged { branch, ..judged(vec![(ERROR, map())]) };
+        let term = ImageTerm { term: POOLED, seen, unseen: Some(unseen) };
+        let labels = judged(vec![]);
+        let judged = Judged { branches: Branch::of(&[term], &labels.positive), ..judged(vec![(ERROR, map())]) };
         let config = config();
         judged.choose_fusion(judged.choose_map(&config, SIZE), &config)
     };
     let alone = auroc(&choose(map(), config()));
     let joined = fuse(seen.clone(), seen.clone());
     assert!(joined.score.image.is_some() && auroc(&joined) > alone + 0.1, "{joined:?}");
-    assert_eq!(joined.weights.of(POOLED), 1.0);
+    assert!(joined.weights.of(POOLED) > 0.0);
     // Never shown, it takes every defect for very normal: whatever voice it has then costs the map's.
     let misled: Vec<f32> = (0..50).map(|i| if i >= 40 { noise(i) - 9.0 } else { noise(i) }).collect();
     let careful = fuse(seen, misled);
@@ -164,7 +165,59 @@ fn a_forest_learns_which_segment_matters() {
 /// What nobody left out keeps being what was seen, in whatever numbers the network is written.
 #[test]
 fn a_branch_judged_anew_keeps_what_leaving_a_kind_out_cost() {
-    let branch = Branch { terms: vec![POOLED], seen: vec![1.0, 2.0], unseen: vec![1.0, -1.0] };
-    let again = branch.again(vec![1.5, 2.25]);
-    assert_eq!((again.seen, again.unseen), (vec![1.5, 2.25], vec![1.5, -0.75]));
+    let term = ImageTerm { term: POOLED, seen: vec![1.0, 2.0], unseen: Some(vec![1.0, -1.0]) };
+    let again = Branch::mixed(&[term], TermWeights::only(POOLED)).again(vec![1.5, 2.25]);
+    assert_eq!((again.seen, again.unseen), (vec![1.5, 2.25], Some(vec![1.5, -0.75])));
+}
+
+/// A map that learned from labels was never tried on unknown kinds of defects: a branch that was is held against it on
+/// known ones alone, and the map keeps a voice.
+#[test]
+fn a_taught_map_and_a_branch_are_compared_on_the_same_kinds() {
+    let found = |i: usize| i >= 40;
+    let weak = maps(|i, map| map[3] = if i % 2 == 0 { 5.0 } else { 0.0 });
+    let noise = |i: usize| ((i * 31) % 47) as f32 / 47.0;
+    let seen: Vec<f32> = (0..50).map(|i| noise(i) + if found(i) { 9.0 } else { 0.0 }).collect();
+    let unseen: Vec<f32> = (0..50).map(|i| noise(i) - if found(i) { 9.0 } else { 0.0 }).collect();
+    let fuse = |map: Term| {
+        let term = ImageTerm { term: POOLED, seen: seen.clone(), unseen: Some(unseen.clone()) };
+        let labels = judged(vec![]);
+        let judged = Judged { branches: Branch::of(&[term], &labels.positive), ..judged(vec![(map, weak.clone())]) };
+        judged.choose_fusion(judged.choose_map(&config(), SIZE), &config()).score.image
+    };
+    let beside_taught = fuse(ENERGY).expect("on known kinds the branch is far better");
+    assert!((0.5..1.0).contains(&beside_taught.weight), "{beside_taught:?}");
+    let beside_untaught = fuse(ERROR).map_or(0.0, |b| if b.fusion == Fusion::Larger { 0.0 } else { b.weight });
+    assert!(beside_untaught <= 0.25, "{beside_untaught}");
+}
+
+/// A map that tells nothing only adds noise: a branch that holds on unknown kinds too speaks alone. Two image terms are in
+/// units of their spread, and count for what they are worth.
+#[test]
+fn a_branch_may_speak_alone_and_a_term_of_little_use_counts_for_little() {
+    let noise = |i: usize, step: usize| ((i * step) % 47) as f32 / 47.0;
+    // Every fifth part shines, good or not.
+    let mut blind = maps(|_, _| {});
+    blind.iter_mut().step_by(5).for_each(|map| map[[0, 3]] = 1000.0);
+    let good: Vec<f32> = (0..50).map(|i| 100.0 * noise(i, 31) + if i >= 40 { 90.0 } else { 0.0 }).collect();
+    let useless: Vec<f32> = (0..50).map(|i| noise(i, 17)).collect();
+    let term = |term, seen: Vec<f32>| ImageTerm { term, unseen: Some(seen.clone()), seen };
+    let judged = |terms: &[ImageTerm]| {
+        let labels = judged(vec![]);
+        Judged { branches: Branch::of(terms, &labels.positive), ..judged(vec![(ERROR, blind.clone())]) }
+    };
+    let fuse = |terms: &[ImageTerm]| {
+        let judged = judged(terms);
+        judged.choose_fusion(judged.choose_map(&config(), SIZE), &config())
+    };
+    let other = Term::image("other");
+    let both = [term(POOLED, good.clone()), term(other, useless)];
+    let alone = fuse(&both);
+    let share = alone.weights.of(other) / (100.0 * alone.weights.of(POOLED));
+    assert!(share < 0.2, "{share} {alone:?}");
+    assert_eq!(alone.score.image.map(|b| (b.weight, b.fusion)), Some((1.0, Fusion::Sum)), "{alone:?}");
+    // Worth the same, each in units of its spread.
+    let alike =
+        &judged(&[term(POOLED, good.clone()), term(other, good.iter().map(|v| v / 100.0).collect())]).branches[0];
+    assert!((alike.weights.of(other) / alike.weights.of(POOLED) - 100.0).abs() < 0.1, "{:?}", alike.weights);
 }
