@@ -54,6 +54,7 @@ pub use error::{BundleError, Problem};
 pub use limits::{MAX_BYTES, MAX_GOLDEN};
 pub use manifest::*;
 pub use replace::replace;
+pub use summary::promise;
 pub use write::Draft;
 
 /// A bundle in memory, every digest checked.

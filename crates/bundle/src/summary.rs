@@ -57,6 +57,19 @@ impl Bundle {
 }
 
 impl Manifest {
+    /// The terms of the map with their weights, in words.
+    pub fn describe_map(&self) -> String {
+        let terms: Vec<String> = self.terms.iter().map(|t| format!("{:.3} x {}", t.weight, t.name)).collect();
+        terms.join(" + ")
+    }
+
+    /// From map to score, in words.
+    pub fn describe_score(&self) -> String {
+        let rule = self.score.rule.describe(self.input.width * self.input.height);
+        let branch = self.score.image.map_or("no image branch".into(), |branch| branch.describe());
+        format!("{rule} after a Gaussian of {} px; {branch}", self.score.sigma_px)
+    }
+
     /// The lines on how a map becomes a verdict.
     fn judging(&self) -> Vec<(&'static str, String)> {
         let (score, c) = (&self.score, &self.calibration);
@@ -117,19 +130,24 @@ impl ImageBranch {
 impl Calibration {
     /// What the threshold promises, in words.
     pub fn describe(&self) -> String {
-        let n = self.images;
-        let from = match self.rank {
-            Some(1) => format!("the largest score of {n} normal images"),
-            Some(k) => format!("the score with rank {k}, from the largest, of {n} normal images"),
-            None => format!("beyond what {n} normal images show by counting, from the tail of their scores"),
-        };
-        let [low, high] = self.interval;
-        let interval = match self.interval {
-            [0.0, 1.0] => "how far that may be off is not known".into(),
-            _ => format!("90 % interval {} to {}", percent(low), percent(high)),
-        };
-        format!("{from}; {} of normal images expected to alert, {interval}", percent(self.expected_rate))
+        promise(self.images, self.rank, self.expected_rate, self.interval)
     }
+}
+
+/// What a threshold from the scores of so many normal images promises, in words: where among them it lies (`rank`, from
+/// the largest), the share of normal images that is expected to alert, and its 90 % interval.
+pub fn promise(images: u32, rank: Option<u32>, expected_rate: f32, interval: [f32; 2]) -> String {
+    let from = match rank {
+        Some(1) => format!("the largest score of {images} normal images"),
+        Some(k) => format!("the score with rank {k}, from the largest, of {images} normal images"),
+        None => format!("beyond what {images} normal images show by counting, from the tail of their scores"),
+    };
+    let [low, high] = interval;
+    let sure = match interval {
+        [0.0, 1.0] => "how far that may be off is not known".into(),
+        _ => format!("90 % interval {} to {}", percent(low), percent(high)),
+    };
+    format!("{from}; {} of normal images expected to alert, {sure}", percent(expected_rate))
 }
 
 impl Appearance {

@@ -14,7 +14,6 @@
 //! | 1 | [`logistic`] | ridge logistic regression |
 //! | 1 | [`boosting`] | boosted random forests |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
-//! | 2 | [`doctor`] | what is wrong with a data set, and what it can prove |
 //! | 2 | [`augment`] | flip, turn, make anomalies, paint defects |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
@@ -22,6 +21,7 @@
 //! | 6 | [`score`] | weigh the terms, choose how they become one score |
 //! | 7 | [`quantise`] | int8 ranges, layers that stay in float |
 //! | 8 | [`run`] | the folder of a run: folds, checkpoints |
+//! | 9 | [`doctor`] | what is wrong with a data set, and what it can prove |
 //! | 9 | [`config`] | the training config; only the two commands that follow it and the binary see the whole of it |
 //! | 10 | [`fit`] | train once without each fold and once with all images |
 //! | 10 | [`export`] | fold, quantise, calibrate, pack |

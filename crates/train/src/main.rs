@@ -1,7 +1,7 @@
 //! Command line of the trainer; the work is the library's.
 
 use anyhow::{Context, Result, bail};
-use ckaad_bundle::{Bundle, Fusion, Manifest, Score, ScoreRule};
+use ckaad_bundle::Bundle;
 use ckaad_inspect::console::{end, say};
 use ckaad_inspect::synthetic::{DatasetConfig, DatasetKind, write_dataset};
 use ckaad_train::augment::defects;
@@ -331,8 +331,8 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
         bytes as f64 / 1e6,
         done.parameters as f64 / 1e6,
         done.macs as f64 / 1e9,
-        map(manifest),
-        rule(&manifest.score),
+        manifest.describe_map(),
+        manifest.describe_score(),
         done.digest.map_or(String::new(), |digest| format!(", sha256 {digest}")),
     ))?;
     for line in report::evidence_lines(&done.evidence, &manifest.calibration) {
@@ -342,27 +342,6 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
         say(format_args!("{quantisation}"))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The terms of the map with their weights.
-fn map(manifest: &Manifest) -> String {
-    let terms: Vec<String> = manifest.terms.iter().map(|t| format!("{:.3} x {}", t.weight, t.name)).collect();
-    terms.join(" + ")
-}
-
-fn rule(score: &Score) -> String {
-    let map = match &score.rule {
-        ScoreRule::TopK { top_k } => format!("mean of the {top_k} largest pixels"),
-        ScoreRule::Combined { terms } => format!("{} means of largest pixels", terms.len()),
-        ScoreRule::Forest { segments, .. } => format!("a forest over {segments} segments"),
-    };
-    match &score.image {
-        None => format!("{map}, no image branch"),
-        Some(branch) => match branch.fusion {
-            Fusion::Sum => format!("{map}, image branch at {:.0} %", branch.weight * 100.0),
-            Fusion::Larger => format!("{map} or the image branch, whichever is larger"),
-        },
-    }
 }
 
 fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {

@@ -136,6 +136,23 @@ impl Unit {
     }
 }
 
+/// One entry of `judged.json`: a training image, judged by a model that never saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutScore {
+    /// Relative to the data set.
+    pub path: String,
+    /// Its kind of defect; none of a normal image.
+    #[serde(default)]
+    pub defect: Option<String>,
+    /// The fold that it is in: the model that judged it is the one without.
+    pub fold: usize,
+    /// The image score: the larger, the more anomalous.
+    pub score: f32,
+}
+
+/// Name of the file of a run that holds a [`HeldOutScore`] a training image.
+pub const VERDICTS: &str = "judged.json";
+
 /// The mean losses of one epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EpochLosses {
@@ -261,8 +278,8 @@ impl RunFolder {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn keep_verdicts(&self, verdicts: &impl Serialize) -> Result<(), RunFolderError> {
-        self.write_json("judged.json", verdicts)
+    pub fn keep_verdicts(&self, verdicts: &[HeldOutScore]) -> Result<(), RunFolderError> {
+        self.write_json(VERDICTS, verdicts)
     }
 
     fn write_json<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), RunFolderError> {

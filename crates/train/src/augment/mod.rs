@@ -1,10 +1,11 @@
 //! What an image goes through before its features are taken: mirroring, a turn, light; making anomalies of normal images; and
-//! painting defects into them, with masks ([`defects`], which nothing trains on yet).
+//! painting defects into them, with masks ([`defects`]).
 
 mod anomalies;
 pub mod defects;
 mod noise;
 
+use defects::Change;
 use image::{Rgb, RgbImage};
 use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -99,6 +100,8 @@ pub struct View {
     pub left_right: bool,
     /// Mirrored, top to bottom.
     pub top_bottom: bool,
+    /// Changed so, from this seed, before all else: at the image's own resolution.
+    pub painted: Option<(Change, u64)>,
     /// Made into an anomaly of this kind, from this seed.
     pub anomaly: Option<(AnomalySource, u64)>,
     /// Strength of an elastic deformation; see [`AnomalyConfig::alpha`].
@@ -113,8 +116,11 @@ impl View {
         View { left_right, top_bottom, ..View::default() }
     }
 
-    /// The image as it is seen: mirrored, made anomalous, augmented, in this order.
+    /// The image as it is seen: painted into, mirrored, made anomalous, augmented, in this order.
     pub fn apply(&self, mut image: RgbImage) -> RgbImage {
+        if let Some((change, seed)) = self.painted {
+            image = defects::paint(&image, None, change, seed).image;
+        }
         if self.left_right {
             image::imageops::flip_horizontal_in_place(&mut image);
         }

@@ -34,10 +34,8 @@ impl TrainConfig {
     /// In the order of the file; what a method would read that is not there is not looked at.
     fn rows(&self) -> Vec<Row> {
         let mut rows = [self.input(), self.networks(), self.method(), self.training(), self.score()].concat();
-        for (kind, section) in
-            [(MethodKind::Ckaad, "ckaad."), (MethodKind::Bank, "bank."), (MethodKind::Pooled, "pooled.")]
-        {
-            rows.retain(|(key, ..)| self.methods.contains(&kind) || !key.starts_with(section));
+        for kind in MethodKind::ALL {
+            rows.retain(|(key, ..)| self.methods.contains(&kind) || !key.starts_with(kind.section()));
         }
         rows
     }
@@ -109,13 +107,13 @@ impl TrainConfig {
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        let p = &self.pooled;
+        let (p, m) = (&self.pooled, &self.mil);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
         let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
         vec![
             row("methods", once, &self.methods, "each method once expected"),
-            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad or bank"),
+            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank or mil"),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
             row(
@@ -126,6 +124,12 @@ impl TrainConfig {
             ),
             row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, "1 to 1000000 expected"),
             row("pooled.c", p.c > 0.0 && p.c <= 1e6, p.c, "above 0 and at most 1000000 expected"),
+            row("mil.width", (1..=4096).contains(&m.width), m.width, "1 to 4096 expected"),
+            row("mil.context", (1..=4096).contains(&m.context), m.context, "1 to 4096 expected"),
+            row("mil.places", (1..=65_536).contains(&m.places), m.places, "1 to 65536 expected"),
+            row("mil.learning_rate", rate(m.learning_rate), m.learning_rate, RATE),
+            row("mil.painted", m.painted <= 100_000, m.painted, "at most 100000 expected"),
+            row("mil.painted_batch", (1..=1024).contains(&m.painted_batch), m.painted_batch, "1 to 1024 expected"),
             row("ckaad.loss.gamma", rate(l.gamma), l.gamma, RATE),
             row("ckaad.loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
             row("ckaad.loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),
@@ -151,6 +155,7 @@ impl TrainConfig {
                 t.anomalous_batch,
                 "1 to 1024 expected",
             ),
+            row("train.least_steps", t.least_steps <= 1_000_000, t.least_steps, "at most 1000000 expected"),
             row("train.checkpoint_every", t.checkpoint_every > 0, t.checkpoint_every, "at least 1 expected"),
             row("ckaad.learning_rate", rate(c.learning_rate), c.learning_rate, RATE),
             row(

@@ -13,8 +13,7 @@ pub fn unknown(written: &Value) -> Option<UnknownKey> {
 
 /// A config in which no key is left out.
 fn every_key() -> Value {
-    let kinds = [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled];
-    let terms = kinds.iter().flat_map(|kind| kind.map_terms());
+    let terms = MethodKind::ALL.iter().flat_map(|kind| kind.map_terms());
     let weights = terms.map(|term| ((*term).to_owned(), 1.0)).collect();
     let score = ScoreConfig { weights, ..ScoreConfig::default() };
     let budget = Some(BudgetConfig { ms: 1.0, factor: 1.0 });

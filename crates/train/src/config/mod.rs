@@ -8,6 +8,7 @@ use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
 use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
+use crate::methods::mil::{Mil, MilConfig};
 use crate::methods::{Bank, BankConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
@@ -61,12 +62,14 @@ pub struct TrainConfig {
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the two below where theirs is.
+    /// Read where `ckaad` is among the methods, as the three below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
     /// The image branch on pooled features.
     pub pooled: PooledConfig,
+    /// The head taught by coarse labels.
+    pub mil: MilConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
@@ -98,6 +101,7 @@ impl Default for TrainConfig {
             ckaad: CkaadConfig::default(),
             bank: BankConfig::default(),
             pooled: PooledConfig::default(),
+            mil: MilConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -117,17 +121,33 @@ pub enum MethodKind {
     Ckaad,
     /// A bank of normal patches: term `distance` of the map.
     Bank,
-    /// Logistic regression on pooled features: the image branch.
+    /// Logistic regression on pooled features: term `pooled` of the image branch.
     Pooled,
+    /// A head taught by coarse labels and painted defects: term `instance` of the map, term `bag` of the image branch.
+    Mil,
 }
 
 impl MethodKind {
+    /// Every one.
+    pub const ALL: [MethodKind; 4] = [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled, MethodKind::Mil];
+
+    /// What the keys of its own section begin with.
+    pub fn section(self) -> &'static str {
+        match self {
+            MethodKind::Ckaad => "ckaad.",
+            MethodKind::Bank => "bank.",
+            MethodKind::Pooled => "pooled.",
+            MethodKind::Mil => "mil.",
+        }
+    }
+
     /// The terms of the map that it can give.
     pub fn map_terms(self) -> &'static [&'static str] {
         match self {
             MethodKind::Ckaad => &["error", "energy"],
             MethodKind::Bank => &["distance"],
             MethodKind::Pooled => &[],
+            MethodKind::Mil => &["instance"],
         }
     }
 }
@@ -187,13 +207,22 @@ pub struct LoopConfig {
     pub batch: usize,
     /// Coarse-labelled anomalies a step; they are cycled.
     pub anomalous_batch: usize,
+    /// At least so many steps: a small set is seen in more epochs.
+    pub least_steps: usize,
     /// Epochs between two checkpoints.
     pub checkpoint_every: usize,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        LoopConfig { epochs: 40, batch: 16, anomalous_batch: 4, checkpoint_every: 5 }
+        LoopConfig { epochs: 40, batch: 16, anomalous_batch: 4, least_steps: 800, checkpoint_every: 5 }
+    }
+}
+
+impl LoopConfig {
+    /// Epochs of `steps` steps each.
+    pub fn epochs_of(&self, steps: usize) -> usize {
+        self.epochs.max(self.least_steps.div_ceil(steps.max(1)))
     }
 }
 
@@ -243,6 +272,7 @@ impl TrainConfig {
                 MethodKind::Ckaad => Box::new(Ckaad::new(&self.ckaad, extractor, device)),
                 MethodKind::Bank => Box::new(Bank::new(self.bank)),
                 MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
+                MethodKind::Mil => Box::new(Mil::new(&self.mil, extractor, device)),
             }
         };
         Model { methods: self.methods.iter().map(method).collect() }

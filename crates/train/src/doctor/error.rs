@@ -15,7 +15,7 @@ pub enum DoctorError {
     )]
     Malformed { path: PathBuf, cause: serde_json::Error },
     #[error("{path} judges {image:?} with {score}; a finite score expected")]
-    Score { path: PathBuf, image: String, score: f64 },
+    Score { path: PathBuf, image: String, score: f32 },
     #[error("none of the {judged} images that {path} judges is a training image of {root}: was the run trained on it?")]
     OtherSet { path: PathBuf, judged: usize, root: PathBuf },
     #[error("cannot encode the contact sheet: {0}")]

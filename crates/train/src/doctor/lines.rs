@@ -70,19 +70,9 @@ fn auroc(whose: &str, images: Option<Ranking>, parts: Option<Ranking>) -> String
 }
 
 fn false_alarms(found: &FalseAlarms) -> String {
-    let percent = |share: f32| f64::from(share) * 100.0;
-    let how = match found.rank {
-        Some(rank) => format!("the threshold is number {rank} of their scores from above"),
-        None => "the threshold lies beyond all of them, on a fitted tail".into(),
-    };
-    format!(
-        "  false alarms within {:.1} %, by {} normal images: {how}; {:.2} % expected, 90 % interval {:.2} to {:.2} %",
-        percent(found.budget),
-        found.normal,
-        percent(found.expected),
-        percent(found.interval_90[0]),
-        percent(found.interval_90[1])
-    )
+    let FalseAlarms { budget, normal, rank, expected, interval_90 } = *found;
+    let promise = ckaad_bundle::promise(normal as u32, rank, expected, interval_90);
+    format!("  false alarms within {:.1} %: the threshold is {promise}", f64::from(budget) * 100.0)
 }
 
 /// The labels that are most worth a second look.

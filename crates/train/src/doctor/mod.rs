@@ -19,9 +19,9 @@ mod warnings;
 pub use error::DoctorError;
 pub use findings::{Counts, Findings, Kind, NearDuplicate, Problem, Sizes, Warning};
 pub use lines::{finding_lines, suspect_lines};
-pub use proof::{FalseAlarms, Proof, Ranking, auroc_standard_error};
+pub use proof::{FalseAlarms, Proof, Ranking};
 pub use sheet::{near_duplicate_sheet, suspect_sheet};
-pub use suspects::{HeldOutScore, Suspect, Suspects, suspects};
+pub use suspects::{Suspect, Suspects, suspects};
 
 use crate::datasets::{DataError, DataSet, Sample};
 use crate::progress::ProgressDisplay;

@@ -2,30 +2,16 @@
 
 use super::DoctorError;
 use crate::datasets::{DataSet, Sample};
-use serde::{Deserialize, Serialize};
+use crate::run::{HeldOutScore, VERDICTS};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-const FILE: &str = "judged.json";
 const MAX_BYTES: u64 = 64 << 20;
 /// Suspects of each class.
 const MOST: usize = 10;
-
-/// One entry of a run's `judged.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeldOutScore {
-    /// The training image, relative to the set's folder.
-    pub path: String,
-    /// Its kind of defect; none of a normal image.
-    #[serde(default)]
-    pub defect: Option<String>,
-    /// The fold that it is in: the model that judged it is the one without.
-    pub fold: usize,
-    /// The larger, the more anomalous.
-    pub score: f64,
-}
 
 /// A training image whose label is doubtful.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,7 +21,7 @@ pub struct Suspect {
     /// As it is labelled now; none of a normal image.
     pub defect: Option<String>,
     /// By the model that never saw it.
-    pub score: f64,
+    pub score: f32,
     /// Share of the images of the other class that it is further on their side than: of the anomalous images that a
     /// normal one scores above, of the normal images that an anomalous one scores below.
     pub beyond: f64,
@@ -60,7 +46,7 @@ pub struct Suspects {
 /// # Errors
 /// `judged.json` cannot be read, is longer than 64 MiB or malformed, or judges no training image of `data`.
 pub fn suspects(run: &Path, data: &DataSet) -> Result<Suspects, DoctorError> {
-    let path = run.join(FILE);
+    let path = run.join(VERDICTS);
     let scores = read(run, &path)?;
     let training = data.train_normal.iter().chain(&data.validation_normal).chain(&data.train_anomalous);
     let labels: BTreeMap<String, &Sample> = training.map(|sample| (data.relative(&sample.path), sample)).collect();
@@ -83,10 +69,10 @@ pub fn suspects(run: &Path, data: &DataSet) -> Result<Suspects, DoctorError> {
     }
     normal.sort_by(|a, b| b.2.total_cmp(&a.2));
     anomalous.sort_by(|a, b| a.2.total_cmp(&b.2));
-    let share = |others: &[(&String, Option<String>, f64)], beaten: &dyn Fn(f64) -> bool| {
+    let share = |others: &[(&String, Option<String>, f32)], beaten: &dyn Fn(f32) -> bool| {
         others.iter().filter(|other| beaten(other.2)).count() as f64 / others.len().max(1) as f64
     };
-    let suspect = |(path, defect, score): &(&String, Option<String>, f64), beyond| Suspect {
+    let suspect = |(path, defect, score): &(&String, Option<String>, f32), beyond| Suspect {
         path: (*path).clone(),
         defect: defect.clone(),
         score: *score,

@@ -2,6 +2,7 @@
 
 use super::folds::{Decided, Folds};
 use crate::metrics::Placements;
+use crate::run::HeldOutScore;
 use serde::Serialize;
 
 /// Verdicts on training images, each by a model that never saw it, and how sure they are.
@@ -23,7 +24,7 @@ pub struct Evidence {
     pub terms: Vec<TermRow>,
     /// Every image with its score.
     #[serde(skip)]
-    pub scores: Vec<Scored>,
+    pub scores: Vec<HeldOutScore>,
 }
 
 /// How one kind of defect is told from normal images.
@@ -52,19 +53,6 @@ pub struct TermRow {
     pub standard_error: f64,
 }
 
-/// One training image, judged by a model that never saw it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Scored {
-    /// Relative to the data set.
-    pub path: String,
-    /// `null` for a normal image.
-    pub defect: Option<String>,
-    /// The fold with which it was held out.
-    pub fold: usize,
-    /// The image score.
-    pub score: f32,
-}
-
 impl Evidence {
     /// Of verdicts that were decided.
     pub(super) fn of(folds: &Folds, decided: &Decided) -> Evidence {
@@ -83,7 +71,7 @@ impl Evidence {
             terms.extend(row("image", &branch.seen));
         }
         let placements = decided.choice.placements.as_ref();
-        let scored = |(image, &score): (&crate::methods::Labelled, &f32)| Scored {
+        let scored = |(image, &score): (&crate::methods::Labelled, &f32)| HeldOutScore {
             path: image.sample.path.to_string_lossy().into_owned(),
             defect: image.sample.defect.clone(),
             fold: image.fold,

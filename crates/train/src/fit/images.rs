@@ -1,7 +1,8 @@
 //! The images of a run, their features where those can be kept, and the batches of an epoch, read ahead in the
 //! background.
 
-use super::{FitContext, model};
+use super::painted::PaintedSet;
+use super::{FitContext, FitError, model};
 use crate::augment::{AnomalySource, View};
 use crate::config::TrainConfig;
 use crate::datasets::Sample;
@@ -19,6 +20,9 @@ use std::thread::Scope;
 pub struct Images<'a> {
     normal: ImageSet<'a>,
     anomalous: ImageSet<'a>,
+    /// Whether the anomalies are made, since none are labelled.
+    made: bool,
+    painted: PaintedSet<'a>,
 }
 
 /// Those of them that one unit may see.
@@ -27,11 +31,12 @@ pub struct UnitImages<'a> {
     /// Places in the sets.
     normal: Vec<usize>,
     anomalous: Vec<usize>,
+    painted: Vec<usize>,
 }
 
 /// Images of one class.
-struct ImageSet<'a> {
-    images: Vec<Labelled>,
+pub struct ImageSet<'a> {
+    pub images: Vec<Labelled>,
     variants: usize,
     /// Flips and made anomalies.
     view: ViewOf<'a>,
@@ -46,7 +51,7 @@ impl<'a> Images<'a> {
     ///
     /// # Errors
     /// An image cannot be read, or the cache not written.
-    pub fn open(context: &FitContext<'a>) -> Result<Images<'a>, FeatureError> {
+    pub fn open(context: &FitContext<'a>) -> Result<Images<'a>, FitError> {
         let (config, placed) = (context.config, context.placed);
         let needs = model(context, &Unit::Whole).needs();
         let flips = config.features.flips.variants();
@@ -59,7 +64,9 @@ impl<'a> Images<'a> {
         let of_class = |anomalous: bool| -> Vec<Labelled> {
             placed.iter().filter(|image| image.sample.defect.is_some() == anomalous).cloned().collect()
         };
-        let anomalous = match made_anomalies(config, of_class(false), context.info.labels()) {
+        let made = made_anomalies(config, of_class(false), context.info.labels());
+        let is_made = made.is_some();
+        let anomalous = match made {
             _ if !needs.anomalous => list("anomalous", vec![]),
             None => list("anomalous", of_class(true)),
             Some((images, kind)) => {
@@ -75,6 +82,8 @@ impl<'a> Images<'a> {
         Ok(Images {
             normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
             anomalous: ImageSet::open(anomalous, needs, context)?,
+            made: is_made,
+            painted: PaintedSet::open(&of_class(false), needs, context)?,
         })
     }
 
@@ -86,10 +95,15 @@ impl<'a> Images<'a> {
     /// The images that `unit` may see; none where nothing of it is trained in steps.
     pub fn of(&self, context: &FitContext, unit: &Unit) -> UnitImages<'_> {
         let steps = model(context, unit).needs().steps;
-        let seen = |set: &ImageSet| -> Vec<usize> {
-            (0..set.images.len()).filter(|&i| steps && unit.sees(&set.images[i])).collect()
+        let seen = |images: &[Labelled]| -> Vec<usize> {
+            (0..images.len()).filter(|&i| steps && unit.sees(&images[i])).collect()
         };
-        UnitImages { images: self, normal: seen(&self.normal), anomalous: seen(&self.anomalous) }
+        UnitImages {
+            images: self,
+            normal: seen(&self.normal.images),
+            anomalous: seen(&self.anomalous.images),
+            painted: seen(self.painted.images()),
+        }
     }
 }
 
@@ -118,7 +132,14 @@ impl UnitImages<'_> {
                     let normal = self.images.normal.batch(&picks.normal, config, epoch)?;
                     let anomalous = (!picks.anomalous.is_empty())
                         .then(|| self.images.anomalous.batch(&picks.anomalous, config, epoch));
-                    Ok(StepBatch { normal, anomalous: anomalous.transpose()? })
+                    let painted =
+                        (!picks.painted.is_empty()).then(|| self.images.painted.batch(&picks.painted, config, epoch));
+                    Ok(StepBatch {
+                        normal,
+                        anomalous: anomalous.transpose()?,
+                        made: self.images.made,
+                        painted: painted.transpose()?,
+                    })
                 };
                 // Nobody listens any more when training ended with an error.
                 if send.send(batch()).is_err() {
@@ -147,6 +168,13 @@ impl UnitImages<'_> {
         while anomalous.len() < wanted {
             anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
         }
+        let painted_batch = config.mil.painted_batch;
+        let mut painted = vec![];
+        while !self.painted.is_empty() && painted.len() < steps * painted_batch {
+            let mut order = self.painted.clone();
+            order.shuffle(&mut rng);
+            painted.extend(order);
+        }
         (0..steps)
             .map(|step| Picks {
                 normal: normal.iter().cycle().skip(step * batch).take(batch).copied().collect(),
@@ -156,21 +184,22 @@ impl UnitImages<'_> {
                     .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
                     .copied()
                     .collect(),
+                painted: painted.iter().skip(step * painted_batch).take(painted_batch).copied().collect(),
             })
             .collect()
     }
 }
 
 /// What an image and a variant of it go through.
-type ViewOf<'a> = Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>;
+pub type ViewOf<'a> = Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>;
 
 /// Images that are to be opened.
-struct ImageList<'a> {
+pub struct ImageList<'a> {
     /// Of the file that keeps their features.
-    name: &'static str,
-    images: Vec<Labelled>,
-    variants: usize,
-    view: ViewOf<'a>,
+    pub name: &'static str,
+    pub images: Vec<Labelled>,
+    pub variants: usize,
+    pub view: ViewOf<'a>,
 }
 
 /// The normal images to make anomalies of, where the config asks for them or `auto` finds no labelled ones.
@@ -191,7 +220,7 @@ fn made_anomalies(
 }
 
 /// A seed for one image of one epoch (SplitMix64's finish).
-fn mix(seed: u64, a: u64, b: u64) -> u64 {
+pub fn mix(seed: u64, a: u64, b: u64) -> u64 {
     let mut x = seed ^ a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xd1b5_4a32_d192_ed03);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -199,7 +228,7 @@ fn mix(seed: u64, a: u64, b: u64) -> u64 {
 }
 
 impl<'a> ImageSet<'a> {
-    fn open(list: ImageList<'a>, needs: Needs, context: &FitContext<'a>) -> Result<ImageSet<'a>, FeatureError> {
+    pub fn open(list: ImageList<'a>, needs: Needs, context: &FitContext<'a>) -> Result<ImageSet<'a>, FeatureError> {
         let ImageList { name, images, variants, view } = list;
         let extractor = context.extractor;
         let path = context.run.path("cache").join(format!("{name}.f16"));
@@ -211,7 +240,7 @@ impl<'a> ImageSet<'a> {
     }
 
     /// `(image, variant)` pairs; `epoch` draws the augmentation.
-    fn batch(&self, picks: &[(usize, usize)], config: &TrainConfig, epoch: usize) -> Result<Batch, FeatureError> {
+    pub fn batch(&self, picks: &[(usize, usize)], config: &TrainConfig, epoch: usize) -> Result<Batch, FeatureError> {
         let job = |&(i, v): &(usize, usize)| {
             let augment = Some((config.augment, mix(config.seed, i as u64, epoch as u64)));
             (self.images[i].sample.path.as_path(), View { augment, ..(self.view)(i, v) })
@@ -240,4 +269,5 @@ impl<'a> ImageSet<'a> {
 struct Picks {
     normal: Vec<(usize, usize)>,
     anomalous: Vec<(usize, usize)>,
+    painted: Vec<usize>,
 }

@@ -3,6 +3,7 @@
 
 mod budget;
 mod images;
+mod painted;
 mod prepare;
 
 use crate::config::{Build, ConfigError, TrainConfig};
@@ -113,7 +114,10 @@ pub fn fit_with(options: &FitOptions, build: Build) -> Result<Fitted, FitError> 
     let images = Images::open(&context)?;
     prepare::describe(&context, &images, &device_name);
     let library = Library::new(&placed, &extractor, &progress, config.seed);
-    let steps = |unit: &Unit| images.of(&context, unit).steps(&config) * config.train.epochs;
+    let steps = |unit: &Unit| {
+        let steps = images.of(&context, unit).steps(&config);
+        steps * config.train.epochs_of(steps)
+    };
     let bar = progress.bar("fit", units.iter().map(steps).sum::<usize>() + units.len());
     let mut seconds = 0.0;
     for (i, unit) in units.iter().enumerate() {
@@ -173,8 +177,8 @@ impl UnitFit<'_> {
         self.context.device.seed(config.seed);
         let mut model = model(self.context, self.unit);
         let mut done = RunProgress::default();
-        let epochs = if model.needs().steps { config.train.epochs } else { 0 };
         let steps = images.steps(config);
+        let epochs = if model.needs().steps { config.train.epochs_of(steps) } else { 0 };
         let started = Instant::now();
         if let Some(last) = run.checkpoint(&checkpoint)? {
             done = run.progress(&checkpoint)?;
@@ -228,7 +232,7 @@ impl UnitFit<'_> {
         let mut mean = Losses::default();
         std::thread::scope(|scope| {
             for (step, batch) in images.epoch(scope, config, epoch).iter().enumerate() {
-                let progress = (epoch * steps + step) as f64 / (config.train.epochs * steps) as f64;
+                let progress = (epoch * steps + step) as f64 / (config.train.epochs_of(steps) * steps) as f64;
                 let losses = model.step(&batch?, progress);
                 if let Some((loss, value)) = losses.not_finite() {
                     return Err(FitError::Diverged { loss: loss.to_owned(), value, epoch: epoch + 1 });

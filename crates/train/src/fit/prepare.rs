@@ -151,11 +151,6 @@ pub fn describe(context: &FitContext, images: &Images, device: &str) {
 /// What so many images can show at all.
 fn prospect(normals: usize, labels: usize, budget: f32) -> String {
     let ckaad_inspect::Prospect { rank, expected_rate, interval } = ckaad_inspect::expected(normals, budget);
-    let [low, high] = interval.map(|share| f64::from(share) * 100.0);
-    let how = match rank {
-        Some(rank) => format!("the threshold will be number {rank} of their scores from above"),
-        None => "the threshold must lie beyond all of them, on a fitted tail".into(),
-    };
     let few = if labels == 0 {
         "; without labelled anomalies nothing tells how many defects are found".into()
     } else if labels < FEW_LABELS {
@@ -163,9 +158,7 @@ fn prospect(normals: usize, labels: usize, budget: f32) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{normals} normal images for a false-alarm budget of {:.2} %: {how}, {:.2} % expected, 90 % interval {low:.2} to {high:.2} %{few}",
-        f64::from(budget) * 100.0,
-        f64::from(expected_rate) * 100.0,
-    )
+    let budget = f64::from(budget) * 100.0;
+    let promise = ckaad_bundle::promise(normals as u32, rank, expected_rate, interval);
+    format!("for a false-alarm budget of {budget:.2} % the threshold will be {promise}{few}")
 }

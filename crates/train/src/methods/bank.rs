@@ -152,7 +152,7 @@ const KEY: &str = "bank";
 
 /// Writes the bank, whole or not at all.
 fn save(bank: &graph::Bank, path: &Path) -> Result<(), MethodError> {
-    let failed = |reason: String| MethodError::Checkpoint { path: path.to_owned(), reason };
+    let failed = |cause: String| MethodError::checkpoint(path, cause);
     let bytes: Vec<u8> = bank.vectors.iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = vec![bank.vectors.len() / bank.channels, bank.channels];
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|e| failed(e.to_string()))?;
@@ -162,7 +162,7 @@ fn save(bank: &graph::Bank, path: &Path) -> Result<(), MethodError> {
 
 /// Reads what [`save`] wrote.
 fn load(path: &Path) -> Result<graph::Bank, MethodError> {
-    let failed = |reason: String| MethodError::Checkpoint { path: path.to_owned(), reason };
+    let failed = |cause: String| MethodError::checkpoint(path, cause);
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| failed(e.to_string()))?;
     let view = file.tensor(KEY).map_err(|e| failed(e.to_string()))?;

@@ -1,6 +1,7 @@
 //! What a step is given, and what it says.
 
-use ndarray::Array4;
+use crate::augment::defects::Cell;
+use ndarray::{Array2, Array4};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +41,18 @@ pub struct StepBatch {
     pub normal: Batch,
     /// Coarse-labelled or made anomalies, where a method asked for them and there are any.
     pub anomalous: Option<Batch>,
+    /// Whether those are made, since none are labelled.
+    pub made: bool,
+    /// Normal images that were painted into, where a method asked for them.
+    pub painted: Option<Painted>,
+}
+
+/// Normal images with painted defects, or with controls that are none.
+pub struct Painted {
+    /// The images.
+    pub batch: Batch,
+    /// What the places of each are, on the grid of the finest scale.
+    pub cells: Vec<Array2<Cell>>,
 }
 
 /// The losses of a step, or their means over several, by name.

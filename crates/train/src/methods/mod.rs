@@ -5,11 +5,14 @@
 mod bank;
 mod batch;
 pub mod ckaad;
+mod clip;
+mod folding;
 mod images;
+pub mod mil;
 mod pooled;
 
 pub use bank::{Bank, BankConfig};
-pub use batch::{Batch, Losses, StepBatch};
+pub use batch::{Batch, Losses, Painted, StepBatch};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use pooled::{Pooled, PooledConfig};
 
@@ -23,8 +26,15 @@ use std::path::{Path, PathBuf};
 pub enum MethodError {
     #[error(transparent)]
     Features(#[from] FeatureError),
-    #[error("checkpoint {path}: {reason}")]
-    Checkpoint { path: PathBuf, reason: String },
+    #[error("checkpoint {path}: {cause}")]
+    Checkpoint { path: PathBuf, cause: String },
+}
+
+impl MethodError {
+    /// A checkpoint cannot be read or written.
+    pub fn checkpoint(path: &Path, cause: impl ToString) -> MethodError {
+        MethodError::Checkpoint { path: path.to_owned(), cause: cause.to_string() }
+    }
 }
 
 /// What a method must be given.
@@ -38,6 +48,8 @@ pub struct Needs {
     pub images: bool,
     /// Steps read anomalous images too, labelled or made.
     pub anomalous: bool,
+    /// Steps also read so many normal images with defects, and controls that are none, painted into them.
+    pub painted: usize,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,
 }
@@ -110,6 +122,7 @@ impl Model {
             features: any(|n| n.features),
             images: any(|n| n.images),
             anomalous: any(|n| n.anomalous),
+            painted: self.methods.iter().map(|m| m.needs().painted).max().unwrap_or(0),
             labels: 0,
         }
     }
@@ -192,8 +205,7 @@ impl Model {
     pub fn save(&self, folder: &Path) -> Result<(), MethodError> {
         self.methods.iter().try_for_each(|method| {
             let own = folder.join(method.name());
-            std::fs::create_dir_all(&own)
-                .map_err(|e| MethodError::Checkpoint { path: own.clone(), reason: e.to_string() })?;
+            std::fs::create_dir_all(&own).map_err(|e| MethodError::checkpoint(&own, e))?;
             method.save(&own)
         })
     }
@@ -205,4 +217,9 @@ impl Model {
     pub fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
         self.methods.iter_mut().try_for_each(|method| method.load(&folder.join(method.name())))
     }
+}
+
+/// 1 at the start, 0 at the end.
+fn cosine_decay(progress: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }

@@ -113,7 +113,7 @@ impl Method for Pooled {
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
         let path = folder.join(FILE);
-        let failed = |reason: String| MethodError::Checkpoint { path: path.clone(), reason };
+        let failed = |cause: String| MethodError::checkpoint(&path, cause);
         let text = serde_json::to_vec(&Saved { weights: self.head.weights.clone(), bias: self.head.bias })
             .map_err(|e| failed(e.to_string()))?;
         replace(&path, |out| out.write_all(&text)).map_err(|e| failed(e.to_string()))
@@ -121,7 +121,7 @@ impl Method for Pooled {
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
         let path = folder.join(FILE);
-        let failed = |reason: String| MethodError::Checkpoint { path: path.clone(), reason };
+        let failed = |cause: String| MethodError::checkpoint(&path, cause);
         let text = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
         let Saved { weights, bias } = serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))?;
         self.head = Linear { weights, bias };

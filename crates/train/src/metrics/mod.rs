@@ -18,7 +18,7 @@ mod runs;
 pub use bootstrap::auroc_interval;
 pub use grid::GridMetrics;
 pub use pixels::{MEMORY_BYTES, PixelError, PixelMetrics, Pixels};
-pub use placements::Placements;
+pub use placements::{Placements, auroc_standard_error};
 
 use curve::{Above, Curve};
 use serde::Serialize;

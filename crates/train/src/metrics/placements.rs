@@ -60,6 +60,21 @@ impl Placements {
     }
 }
 
+/// The standard error of an AUROC over so many anomalous and normal images, by Hanley and McNeil (Radiology 143, 1982),
+/// who take the scores of both classes as exponentially distributed. None where a class has no image.
+pub fn auroc_standard_error(auroc: f64, anomalous: usize, normal: usize) -> Option<f64> {
+    if anomalous == 0 || normal == 0 {
+        return None;
+    }
+    let (m, n) = (anomalous as f64, normal as f64);
+    // Two anomalous images both above one normal image, and one anomalous image above two normal ones.
+    let (two_above, above_two) = (auroc / (2.0 - auroc), 2.0 * auroc * auroc / (1.0 + auroc));
+    let square = auroc * auroc;
+    let variance =
+        (auroc * (1.0 - auroc) + (m - 1.0) * (two_above - square) + (n - 1.0) * (above_two - square)) / (m * n);
+    Some(variance.max(0.0).sqrt())
+}
+
 fn sorted(values: &[f32]) -> Vec<f32> {
     let mut values = values.to_vec();
     values.sort_by(f32::total_cmp);
@@ -79,6 +94,16 @@ fn variance(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn standard_errors_are_those_of_hanley_and_mcneil() {
+        for (anomalous, normal, expected) in [(10, 73, 0.067), (42, 104, 0.033), (3, 50, 0.12)] {
+            let found = auroc_standard_error(0.9, anomalous, normal).unwrap();
+            assert!((found - expected).abs() < 0.0015, "{anomalous} + {normal}: {found}");
+        }
+        assert_eq!(auroc_standard_error(1.0, 5, 5), Some(0.0));
+        assert_eq!(auroc_standard_error(0.9, 0, 5), None);
+    }
 
     #[test]
     fn placements_by_hand() {
@@ -109,8 +134,7 @@ mod tests {
         let positive: Vec<bool> = (0..100).map(|i| i < 40).collect();
         let placements = Placements::of(&scores, &positive).unwrap();
         let a = placements.auroc();
-        let (q1, q2) = (a / (2.0 - a), 2.0 * a * a / (1.0 + a));
-        let expected = ((a * (1.0 - a) + 39.0 * (q1 - a * a) + 59.0 * (q2 - a * a)) / 2400.0).sqrt();
+        let expected = auroc_standard_error(a, 40, 60).unwrap();
         let found = placements.standard_error();
         assert!((found / expected - 1.0).abs() < 0.1, "{found} against {expected} at {a}");
     }

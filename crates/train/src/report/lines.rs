@@ -53,24 +53,8 @@ pub fn evidence_lines(e: &Evidence, calibration: &Calibration) -> Vec<String> {
             kind.kind, kind.images, kind.image_auroc, kind.standard_error
         )
     }));
-    lines.push(threshold(calibration));
+    lines.push(format!("threshold {:.4}: {}", calibration.threshold, calibration.describe()));
     lines
-}
-
-/// Where the threshold lies and how sure its rate of false alarms is.
-fn threshold(c: &Calibration) -> String {
-    let how = match c.rank {
-        Some(rank) => format!("number {rank} from above of the scores of {} normal images", c.images),
-        None => format!("on the tail of the scores of {} normal images", c.images),
-    };
-    let percent = |share: f32| f64::from(share) * 100.0;
-    format!(
-        "threshold {:.4}, {how}: {:.2} % false alarms expected, 90 % interval {:.2} to {:.2} %",
-        c.threshold,
-        percent(c.expected_rate),
-        percent(c.interval[0]),
-        percent(c.interval[1]),
-    )
 }
 
 fn ranking(what: &str, m: &ImageMetrics) -> String {

@@ -140,22 +140,8 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
         fact("multiply-accumulates an image", format!("{gmac:.2} billion"));
     }
     fact("network file", format!("{:.2} MB", bundle.model.len() as f64 / 1e6));
-    let weights = ["error", "energy", "distance"].map(|term| {
-        let weight = bundle.report.as_ref()?.get("map_weights")?.get(term)?.as_f64()?;
-        (weight != 0.0).then(|| format!("{weight:.3} x {term}"))
-    });
-    let weights: Vec<String> = weights.into_iter().flatten().collect();
-    if !weights.is_empty() {
-        fact("anomaly map", weights.join(" + "));
-    }
-    fact(
-        "image score",
-        format!(
-            "{} after a Gaussian of {} pixels",
-            m.score.rule.describe(m.input.width * m.input.height),
-            m.score.sigma_px
-        ),
-    );
+    fact("anomaly map", m.describe_map());
+    fact("image score", m.describe_score());
     fact(
         "threshold",
         format!(
@@ -169,9 +155,6 @@ pub fn model(bundle: &Bundle, e: &Evaluation) -> String {
         "trained on",
         format!("{} normal and {} anomalous images", m.training_data.normal_images, m.training_data.anomalous_images),
     );
-    if let Some(auroc) = reported(bundle, "image_auroc") {
-        fact("image AUROC on held-out training images", number(Some(auroc)));
-    }
     quantised(bundle).into_iter().for_each(|(what, value)| fact(what, value));
     fact("packed", format!("{:.0}", m.created));
     m.licences.iter().for_each(|licence| fact("licence", licence.clone()));

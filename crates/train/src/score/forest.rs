@@ -2,8 +2,8 @@
 //! exactly what there is, labels of images, and can learn that one segment matters more than another; so it is also asked
 //! what it makes of kinds of defects that it was never shown.
 
-use super::Judged;
 use super::rules::Scored;
+use super::{Judged, labels, median, of_normal};
 use crate::boosting;
 use ckaad_bundle::ScoreRule;
 use ckaad_inspect::{Forest, segment_features};
@@ -39,7 +39,7 @@ pub fn scored(
     map: impl Fn(usize) -> Array2<f32> + Sync,
 ) -> Option<Scored> {
     let positive = &judged.positive;
-    if positive.iter().filter(|&&p| p).count() < LABELS {
+    if labels(positive) < LABELS {
         return None;
     }
     let row = |i: usize| segment_features(map(i).view(), segments.labels.view(), segments.count);
@@ -118,19 +118,14 @@ impl Trees<'_> {
 
     /// Of each feature over the normal images.
     fn medians(&self) -> Vec<f32> {
-        let normal = |column: usize| {
-            let pairs = self.rows.column(column).to_vec().into_iter().zip(&self.judged.positive);
-            let mut values: Vec<f32> = pairs.filter(|(_, p)| !**p).map(|(v, _)| v).collect();
-            values.sort_by(f32::total_cmp);
-            ckaad_inspect::quantile(&values, 0.5).unwrap_or_default()
-        };
+        let normal = |column: usize| median(of_normal(&self.rows.column(column).to_vec(), &self.judged.positive));
         (0..self.rows.ncols()).map(normal).collect()
     }
 }
 
 /// Standard deviation of the normal images' scores, above 0.
 fn spread(scores: &[f32], positive: &[bool]) -> f32 {
-    let normal: Vec<f32> = scores.iter().zip(positive).filter(|(_, p)| !**p).map(|(s, _)| *s).collect();
+    let normal = of_normal(scores, positive);
     let count = normal.len().max(1) as f32;
     let mean = normal.iter().sum::<f32>() / count;
     (normal.iter().map(|s| (s - mean).powi(2)).sum::<f32>() / count).sqrt().max(1e-6)

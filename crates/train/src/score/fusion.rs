@@ -1,5 +1,6 @@
 //! The score of the map and that of the image branch as one.
 
+use super::{FEW_LABELS, labels, median, of_normal};
 use crate::graph::{Term, TermWeights};
 use crate::metrics::Placements;
 use ckaad_bundle::{Fusion, ImageBranch, Score, Standard};
@@ -27,9 +28,6 @@ pub struct Branch {
     /// As [`ImageTerm::unseen`]; `None` where it is not known of one of the terms.
     pub unseen: Option<Vec<f32>>,
 }
-
-/// With fewer anomalous images the branch is left out: nobody could say what it is worth.
-const LABELS: usize = 5;
 
 impl Branch {
     /// Every branch that `terms` can make, the default first: each in units of its spread over normal images, times what it
@@ -89,7 +87,8 @@ impl Branch {
     /// elsewhere the map keeps a voice for what nobody has shown yet.
     pub(super) fn ways(&self, scores: &[f32], score: &Score, positive: &[bool], kinds: bool) -> Vec<Score> {
         let alone = Score { image: None, ..score.clone() };
-        if positive.iter().filter(|&&p| p).count() < LABELS {
+        // Of fewer nobody could say what the branch is worth.
+        if labels(positive) < FEW_LABELS {
             return vec![alone];
         }
         let (map, image) = (standard(scores, positive), standard(&self.seen, positive));
@@ -133,14 +132,8 @@ fn fused(map: &[f32], image: &[f32], score: &Score) -> Vec<f32> {
 /// Median and spread of the normal images; the spread is the median absolute deviation, in units of a standard
 /// deviation.
 fn standard(scores: &[f32], positive: &[bool]) -> Standard {
-    let of_normal = scores.iter().zip(positive).filter(|(_, p)| !**p).map(|(s, _)| *s);
-    let mut normal: Vec<f32> = of_normal.collect();
-    let centre = median(&mut normal);
-    let mut deviations: Vec<f32> = normal.iter().map(|s| (s - centre).abs()).collect();
-    Standard { centre, spread: (1.4826 * median(&mut deviations)).max(1e-6) }
-}
-
-fn median(values: &mut [f32]) -> f32 {
-    values.sort_by(f32::total_cmp);
-    ckaad_inspect::quantile(values, 0.5).unwrap_or_default()
+    let normal = of_normal(scores, positive);
+    let centre = median(normal.clone());
+    let deviations = normal.iter().map(|s| (s - centre).abs()).collect();
+    Standard { centre, spread: (1.4826 * median(deviations)).max(1e-6) }
 }

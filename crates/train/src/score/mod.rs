@@ -197,5 +197,23 @@ fn pick(candidates: &[Option<&Placements>]) -> usize {
     best.0
 }
 
+/// Fewer anomalous images in all folds together cannot be fitted to.
+const FEW_LABELS: usize = 5;
+
+/// The number of anomalous images.
+fn labels(positive: &[bool]) -> usize {
+    positive.iter().filter(|&&p| p).count()
+}
+
+/// The values of normal images.
+fn of_normal(values: &[f32], positive: &[bool]) -> Vec<f32> {
+    values.iter().zip(positive).filter(|(_, p)| !**p).map(|(v, _)| *v).collect()
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_by(f32::total_cmp);
+    ckaad_inspect::quantile(&values, 0.5).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests;

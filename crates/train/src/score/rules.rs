@@ -1,6 +1,7 @@
 //! From a map to one number: the rules that can be chosen from, and their scores.
 
 use super::config::{Rule, ScoreConfig};
+use super::{FEW_LABELS, labels};
 use crate::logistic::Logistic;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ckaad_inspect::Forest;
@@ -12,9 +13,6 @@ const TOP_SHARES: [usize; 4] = [500, 100, 20, 4];
 
 /// Holds the weights of a combined rule back; the few labels must not be learned by heart.
 const RIDGE: f64 = 0.05;
-
-/// Fewer anomalous images in all folds together cannot be fitted to.
-const LABELS: usize = 5;
 
 /// A rule, and the score of every image under it. A rule that is fitted scores each image by a fit without its fold.
 pub struct Scored {
@@ -61,8 +59,7 @@ impl Statistics {
     /// Every rule that the config allows, the default first. `folds[i]` is the fold that image i was held out with.
     pub fn rules(&self, config: &ScoreConfig, positive: &[bool], folds: &[usize]) -> Vec<Scored> {
         let mut rules = vec![];
-        let fitted =
-            matches!(config.rule, Rule::Combined | Rule::Auto) && positive.iter().filter(|&&p| p).count() >= LABELS;
+        let fitted = matches!(config.rule, Rule::Combined | Rule::Auto) && labels(positive) >= FEW_LABELS;
         if config.rule != Rule::Combined || !fitted {
             let plain = |(column, &top_k): (usize, &u32)| {
                 let scores = self.rows.column(column).iter().map(|&v| v as f32).collect();

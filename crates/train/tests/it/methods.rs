@@ -45,7 +45,7 @@ impl Method for Darkness {
         vec![(DARKNESS, graph.conv("darkness", tap, conv))]
     }
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let failed = |e: std::io::Error| MethodError::Checkpoint { path: folder.into(), reason: e.to_string() };
+        let failed = |e: std::io::Error| MethodError::checkpoint(folder, e);
         std::fs::write(folder.join("slope"), self.slope.to_le_bytes()).map_err(failed)
     }
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {

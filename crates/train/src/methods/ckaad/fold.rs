@@ -2,8 +2,8 @@
 
 use super::discriminator::PatchDiscriminator;
 use super::net::{AutoEncoder, Block, ConvNorm};
-use crate::backbones::fold_batch_norm;
 use crate::graph::{Activation, Conv, EnergyHead, Graph, Id, InstanceNorm, Joint};
+use crate::methods::folding::{padded, values, with_batch_norm, with_bias};
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 
@@ -38,19 +38,11 @@ impl Fold<'_> {
     /// Convolution and normalisation, then ReLU if `rectify`. A batch norm is folded; an instance norm stays a node.
     fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
         let activation = if rectify { Activation::Relu } else { Activation::Linear };
+        if let Some(norm) = &module.batch {
+            return self.graph.conv(name, input, with_batch_norm(&module.conv, norm, activation));
+        }
         let (weight, dims) = values(module.conv.weight.val());
         let stride = module.conv.stride[0];
-        if let Some(norm) = &module.batch {
-            let (weight, bias) = fold_batch_norm(
-                &weight,
-                &values(norm.gamma.val()).0,
-                &values(norm.beta.val()).0,
-                &values(norm.running_mean.value_sync()).0,
-                &values(norm.running_var.value_sync()).0,
-                norm.epsilon as f32,
-            );
-            return self.graph.conv(name, input, padded(weight, bias, &dims, stride, activation));
-        }
         let plain = if module.instance.is_some() { Activation::Linear } else { activation };
         let x = self.graph.conv(name, input, padded(weight, vec![0.0; dims[0]], &dims, stride, plain));
         let Some(norm) = &module.instance else { return x };
@@ -68,9 +60,7 @@ impl Fold<'_> {
 
     /// A plain convolution with its bias.
     fn conv(&mut self, name: &str, input: Id, module: &Conv2d) -> Id {
-        let (weight, dims) = values(module.weight.val());
-        let bias = module.bias.as_ref().map_or_else(|| vec![0.0; dims[0]], |b| values(b.val()).0);
-        let conv = padded(weight, bias, &dims, module.stride[0], Activation::Linear);
+        let conv = with_bias(module, Activation::Linear);
         self.graph.conv(name, input, conv)
     }
 
@@ -111,21 +101,8 @@ impl Fold<'_> {
     }
 }
 
-/// A convolution whose weights have the dimensions `dims`, with zeros around the input so that stride 1 keeps its size.
-fn padded(weight: Vec<f32>, bias: Vec<f32>, dims: &[usize], stride: usize, activation: Activation) -> Conv {
-    let (out, kernel) = (dims[0], dims[2]);
-    Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation }
-}
-
 /// A convolution of stride 1 without bias.
 fn plain(module: &Conv2d) -> Conv {
     let (weight, dims) = values(module.weight.val());
     padded(weight, vec![], &dims, 1, Activation::Linear)
-}
-
-/// A tensor's values, row by row, and its shape.
-fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
-    let dims = tensor.dims().to_vec();
-    let values = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 the line before");
-    (values, dims)
 }

@@ -7,7 +7,7 @@ use super::net::NetConfig;
 use super::step::{ENERGY_ANOMALOUS, ENERGY_NORMAL, Parts, Rates, Trainer};
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Term};
-use crate::methods::{Losses, Method, MethodError, Needs, StepBatch};
+use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, cosine_decay};
 use burn::prelude::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -160,11 +160,6 @@ impl Method for Ckaad {
         self.trainer = self.trainer.take().map(|trainer| trainer.load(folder)).transpose()?;
         Ok(())
     }
-}
-
-/// 1 at the start, 0 at the end.
-fn cosine_decay(progress: f64) -> f64 {
-    0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
 
 #[cfg(test)]

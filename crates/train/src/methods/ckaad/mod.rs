@@ -3,7 +3,6 @@
 //! An auto-encoder reconstructs frozen features of normal images; a patch discriminator, taught with coarse-labelled
 //! anomalies, pushes whatever it reconstructs towards the distribution of normal features.
 
-mod clip;
 mod discriminator;
 mod fold;
 mod loss;

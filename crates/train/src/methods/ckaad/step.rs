@@ -1,17 +1,17 @@
 //! One optimiser step of auto-encoder and discriminator, and what a run must keep to go on later.
 
-use super::clip::clip;
 use super::discriminator::{DiscriminatorConfig, Discriminators, Energies, PatchDiscriminator};
 use super::loss::{self, LossConfig};
 use super::net::{AutoEncoder, NetConfig};
 use crate::backbones::Scale;
 use crate::graph::ChannelStatistics;
+use crate::methods::clip::clip;
+use crate::methods::folding::tensors;
 use crate::methods::{Batch, Losses, MethodError};
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::Distribution;
-use ndarray::Array4;
 use std::path::Path;
 
 /// Cosine distance of what was reconstructed.
@@ -197,7 +197,7 @@ impl Trainer {
 
     /// Writes the whole state into the folder `to`.
     pub fn save(&self, to: &Path) -> Result<(), MethodError> {
-        let failed = |reason: String| MethodError::Checkpoint { path: to.to_owned(), reason };
+        let failed = |cause: String| MethodError::checkpoint(to, cause);
         let at = |name: &str| to.join(name);
         self.auto_encoder.clone().save_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
         self.optimiser.save(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
@@ -210,7 +210,7 @@ impl Trainer {
 
     /// Goes on from what [`Trainer::save`] wrote.
     pub fn load(mut self, from: &Path) -> Result<Trainer, MethodError> {
-        let failed = |reason: String| MethodError::Checkpoint { path: from.to_owned(), reason };
+        let failed = |cause: String| MethodError::checkpoint(from, cause);
         let at = |name: &str| from.join(name);
         self.auto_encoder = self.auto_encoder.try_load_file(at(AUTO_ENCODER)).map_err(|e| failed(e.to_string()))?;
         self.optimiser = self.optimiser.load(at(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
@@ -222,14 +222,6 @@ impl Trainer {
         }
         Ok(self)
     }
-}
-
-fn tensors(scales: &[Array4<f32>], device: &Device) -> Vec<Tensor<4>> {
-    let tensor = |features: &Array4<f32>| {
-        let (n, c, h, w) = features.dim();
-        Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
-    };
-    scales.iter().map(tensor).collect()
 }
 
 #[cfg(test)]

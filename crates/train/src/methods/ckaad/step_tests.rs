@@ -4,6 +4,7 @@
 use super::*;
 use crate::methods::ckaad::{Cosine, DiscriminatorKind};
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
+use ndarray::Array4;
 use std::collections::BTreeMap;
 
 type Samples = BTreeMap<String, Vec<f32>>;

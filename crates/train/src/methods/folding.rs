@@ -1,0 +1,56 @@
+//! Trained modules as what a graph holds: plain convolutions, batch norms folded.
+
+use crate::backbones::fold_batch_norm;
+use crate::graph::{Activation, Conv};
+use burn::nn::BatchNorm;
+use burn::nn::conv::Conv2d;
+use burn::prelude::*;
+use ndarray::Array4;
+
+/// A convolution without bias and the batch norm behind it.
+pub fn with_batch_norm(module: &Conv2d, norm: &BatchNorm, activation: Activation) -> Conv {
+    let (beta, mean) = (values(norm.beta.val()).0, values(norm.running_mean.value_sync()).0);
+    normalised(module, norm, &beta, &mean, activation)
+}
+
+/// The same for one summand of what the norm normalises: it is scaled, and some other summand moves the sum.
+pub fn scaled_by_batch_norm(module: &Conv2d, norm: &BatchNorm) -> Conv {
+    let zeros = vec![0.0; norm.beta.dims()[0]];
+    normalised(module, norm, &zeros, &zeros, Activation::Linear)
+}
+
+fn normalised(module: &Conv2d, norm: &BatchNorm, beta: &[f32], mean: &[f32], activation: Activation) -> Conv {
+    let (weight, dims) = values(module.weight.val());
+    let (gamma, variance) = (values(norm.gamma.val()).0, values(norm.running_var.value_sync()).0);
+    let (weight, bias) = fold_batch_norm(&weight, &gamma, beta, mean, &variance, norm.epsilon as f32);
+    padded(weight, bias, &dims, module.stride[0], activation)
+}
+
+/// A plain convolution with its bias, or with zeros.
+pub fn with_bias(module: &Conv2d, activation: Activation) -> Conv {
+    let (weight, dims) = values(module.weight.val());
+    let bias = module.bias.as_ref().map_or_else(|| vec![0.0; dims[0]], |b| values(b.val()).0);
+    padded(weight, bias, &dims, module.stride[0], activation)
+}
+
+/// A convolution whose weights have the dimensions `dims`, with zeros around the input so that stride 1 keeps its size.
+pub fn padded(weight: Vec<f32>, bias: Vec<f32>, dims: &[usize], stride: usize, activation: Activation) -> Conv {
+    let (out, kernel) = (dims[0], dims[2]);
+    Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation }
+}
+
+/// A tensor's values, row by row, and its shape.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
+    let dims = tensor.dims().to_vec();
+    let values = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 the line before");
+    (values, dims)
+}
+
+/// Features as tensors on `device`.
+pub fn tensors(scales: &[Array4<f32>], device: &Device) -> Vec<Tensor<4>> {
+    let tensor = |features: &Array4<f32>| {
+        let (n, c, h, w) = features.dim();
+        Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
+    };
+    scales.iter().map(tensor).collect()
+}

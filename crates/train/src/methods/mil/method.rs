@@ -1,0 +1,213 @@
+//! The head as one of the methods of a model.
+
+use super::fold::{self, Folded};
+use super::loss;
+use super::net::{Logits, MilNet};
+use crate::augment::defects::Cell;
+use crate::features::Extractor;
+use crate::graph::{Graph, Id, Pool, Term};
+use crate::methods::clip::clip;
+use crate::methods::folding::tensors;
+use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, cosine_decay};
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::prelude::*;
+use ndarray::Array4;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// `[mil]` of the training config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MilConfig {
+    /// Channels that every scale is adapted to.
+    pub width: usize,
+    /// Channels of the image branch's convolutions.
+    pub context: usize,
+    /// Places of the map, on the finest scale's grid, that speak for an image: about as many as a defect covers.
+    pub places: usize,
+    /// At the start; it falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// Images that defects, and controls that are none, are painted into, for all of training.
+    pub painted: usize,
+    /// So many of them a step.
+    pub painted_batch: usize,
+}
+
+impl Default for MilConfig {
+    fn default() -> Self {
+        MilConfig { width: 64, context: 32, places: 24, learning_rate: 1e-3, painted: 600, painted_batch: 8 }
+    }
+}
+
+/// How anomalous a place is; of a map that labels have taught.
+const INSTANCE: Term = Term::map("instance").taught();
+/// The logit that the image is anomalous.
+const BAG: Term = Term::image("bag").taught();
+
+/// Share of the steps after which labelled images teach places: the largest places of an untrained head are noise, and few
+/// images would be learned by heart.
+const INSTANCES_FROM: f64 = 1.0 / 3.0;
+/// As SuperSimpleNet's.
+const GRADIENT: f64 = 1.0;
+const DECAY: f32 = 1e-4;
+
+/// The method.
+pub struct Mil {
+    config: MilConfig,
+    /// Only a step takes it out, and puts the next one in.
+    net: Option<MilNet>,
+    optimiser: ModuleOptimizer,
+    device: Device,
+}
+
+impl Mil {
+    /// Untrained, for the features of `extractor`.
+    pub fn new(config: &MilConfig, extractor: &Extractor, device: &Device) -> Mil {
+        let device = device.clone().autodiff();
+        let cells = extractor.shapes().first().map_or(0, |[_, h, w]| h * w);
+        // As many as the graph's pool will take.
+        let places = Pool { one_in: (cells / config.places).max(1) }.count(cells);
+        let net = MilNet::new(&extractor.scales, config.width, config.context, places, &device);
+        let optimiser = AdamWConfig::new().with_weight_decay(DECAY).init();
+        Mil { config: config.clone(), net: Some(net), optimiser, device }
+    }
+}
+
+#[cfg(test)]
+impl Mil {
+    /// The logits of all places and of all images, as the layers give them once they are trained.
+    pub fn logits(&self, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
+        let net = self.net.as_ref().expect("it is not in a step").valid();
+        let Logits { places, images } = net.forward(&tensors(&batch.features, &self.device.clone().inner()));
+        (crate::methods::folding::values(places).0, crate::methods::folding::values(images).0)
+    }
+}
+
+/// What a step is taught by: its images in one tensor a scale, normal ones first, then labelled, then painted ones.
+struct Lesson {
+    features: Vec<Tensor<4>>,
+    normal: usize,
+    labelled: usize,
+    painted: usize,
+    /// 1 for each image that is anomalous.
+    anomalous: Tensor<1>,
+    /// Of normal and painted images, `[N,1,h,w]`: 1 at a painted place.
+    defects: Tensor<4>,
+    /// The same: 1 at a place that is certainly painted or certainly not.
+    known: Tensor<4>,
+}
+
+impl Lesson {
+    fn of(batch: &StepBatch, device: &Device) -> Lesson {
+        let labelled = batch.anomalous.as_ref().filter(|_| !batch.made);
+        let painted = batch.painted.as_ref();
+        let parts: Vec<&Batch> =
+            [Some(&batch.normal), labelled, painted.map(|p| &p.batch)].into_iter().flatten().collect();
+        let scales = batch.normal.features.len();
+        let of_scale = |scale: usize| {
+            let own: Vec<Tensor<4>> =
+                parts.iter().map(|part| tensors(&part.features[scale..=scale], device).swap_remove(0)).collect();
+            Tensor::cat(own, 0)
+        };
+        let count = |part: Option<&Batch>| part.map_or(0, Batch::len);
+        let (normal, labelled) = (batch.normal.len(), count(labelled));
+        let cells = painted.map_or(&[][..], |p| &p.cells);
+        let (_, _, h, w) = batch.normal.features[0].dim();
+        let plane = |of: fn(Cell) -> bool, untouched: bool| {
+            let value = |is: bool| f32::from(u8::from(is));
+            let rows = Array4::from_shape_fn((normal + cells.len(), 1, h, w), |(n, _, y, x)| {
+                value(n.checked_sub(normal).map_or(untouched, |i| of(cells[i][[y, x]])))
+            });
+            tensors(&[rows], device).swap_remove(0)
+        };
+        let mut anomalous = vec![0.0; normal];
+        anomalous.extend(vec![1.0; labelled]);
+        anomalous.extend(cells.iter().map(|c| f32::from(u8::from(c.iter().any(|&c| c == Cell::Anomalous)))));
+        Lesson {
+            features: (0..scales).map(of_scale).collect(),
+            normal,
+            labelled,
+            painted: cells.len(),
+            anomalous: Tensor::from_data(TensorData::new(anomalous.clone(), [anomalous.len()]), device),
+            defects: plane(|cell| cell == Cell::Anomalous, false),
+            known: plane(|cell| cell != Cell::Ignored, true),
+        }
+    }
+
+    /// The losses, and their sum.
+    fn losses(&self, logits: &Logits, places: usize, progress: f64) -> (Tensor<1>, Losses) {
+        let rows = |from: usize, count: usize| logits.places.clone().narrow(0, from, count);
+        let normal = rows(0, self.normal);
+        let mut taught = vec![normal.clone()];
+        if self.painted > 0 {
+            taught.push(rows(self.normal + self.labelled, self.painted));
+        }
+        let of_places = loss::places(Tensor::cat(taught, 0), self.defects.clone(), self.known.clone());
+        let of_bags = loss::focal(logits.images.clone(), self.anomalous.clone()).mean();
+        let mut losses = Losses::default()
+            .with("places", of_places.clone().into_scalar())
+            .with("bag", of_bags.clone().into_scalar());
+        let mut sum = of_places + of_bags;
+        if self.labelled > 0 && progress >= INSTANCES_FROM {
+            let of_instances = loss::instances(normal, rows(self.normal, self.labelled), places);
+            losses = losses.with("instances", of_instances.clone().into_scalar());
+            sum = sum + of_instances;
+        }
+        (sum, losses)
+    }
+}
+
+impl Method for Mil {
+    fn name(&self) -> String {
+        "mil".into()
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        vec![INSTANCE, BAG]
+    }
+
+    fn needs(&self) -> Needs {
+        let painted = self.config.painted;
+        Needs { steps: true, features: true, anomalous: true, painted, labels: 1, ..Needs::default() }
+    }
+
+    fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
+        let Some(net) = self.net.take() else { return Losses::default() };
+        let lesson = Lesson::of(batch, &self.device);
+        let logits = net.forward(&lesson.features);
+        let (loss, losses) = lesson.losses(&logits, net.places, progress);
+        let gradients = GradientsParams::from_grads(loss.backward(), &net);
+        let gradients = clip(gradients, &net, GRADIENT);
+        let rate = self.config.learning_rate * cosine_decay(progress);
+        self.net = Some(self.optimiser.step(rate, net, gradients));
+        losses
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let Some(net) = &self.net else { return vec![] };
+        let Folded { places, image } = fold::append(graph, &net.valid(), &extractor.taps, wanted(BAG));
+        let map = wanted(INSTANCE).then(|| (INSTANCE, graph.softplus("instance", places)));
+        map.into_iter().chain(image.map(|id| (BAG, id))).collect()
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        let failed = |cause: String| MethodError::checkpoint(folder, cause);
+        let Some(net) = &self.net else { return Ok(()) };
+        net.clone().save_file(folder.join(NET)).map_err(|e| failed(e.to_string()))?;
+        self.optimiser.save(folder.join(OPTIMISER)).map_err(|e| failed(e.to_string()))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        let failed = |cause: String| MethodError::checkpoint(folder, cause);
+        let Some(net) = self.net.take() else { return Ok(()) };
+        self.net = Some(net.try_load_file(folder.join(NET)).map_err(|e| failed(e.to_string()))?);
+        let optimiser = std::mem::replace(&mut self.optimiser, AdamWConfig::new().init());
+        self.optimiser = optimiser.load(folder.join(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        Ok(())
+    }
+}
+
+const NET: &str = "mil.bpk";
+const OPTIMISER: &str = "mil-optimiser.bpk";

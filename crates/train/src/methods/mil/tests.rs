@@ -1,0 +1,188 @@
+//! The head learns what it is shown, and its graph says what its layers say.
+
+use super::*;
+use crate::augment::View;
+use crate::augment::defects::Cell;
+use crate::backbones::Backbone;
+use crate::device;
+use crate::features::{Extractor, Reading};
+use crate::graph::Term;
+use crate::methods::{Batch, Method, Painted, StepBatch};
+use crate::onnx;
+use burn::prelude::*;
+use ckaad_bundle::{Filter, Input, ResizeMode};
+use ckaad_inspect::engine::Plan;
+use ckaad_inspect::imaging;
+use image::{Rgb, RgbImage};
+use ndarray::{Array2, Array4, Axis};
+use std::path::PathBuf;
+
+const SIDE: u32 = 96;
+const CONFIG: MilConfig =
+    MilConfig { width: 16, context: 8, places: 6, learning_rate: 3e-3, painted: 8, painted_batch: 8 };
+
+fn extractor(strides: &[usize]) -> Extractor {
+    let backbone = Backbone::EfficientNetLite0;
+    let input = Input { width: SIDE, height: SIDE, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
+    let reading = Reading { backbone, strides, deepest: 16, input };
+    Extractor::new(reading, &backbone.weights(None).unwrap(), None).unwrap()
+}
+
+/// Grain, and where it is given, a bright square of 16 pixels.
+fn part(seed: u32, defect: Option<(u32, u32)>) -> RgbImage {
+    RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let grain = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503).wrapping_add(seed.wrapping_mul(97))) % 40;
+        let inside = defect.is_some_and(|(l, t)| (l..l + 16).contains(&x) && (t..t + 16).contains(&y));
+        Rgb([if inside { 250 } else { 90 + grain as u8 }; 3])
+    })
+}
+
+struct Set {
+    _folder: tempfile::TempDir,
+    extractor: Extractor,
+    paths: Vec<PathBuf>,
+}
+
+impl Set {
+    fn of(strides: &[usize], images: &[RgbImage]) -> Set {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |i: usize| folder.path().join(format!("{i}.png"));
+        images.iter().enumerate().for_each(|(i, image)| image.save(path(i)).unwrap());
+        let paths = (0..images.len()).map(path).collect();
+        Set { _folder: folder, extractor: extractor(strides), paths }
+    }
+
+    fn batch(&self, from: usize, to: usize) -> Batch {
+        let jobs: Vec<_> = self.paths[from..to].iter().map(|p| (p.as_path(), View::default())).collect();
+        let all = self.extractor.compute(&jobs).unwrap();
+        let stack = |scale: usize| -> Array4<f32> {
+            let views: Vec<_> = all.iter().map(|image| image[scale].view()).collect();
+            ndarray::stack(Axis(0), &views).unwrap()
+        };
+        Batch::of_features((0..self.extractor.scales.len()).map(stack).collect())
+    }
+}
+
+fn node(mil: &Mil, extractor: &Extractor, wanted: Term) -> Vec<u8> {
+    let mut graph = extractor.graph.clone();
+    let nodes = mil.append(&mut graph, extractor, &|term| term == wanted);
+    let id = nodes.iter().find(|(term, _)| *term == wanted).unwrap().1;
+    onnx::emit_f32(&graph, Some(&[id]))
+}
+
+fn terms(mil: &Mil) -> [Term; 2] {
+    mil.terms().try_into().unwrap()
+}
+
+fn run(model: &[u8], image: &RgbImage) -> Vec<f32> {
+    let input = Input { width: SIDE, height: SIDE, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
+    Plan::load(model, 1).unwrap().run(&imaging::resize(image, &input).0).unwrap().swap_remove(0)
+}
+
+/// Eight normal parts, four labelled and eight painted ones; two more that nothing learns from.
+fn trained(strides: &[usize]) -> (Mil, Set, Vec<RgbImage>) {
+    let corner = |i: u32| ((i * 24) % 72, (i * 40) % 72);
+    let mut images: Vec<RgbImage> = (0..8).map(|i| part(i, None)).collect();
+    images.extend((0..4).map(|i| part(20 + i, Some(corner(i)))));
+    images.extend((0..8).map(|i| part(40 + i, (i < 6).then(|| corner(i + 1)))));
+    images.extend([part(90, None), part(91, Some((40, 56)))]);
+    let set = Set::of(strides, &images);
+    let grid = SIDE as usize / strides[0];
+    let cells = |i: u32| {
+        let marked = |y: usize, x: usize| {
+            let (l, t) = corner(i + 1);
+            let inside = |at: usize, from: u32| {
+                let (from, to) = (from as usize, from as usize + 16);
+                (at + 1) * strides[0] > from && at * strides[0] < to
+            };
+            i < 6 && inside(x, l) && inside(y, t)
+        };
+        Array2::from_shape_fn((grid, grid), |(y, x)| if marked(y, x) { Cell::Anomalous } else { Cell::Normal })
+    };
+    let device = device::cpu();
+    device.seed(5);
+    let mut mil = Mil::new(&CONFIG, &set.extractor, &device);
+    let batch = StepBatch {
+        normal: set.batch(0, 8),
+        anomalous: Some(set.batch(8, 12)),
+        made: false,
+        painted: Some(Painted { batch: set.batch(12, 20), cells: (0..8).map(cells).collect() }),
+    };
+    let mut last = None;
+    for step in 0..60 {
+        let losses = mil.step(&batch, f64::from(step) / 60.0);
+        assert_eq!(losses.not_finite(), None, "{losses}");
+        assert_eq!(losses.of("instances").is_some(), step >= 20, "labelled images teach places late: {losses}");
+        last = Some(losses);
+    }
+    let losses = last.unwrap();
+    assert!(losses.of("places").unwrap() < 0.4 && losses.of("bag").unwrap() < 0.02, "{losses}");
+    (mil, set, images)
+}
+
+#[test]
+fn it_finds_the_defect_and_knows_the_image_whatever_the_strides() {
+    for strides in [&[8, 16][..], &[4, 8, 16], &[16]] {
+        let (mil, set, images) = trained(strides);
+        let [instance, bag] = terms(&mil);
+        let map = node(&mil, &set.extractor, instance);
+        let (good, bad) = (run(&map, &images[20]), run(&map, &images[21]));
+        let most = |map: &[f32]| (0..map.len()).max_by(|&a, &b| map[a].total_cmp(&map[b])).unwrap();
+        let (at, grid) = (most(&bad), SIDE as usize / strides[0]);
+        let (y, x) = ((at / grid) * strides[0], (at % grid) * strides[0]);
+        assert!((48..80).contains(&y) && (32..64).contains(&x), "{strides:?}: {x}, {y}");
+        assert!(bad[at] > 2.0 * good[most(&good)], "{strides:?}: {} {}", bad[at], good[most(&good)]);
+        let image = node(&mil, &set.extractor, bag);
+        assert!(run(&image, &images[21])[0] > 0.0 && run(&image, &images[20])[0] < 0.0, "{strides:?}");
+    }
+}
+
+/// Batch norms of sums, pools and the linear layer are folded right: the graph gives what the layers give.
+#[test]
+fn its_graph_says_what_its_layers_say() {
+    let (mil, set, images) = trained(&[8, 16]);
+    let [instance, bag] = terms(&mil);
+    let batch = set.batch(20, 22);
+    let (places, of_images) = mil.logits(&batch);
+    let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    for (i, image) in images[20..].iter().enumerate() {
+        let map = run(&node(&mil, &set.extractor, instance), image);
+        let each = places.len() / 2;
+        let worst = map.iter().zip(&places[i * each..]).map(|(a, b)| (a - softplus(*b)).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-3, "{worst}");
+        let found = run(&node(&mil, &set.extractor, bag), image)[0];
+        assert!((found - of_images[i]).abs() < 1e-3 * of_images[i].abs().max(1.0), "{found} {}", of_images[i]);
+    }
+}
+
+#[test]
+fn it_comes_back_as_it_was_saved_and_goes_on() {
+    let (mut mil, set, images) = trained(&[8, 16]);
+    let folder = tempfile::tempdir().unwrap();
+    mil.save(folder.path()).unwrap();
+    let mut again = Mil::new(&CONFIG, &set.extractor, &device::cpu());
+    again.load(folder.path()).unwrap();
+    let [instance, _] = terms(&mil);
+    let map = |mil: &Mil| run(&node(mil, &set.extractor, instance), &images[21]);
+    // A checkpoint holds halves.
+    let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.01);
+    assert!(same(&mil, &again) && map(&mil).iter().any(|v| *v > 1.0));
+    let batch = || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), made: false, painted: None };
+    for mil in [&mut mil, &mut again] {
+        device::cpu().seed(3);
+        mil.step(&batch(), 0.9);
+    }
+    assert!(same(&mil, &again));
+    std::fs::remove_file(folder.path().join("mil.bpk")).unwrap();
+    assert!(again.load(folder.path()).unwrap_err().to_string().starts_with("checkpoint "));
+}
+
+/// Anomalies that are only made are no labels: they must not teach places.
+#[test]
+fn made_anomalies_are_not_taken_for_labelled_ones() {
+    let set = Set::of(&[8, 16], &(0..6).map(|i| part(i, None)).collect::<Vec<_>>());
+    let mut mil = Mil::new(&CONFIG, &set.extractor, &device::cpu());
+    let batch = StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, painted: None };
+    let losses = mil.step(&batch, 0.9);
+    assert!(losses.of("instances").is_none() && losses.of("places").is_some(), "{losses}");
+}
