@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! RUN/config.toml          the config, every key resolved
-//! RUN/run.json             data set, every training image with its fold, channel statistics, training-data digest
+//! RUN/run.json             data set, every training image with its fold, channel statistics, ranges of the backbone,
+//!                          training-data digest
 //! RUN/cache/*.f16          frozen features
 //! RUN/fold-1/ ...          checkpoints of the model that never saw the images of a fold: methods, progress.json
 //! RUN/fold-1.crack/ ...    of the methods that learn in a pass: without the fold, and without any defect of a kind
@@ -13,7 +14,7 @@
 //! can be resumed.
 
 use crate::datasets::{self, DataSet, Sample};
-use crate::graph::ChannelStatistics;
+use crate::graph::{ChannelStatistics, Ranges};
 use crate::methods::{Labelled, Losses, Model};
 use ckaad_bundle::replace;
 use rand::seq::SliceRandom;
@@ -72,9 +73,32 @@ pub struct RunInfo {
     pub folds: usize,
     /// One a stream of the backbone; empty when features are not standardised.
     pub statistics: Vec<ChannelStatistics>,
+    /// What the tensors of the backbone cover, where features are computed in int8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Ranges>,
 }
 
 impl RunInfo {
+    /// What features are standardised with; none where they are not.
+    pub fn spread(&self) -> Option<&[ChannelStatistics]> {
+        (!self.statistics.is_empty()).then_some(self.statistics.as_slice())
+    }
+
+    /// About `most` normal images and a quarter as many anomalous ones, evenly out of those that `may` be taken.
+    pub fn typical(&self, most: usize, may: impl Fn(&Labelled) -> bool) -> Vec<Sample> {
+        let placed = self.placed();
+        let of_class = |anomalous: bool, most: usize| {
+            let all: Vec<Sample> = placed
+                .iter()
+                .filter(|image| may(image) && image.sample.defect.is_some() == anomalous)
+                .map(|image| image.sample.clone())
+                .collect();
+            let every = all.len().div_ceil(most.max(1)).max(1);
+            all.into_iter().step_by(every).collect::<Vec<_>>()
+        };
+        [of_class(false, most), of_class(true, most / 4)].concat()
+    }
+
     /// The images as they lie on disk.
     pub fn placed(&self) -> Vec<Labelled> {
         let placed = |image: &Labelled| Labelled { sample: placed(&self.data, &image.sample), fold: image.fold };

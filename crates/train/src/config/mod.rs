@@ -215,7 +215,7 @@ pub struct LoopConfig {
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        LoopConfig { epochs: 40, batch: 16, anomalous_batch: 4, least_steps: 800, checkpoint_every: 5 }
+        LoopConfig { epochs: 40, batch: 16, anomalous_batch: 8, least_steps: 600, checkpoint_every: 5 }
     }
 }
 

@@ -200,7 +200,9 @@ fn judge_unseen(context: &Context, models: &[UnitModel], image_terms: &mut [Imag
             // The backbone is the same, and so are its ranges; the rest of such a model is float.
             let (numbers, library) = (of_fold.numbers.clone(), of_fold.library.clone());
             let mut unit = UnitModel { unit, model, numbers, library };
-            unit.learn_again()?;
+            if context.other_numbers() {
+                unit.learn_again()?;
+            }
             let given = unit.model.terms();
             let mut of_unit: Vec<&mut ImageTerm> =
                 image_terms.iter_mut().filter(|term| given.contains(&term.term)).collect();

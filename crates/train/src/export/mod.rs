@@ -15,12 +15,12 @@ use crate::backbones::WeightError;
 use crate::config::{Build, ConfigError, TrainConfig};
 use crate::device;
 use crate::features::{Extractor, FeatureError};
-use crate::graph::{Graph, Id};
+use crate::graph::{Graph, Id, Ranges};
 use crate::methods::{Labelled, Library, MethodError, Model, TrainingImages};
 use crate::onnx;
 use crate::onnx::int8::Dialect;
 use crate::progress::ProgressDisplay;
-use crate::quantise::{self, Int8Graph, QuantiseError, Ranges};
+use crate::quantise::{self, Int8Graph, QuantiseError};
 use crate::run::{RunFolder, RunFolderError, RunInfo, Unit};
 use ckaad_bundle::{BundleError, Manifest};
 use ckaad_inspect::engine::EngineError;
@@ -110,8 +110,9 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
     let run = RunFolder::at(folder);
     let (config, info) = (TrainConfig::of_run(&run)?, run.info()?);
     let weights = config.backbone.weights(config.weights.as_deref())?;
-    let statistics = config.features.standardise.then_some(info.statistics.as_slice());
-    let extractor = Extractor::new(config.reading(), &weights, statistics)?;
+    let int8 = form != Form::F32;
+    let ranges = info.ranges.as_ref().filter(|_| int8);
+    let extractor = Extractor::new(config.reading(), &weights, info.spread(), ranges)?;
     let images = info.placed();
     let context = Context {
         config: &config,
@@ -120,7 +121,7 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
         images: &images,
         extractor: &extractor,
         progress: &progress,
-        int8: form != Form::F32,
+        int8,
         build,
     };
     let mut folds = Folds::load(&context)?;
@@ -167,8 +168,15 @@ impl<'a> Context<'a> {
         let numbers = Numbers { context: self, measured };
         let library = self.library(&numbers, &self.config.quantise.float_layers);
         let mut model = UnitModel { unit, model, numbers, library };
-        model.learn_again()?;
+        if self.other_numbers() {
+            model.learn_again()?;
+        }
         Ok(model)
+    }
+
+    /// Whether features are in other numbers now than when the run learned from them.
+    fn other_numbers(&self) -> bool {
+        self.int8 != self.info.ranges.is_some() || !self.config.quantise.float_layers.is_empty()
     }
 
     /// The training images as networks in these numbers see them.
@@ -195,16 +203,10 @@ impl<'a> Context<'a> {
     fn ranges(&self, model: &Model, unit: &Unit) -> Result<MeasuredRanges, ExportError> {
         let (graph, _) = model.term_graph(self.extractor, &model.terms());
         quantise::check_names(&graph, &self.config.quantise)?;
-        let wanted = self.config.quantise.images;
-        let of_class = |anomalous: bool, most: usize| {
-            let seen = self.images.iter().filter(|i| unit.sees(i) && i.sample.defect.is_some() == anomalous);
-            let all: Vec<_> = seen.map(|i| i.sample.clone()).collect();
-            let every = all.len().div_ceil(most.max(1)).max(1);
-            all.into_iter().step_by(every)
-        };
-        let samples: Vec<_> = of_class(false, wanted).chain(of_class(true, wanted / 4)).collect();
-        let input = self.config.input.into();
-        let ranges = Ranges::measure(&graph, &samples, input, self.config.quantise.calibration, self.progress)?;
+        let samples = self.info.typical(self.config.quantise.images, |image| unit.sees(image));
+        let calibration = self.config.quantise.calibration;
+        let ranges = quantise::measure(&graph, self.extractor, &samples, calibration, self.progress)?;
+        let ranges = self.extractor.ranges.as_ref().map_or(ranges.clone(), |backbone| ranges.and(backbone));
         Ok(MeasuredRanges { ranges, images: samples.len() })
     }
 }
@@ -246,12 +248,9 @@ struct UnitModel<'a> {
 }
 
 impl UnitModel<'_> {
-    /// In int8 what learned in a pass learns again, from what the device will show it: a head that was fitted to exact
-    /// features is off on rounded ones.
+    /// What learned in a pass learns again, from features in today's numbers: a head that was fitted to others is off.
     fn learn_again(&mut self) -> Result<(), ExportError> {
-        if self.numbers.measured.is_some() {
-            self.model.learn_again(&TrainingImages::new(&self.library, |image| self.unit.sees(image)))?;
-        }
+        self.model.learn_again(&TrainingImages::new(&self.library, |image| self.unit.sees(image)))?;
         Ok(())
     }
 }

@@ -15,11 +15,14 @@ pub struct FeatureConfig {
     pub standardise: bool,
     /// Cache mirrored copies of every training image.
     pub flips: Flips,
+    /// Compute them in int8, as the device does, so that what learns from them learns from what it will be given. `false`
+    /// learns from exact ones.
+    pub int8: bool,
 }
 
 impl Default for FeatureConfig {
     fn default() -> Self {
-        FeatureConfig { strides: vec![8, 16], standardise: true, flips: Flips::None }
+        FeatureConfig { strides: vec![8, 16], standardise: true, flips: Flips::None, int8: true }
     }
 }
 

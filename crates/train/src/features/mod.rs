@@ -10,8 +10,9 @@ pub use config::{FeatureConfig, Flips};
 use crate::augment::View;
 use crate::backbones::{Backbone, Extracted, Scale, WeightError, Weights};
 use crate::datasets::{DataError, Sample};
-use crate::graph::{ChannelStatistics, Graph, Id, Op};
-use crate::onnx::{self, int8};
+use crate::graph::{ChannelStatistics, Graph, Id, Op, Ranges};
+use crate::onnx;
+use crate::onnx::int8::{self, Dialect};
 use ckaad_bundle::Input;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_inspect::imaging::{self, DecodeError};
@@ -62,6 +63,9 @@ pub struct Extractor {
     pub scales: Vec<Scale>,
     /// What the features of each scale were standardised with.
     pub spread: Option<Vec<ChannelStatistics>>,
+    /// What the tensors of the backbone cover, where features are computed in int8 as the device will; `None` computes them
+    /// in f32.
+    pub ranges: Option<Ranges>,
     plan: Plan,
     input: Input,
 }
@@ -69,8 +73,8 @@ pub struct Extractor {
 impl Extractor {
     /// The backbone as `reading` asks for it. With `statistics` the features are standardised, and with EfficientNet
     /// every stream of the backbone. That keeps any channel from outweighing the others in the cosine, and gives all
-    /// channels of a tensor the same use of its one int8 range. The backbone's weights are rounded to int8 in either
-    /// case.
+    /// channels of a tensor the same use of its one int8 range. The backbone's weights are rounded to int8 in any case; with
+    /// `ranges` so is all that it computes.
     ///
     /// # Errors
     /// The weights are another network's.
@@ -78,6 +82,7 @@ impl Extractor {
         reading: Reading,
         weights: &Weights,
         statistics: Option<&[ChannelStatistics]>,
+        ranges: Option<&Ranges>,
     ) -> Result<Extractor, FeatureError> {
         let Reading { backbone, strides, input, .. } = reading;
         let mut graph = Graph::new(input.width as usize, input.height as usize);
@@ -96,14 +101,32 @@ impl Extractor {
                 int8::round_weights(conv);
             }
         }
-        let plan = Plan::load(&onnx::emit_f32(&graph, Some(&taps)), 1)?;
+        let plan = Plan::load(&emit(&graph, &taps, ranges), 1)?;
         let spread = statistics.map(|all| tap_streams.iter().map(|&s| all[s].clone()).collect());
-        Ok(Extractor { graph, taps, by_stride, streams, scales, spread, plan, input })
+        Ok(Extractor { graph, taps, by_stride, streams, scales, spread, ranges: ranges.cloned(), plan, input })
     }
 
     /// The tap of a stride, of those that are read.
     pub fn tap(&self, stride: usize) -> Option<Id> {
         self.by_stride.iter().find(|(s, _)| *s == stride).map(|(_, id)| *id)
+    }
+
+    /// The ONNX file that gives the nodes `ids` of `graph`, which begins with this extractor's: that in its numbers, all
+    /// behind it in float.
+    pub fn emit(&self, graph: &Graph, ids: &[Id]) -> Vec<u8> {
+        emit(graph, ids, self.ranges.as_ref())
+    }
+
+    /// RGB of an image at the network's input size.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn pixels(&self, path: &Path) -> Result<Vec<u8>, FeatureError> {
+        self.seen(path, View::default())
+    }
+
+    fn seen(&self, path: &Path, view: View) -> Result<Vec<u8>, FeatureError> {
+        Ok(imaging::resize(&view.apply(imaging::load(path)?), &self.input).0)
     }
 
     /// Channels, height and width of each scale.
@@ -125,10 +148,8 @@ impl Extractor {
     /// An image cannot be read.
     pub fn images(&self, jobs: &[(&Path, View)]) -> Result<Array4<u8>, FeatureError> {
         let (width, height) = (self.input.width as usize, self.input.height as usize);
-        let fitted = |(path, view): &(&Path, View)| -> Result<Vec<u8>, FeatureError> {
-            Ok(imaging::resize(&view.apply(imaging::load(path)?), &self.input).0)
-        };
-        let bytes: Vec<Vec<u8>> = jobs.par_iter().map(fitted).collect::<Result<_, _>>()?;
+        let bytes: Vec<Vec<u8>> =
+            jobs.par_iter().map(|(path, view)| self.seen(path, *view)).collect::<Result<_, _>>()?;
         let shape = (jobs.len(), height, width, 3);
         Ok(Array4::from_shape_vec(shape, bytes.concat()).expect("resize gives width x height x 3 bytes"))
     }
@@ -143,8 +164,7 @@ impl Extractor {
 
     /// What `plan` gives for one image.
     fn through(&self, plan: &Plan, path: &Path, view: View) -> Result<Vec<Array3<f32>>, FeatureError> {
-        let image = view.apply(imaging::load(path)?);
-        let outputs = plan.run(&imaging::resize(&image, &self.input).0)?;
+        let outputs = plan.run(&self.seen(path, view)?)?;
         let shaped = |(values, &shape)| {
             Array3::from_shape_vec(shape, values).expect("a plan gives as many values as the shapes of its outputs say")
         };
@@ -178,6 +198,17 @@ impl Extractor {
             ChannelStatistics { mean, deviation }
         };
         Ok((0..shapes.len()).map(scale).collect())
+    }
+}
+
+/// In int8 what `ranges` know, the rest in float; all in f32 without any.
+fn emit(graph: &Graph, ids: &[Id], ranges: Option<&Ranges>) -> Vec<u8> {
+    match ranges {
+        None => onnx::emit_f32(graph, Some(ids)),
+        Some(ranges) => {
+            let float = |id: Id| !ranges.know(&graph.nodes[id]);
+            int8::emit(graph, Some(ids), &ranges.of(graph), float, Dialect::QOperator)
+        }
     }
 }
 

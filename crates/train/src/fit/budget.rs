@@ -112,7 +112,7 @@ fn largest(
 /// The int8 network of all methods, and smoothing, on one thread of this machine.
 fn milliseconds(config: &TrainConfig, build: Build) -> Result<f64, FitError> {
     let weights = config.backbone.weights(config.weights.as_deref())?;
-    let extractor = Extractor::new(config.reading(), &weights, None)?;
+    let extractor = Extractor::new(config.reading(), &weights, None, None)?;
     let model = build(config, &extractor, &device::cpu());
     let graph = model.graph(&extractor, &everything(&model));
     // Which values a byte stands for does not matter to the time.

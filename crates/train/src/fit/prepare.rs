@@ -6,9 +6,10 @@ use crate::augment::AnomalySource;
 use crate::config::{Build, TrainConfig};
 use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels};
 use crate::features::{Extractor, FeatureError};
-use crate::graph::ChannelStatistics;
+use crate::graph::{ChannelStatistics, Ranges};
 use crate::methods::Labelled;
 use crate::progress::ProgressDisplay;
+use crate::quantise;
 use crate::run::{self, RunFolder, RunFolderError, RunInfo, Unit};
 
 /// Images that the channel statistics are taken from.
@@ -48,25 +49,29 @@ pub fn prepare(
     if let Some(doubt) = weights.doubt() {
         progress.say(&format!("warning: {doubt}"));
     }
-    let extractor = |statistics: Option<&[ChannelStatistics]>| Extractor::new(config.reading(), &weights, statistics);
+    let extractor = |statistics: Option<&[ChannelStatistics]>, ranges: Option<&Ranges>| {
+        Extractor::new(config.reading(), &weights, statistics, ranges)
+    };
     if resumes {
         let info = resumed(&config, run, &data)?;
-        let extractor = extractor(config.features.standardise.then_some(info.statistics.as_slice()))?;
+        let extractor = extractor(info.spread(), info.ranges.as_ref())?;
         return Ok(Prepared { config, extractor, info });
     }
     let data_digest = data.training_digest()?;
     data.train_anomalous = labelled(&config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
     let images = run::deal(&data, config.validation.folds, config.seed)?;
     let folds = images.iter().map(|image| image.fold + 1).max().unwrap_or(0);
-    let plain = extractor(None)?;
-    let mut info = RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![] };
-    let extractor = if config.features.standardise {
+    let mut info = RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![], ranges: None };
+    if config.features.standardise {
         progress.say("measuring the feature channels");
-        info.statistics = measure(&plain, &info.placed())?;
-        extractor(Some(&info.statistics))?
-    } else {
-        plain
-    };
+        info.statistics = measure(&extractor(None, None)?, &info.placed())?;
+    }
+    if config.features.int8 {
+        let exact = extractor(info.spread(), None)?;
+        let (samples, calibration) = (info.typical(config.quantise.images, |_| true), config.quantise.calibration);
+        info.ranges = Some(quantise::measure(&exact.graph, &exact, &samples, calibration, progress)?);
+    }
+    let extractor = extractor(info.spread(), info.ranges.as_ref())?;
     run.start(&config, &info)?;
     Ok(Prepared { config, extractor, info })
 }

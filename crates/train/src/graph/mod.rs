@@ -1,9 +1,11 @@
 //! The network as it leaves the trainer: few operators, batch norms already folded, shapes known. [`crate::onnx`]
 //! writes it in f32 and in int8, from the same list, so the two cannot drift apart.
 
+mod ranges;
 mod statistics;
 mod terms;
 
+pub use ranges::Ranges;
 pub use statistics::ChannelStatistics;
 pub use terms::{Term, TermKind, TermWeights};
 

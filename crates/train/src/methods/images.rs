@@ -4,7 +4,6 @@ use super::MethodError;
 use crate::datasets::Sample;
 use crate::features::{Extractor, FeatureError};
 use crate::graph::{Graph, Id};
-use crate::onnx;
 use crate::progress::ProgressDisplay;
 use ckaad_inspect::engine::Plan;
 use ndarray::{Array2, Array3};
@@ -39,9 +38,9 @@ pub struct Library<'a> {
 pub type Emit<'a> = Box<dyn Fn(&Graph, &[Id]) -> Vec<u8> + Sync + 'a>;
 
 impl<'a> Library<'a> {
-    /// Nothing is computed yet; what will be is exact, in f32.
+    /// Nothing is computed yet; what will be is in the extractor's numbers.
     pub fn new(images: &'a [Labelled], extractor: &'a Extractor, progress: &'a ProgressDisplay, seed: u64) -> Self {
-        let emit = Box::new(|graph: &Graph, ids: &[Id]| onnx::emit_f32(graph, Some(ids)));
+        let emit = Box::new(|graph: &Graph, ids: &[Id]| extractor.emit(graph, ids));
         Library { images, extractor, progress, seed, emit, tables: Mutex::default() }
     }
 

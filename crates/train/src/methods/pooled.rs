@@ -81,14 +81,10 @@ impl Method for Pooled {
     }
 
     fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
-        let mut tables = vec![];
         let mut graph = images.extractor().graph.clone();
-        for id in self.pools(&mut graph, images.extractor()) {
-            let name = graph.nodes[id].name.clone();
-            tables.push(images.table(&name, &graph, id)?.mapv(f64::from));
-        }
-        let views: Vec<_> = tables.iter().map(|table| table.view()).collect();
-        let rows = ndarray::concatenate(Axis(1), &views).expect("every table has a row an image");
+        let pools = self.pools(&mut graph, images.extractor());
+        let all = graph.concat("pooled.values", pools);
+        let rows = images.table("pooled.values", &graph, all)?.mapv(f64::from);
         let positive: Vec<bool> = images.iter().map(|image| image.sample.defect.is_some()).collect();
         let without = |fold: Option<usize>| -> Vec<usize> {
             images.iter().enumerate().filter(|(_, image)| Some(image.fold) != fold).map(|(i, _)| i).collect()

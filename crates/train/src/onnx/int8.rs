@@ -54,7 +54,7 @@ pub enum Dialect {
 }
 
 /// The model in int8. `ranges[id]` holds the smallest and largest value of each node's result; `float` the layers that
-/// stay in float, see [`is_layer`]. `outputs`, by default the graph's own, are nodes that are float in any precision.
+/// stay in float, see [`is_layer`]. `outputs`, by default the graph's own, are given as floats.
 pub fn emit(
     graph: &Graph,
     outputs: Option<&[Id]>,
@@ -72,8 +72,7 @@ pub fn emit(
         if real { emitter.float(id) } else { emitter.quantised(id) }
     }
     let [_, height, width] = graph.shape(Graph::IMAGE);
-    debug_assert!(outputs.iter().all(|&id| emitter.real[id]));
-    let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
+    let outputs: Vec<_> = outputs.iter().map(|&id| (emitter.real(id), graph.shape(id))).collect();
     emitter.b.finish(width, height, &outputs).encode_to_vec()
 }
 

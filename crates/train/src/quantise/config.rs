@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// From f32 to int8; only `export` reads it.
+/// From f32 to int8. `export` reads it anew; how the backbone's ranges are found was settled when the run started, since
+/// all behind it learned from features in those numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuantiseConfig {

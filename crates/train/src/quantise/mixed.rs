@@ -3,10 +3,10 @@
 //! A float layer between int8 ones still reads and hands on bytes; all that it gains is the rounding of its weights. So
 //! whole blocks are tried, the neighbours that share a name up to its last dot: within one, floats pass on as floats.
 
+use super::QuantiseError;
 use super::config::QuantiseConfig;
 use super::judge::{HeldOutSet, Quality, Reference, Regions, movement};
-use super::{QuantiseError, Ranges};
-use crate::graph::{Graph, Id};
+use crate::graph::{Graph, Id, Ranges};
 use crate::onnx;
 use crate::onnx::int8::{self, Dialect};
 use ndarray::Array2;

