@@ -134,8 +134,8 @@ impl Model {
 
     /// Names of the methods that a part of the answer comes from.
     pub fn used(&self, weights: &TermWeights) -> Vec<String> {
-        let weighs = |method: &&Box<dyn Method>| method.terms().iter().any(|term| weights.of(*term) != 0.0);
-        self.methods.iter().filter(weighs).map(|method| method.name()).collect()
+        let used = self.methods.iter().filter(|m| m.terms().iter().any(|term| weights.of(*term) != 0.0));
+        used.map(|method| method.name()).collect()
     }
 
     /// All methods learn from `images`.
