@@ -1,8 +1,10 @@
 //! From a frame to the network's input.
 
+use super::decode::{DecodeError, load};
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use fast_image_resize as fir;
 use image::RgbImage;
+use std::path::Path;
 
 /// Where the frame went: maps positions of the input tensor back to the frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +52,14 @@ pub fn shrink(image: &RgbImage, max_side: u32) -> RgbImage {
 
 /// The fill of a letterbox, near the backbones' mean colour.
 const FILL: u8 = 127;
+
+/// The image at `path` as the network's input, `[height,width,3] u8`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_fitted(path: &Path, input: &Input) -> Result<Vec<u8>, DecodeError> {
+    Ok(resize(&load(path)?, input).0)
+}
 
 /// Brings `image` to the network's input, `[height,width,3] u8`. Antialiased (the filter's support grows with the
 /// reduction), in integer arithmetic, so that x86 and ARM give the same pixels.

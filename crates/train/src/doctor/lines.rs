@@ -1,6 +1,6 @@
 //! Findings and suspects as the lines of a terminal.
 
-use super::findings::{Findings, Kind};
+use super::findings::{Findings, Kind, Warning};
 use super::proof::{FalseAlarms, Ranking};
 use super::suspects::{Suspect, Suspects};
 use std::collections::BTreeMap;
@@ -36,13 +36,17 @@ pub fn finding_lines(findings: &Findings) -> Vec<String> {
     lines.push("what it can prove".into());
     lines.extend(rankings.map(|(whose, images, parts)| auroc(whose, images, parts)));
     lines.extend(proof.false_alarms.iter().map(false_alarms));
-    for warning in &findings.warnings {
-        lines.push(format!("{}: {}", if warning.grave { "wrong" } else { "warning" }, warning.sentence));
-    }
+    lines.extend(warning_lines(findings));
     if findings.warnings.is_empty() {
         lines.push("nothing is wrong with it that can be seen from here".into());
     }
     lines
+}
+
+/// What is wrong with the set, a line each.
+pub fn warning_lines(findings: &Findings) -> Vec<String> {
+    let line = |w: &Warning| format!("{}: {}", if w.grave { "wrong" } else { "warning" }, w.sentence);
+    findings.warnings.iter().map(line).collect()
 }
 
 fn kinds(kinds: &BTreeMap<String, Kind>) -> String {

@@ -18,7 +18,7 @@ mod warnings;
 
 pub use error::DoctorError;
 pub use findings::{Counts, Findings, Kind, NearDuplicate, Problem, Sizes, Warning};
-pub use lines::{finding_lines, suspect_lines};
+pub use lines::{finding_lines, suspect_lines, warning_lines};
 pub use proof::{FalseAlarms, Proof, Ranking};
 pub use sheet::{near_duplicate_sheet, suspect_sheet};
 pub use suspects::{Suspect, Suspects, suspects};

@@ -133,7 +133,7 @@ fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, E
     let every = normal.len().div_ceil(APPEARANCE_IMAGES).max(1);
     let width = config.input.width;
     let measure = |sample: &&Sample| {
-        let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &config.input.into());
+        let pixels = imaging::load_fitted(&sample.path, &config.input.into())?;
         Ok(imaging::appearance(&pixels, width as usize))
     };
     let chosen: Vec<&Sample> = normal.into_iter().step_by(every).collect();
@@ -160,7 +160,7 @@ fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError
     samples.extend(of_class(false, GOLDEN - samples.len()));
     let input = &bundle.manifest.input;
     let golden = |s: &&Sample| {
-        let (pixels, _) = imaging::resize(&imaging::load(&s.path)?, input);
+        let pixels = imaging::load_fitted(&s.path, input)?;
         let image =
             RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
         let expected = ckaad_inspect::golden_answer(&inspector.inspect(&image)?);

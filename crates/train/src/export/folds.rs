@@ -148,7 +148,7 @@ fn over<T: Send>(
     let input = context.config.input.into();
     let bar = context.progress.bar(what, images.len());
     let one = |&i: &usize| {
-        let (pixels, _) = imaging::resize(&imaging::load(&context.images[i].sample.path)?, &input);
+        let pixels = imaging::load_fitted(&context.images[i].sample.path, &input)?;
         let found = run(&pixels)?;
         bar.advance(1);
         Ok(found)

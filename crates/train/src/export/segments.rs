@@ -41,7 +41,7 @@ fn normal(context: &Context) -> Vec<Sample> {
 fn mean_image(context: &Context) -> Result<GrayImage, ExportError> {
     let input: Input = context.config.input.into();
     let grey = |sample: &Sample| -> Result<Vec<f32>, ExportError> {
-        let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &input);
+        let pixels = imaging::load_fitted(&sample.path, &input)?;
         Ok(pixels.chunks_exact(3).map(|p| p.iter().map(|&v| f32::from(v)).sum::<f32>() / 3.0).collect())
     };
     let all: Vec<Vec<f32>> = normal(context).par_iter().map(grey).collect::<Result<_, _>>()?;

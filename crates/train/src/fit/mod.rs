@@ -5,6 +5,7 @@ mod budget;
 mod images;
 mod painted;
 mod prepare;
+mod set;
 
 use crate::config::{Build, ConfigError, TrainConfig};
 use crate::datasets::{DataError, DataLocation};

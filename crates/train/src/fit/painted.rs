@@ -1,6 +1,6 @@
 //! Normal images that defects, and controls that are none, are painted into, and what each place of them is.
 
-use super::images::{ImageList, ImageSet, mix};
+use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError};
 use crate::augment::View;
 use crate::augment::defects::{Cell, Change, cells, paint};

@@ -5,6 +5,7 @@ use super::{FitContext, FitError, FitOptions, budget, everything, model};
 use crate::augment::AnomalySource;
 use crate::config::{Build, TrainConfig};
 use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels};
+use crate::doctor;
 use crate::features::{Extractor, FeatureError};
 use crate::graph::{ChannelStatistics, Ranges};
 use crate::methods::Labelled;
@@ -56,6 +57,9 @@ pub fn prepare(
         let info = resumed(&config, run, &data)?;
         let extractor = extractor(info.spread(), info.ranges.as_ref())?;
         return Ok(Prepared { config, extractor, info });
+    }
+    for line in doctor::warning_lines(&doctor::examine(&data, progress)?) {
+        progress.say(&line);
     }
     let data_digest = data.training_digest()?;
     data.train_anomalous = labelled(&config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;

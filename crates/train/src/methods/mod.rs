@@ -223,3 +223,19 @@ impl Model {
 fn cosine_decay(progress: f64) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bundle named every method that was trained, those that weigh nothing too.
+    #[test]
+    fn only_methods_that_a_part_of_the_answer_comes_from_are_used() {
+        let (bank, pooled) = (Bank::new(BankConfig::default()), Pooled::new(PooledConfig::default()));
+        let (distance, image) = (bank.terms()[0], pooled.terms()[0]);
+        let model = Model { methods: vec![Box::new(bank), Box::new(pooled)] };
+        assert_eq!(model.used(&TermWeights::only(distance)), ["bank"]);
+        assert_eq!(model.used(&TermWeights::only(distance).with(image, 0.5)), ["bank", "pooled"]);
+        assert!(model.used(&TermWeights::default()).is_empty());
+    }
+}

@@ -41,7 +41,7 @@ impl HeldOutSet<'_> {
         let size = (self.input.height as usize, self.input.width as usize);
         let bar = self.progress.bar(what, samples.len());
         let map = |sample: &&Sample| {
-            let (pixels, _) = imaging::resize(&imaging::load(&sample.path)?, &self.input);
+            let pixels = imaging::load_fitted(&sample.path, &self.input)?;
             let map = ckaad_inspect::smooth(engine.run(&pixels)?.map.view(), size, self.score.sigma_px);
             bar.advance(1);
             Ok(map)

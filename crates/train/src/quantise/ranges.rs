@@ -100,6 +100,11 @@ fn clipped_range(mut values: Vec<f32>, clipped: f64) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::augment::View;
+    use crate::backbones::Backbone;
+    use crate::features::Reading;
+    use ckaad_bundle::{Filter, Input, ResizeMode};
+    use image::{Rgb, RgbImage};
 
     #[test]
     fn percentile_drops_one_value_in_ten_thousand_at_each_end_and_minmax_none() {
@@ -107,6 +112,38 @@ mod tests {
         assert_eq!(clipped_range(values.clone(), CLIPPED), (-4998.0, 14_997.0));
         assert_eq!(clipped_range(values, 0.0), (-5000.0, 14_999.0));
         assert_eq!(clipped_range(vec![3.0], CLIPPED), (3.0, 3.0));
+    }
+
+    /// What learns from features learns from what the device will give: values of one byte, close to the exact ones. What
+    /// lies behind the backbone is measured alone.
+    #[test]
+    fn features_of_an_extractor_with_ranges_are_those_of_the_int8_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part.png");
+        RgbImage::from_fn(64, 64, |x, y| Rgb([(x * 4) as u8, (y * 4) as u8, ((x * y) % 251) as u8]))
+            .save(&path)
+            .unwrap();
+        let backbone = Backbone::EfficientNetLite0;
+        let input = Input { width: 64, height: 64, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
+        let reading = Reading { backbone, strides: &[8, 16], deepest: 16, input };
+        let weights = backbone.weights(None).unwrap();
+        let exact = Extractor::new(reading, &weights, None, None).unwrap();
+        let samples = [Sample { path: path.clone(), ..Sample::default() }];
+        let progress = ProgressDisplay::detect();
+        let ranges = measure(&exact.graph, &exact, &samples, Calibration::Minmax, &progress).unwrap();
+        let rounded = Extractor::new(reading, &weights, None, Some(&ranges)).unwrap();
+        let features = |of: &Extractor| of.compute(&[(path.as_path(), View::default())]).unwrap().swap_remove(0);
+        for (exact, rounded) in features(&exact).iter().zip(features(&rounded)) {
+            let distinct = |values: &ndarray::Array3<f32>| {
+                values.iter().map(|v| v.to_bits()).collect::<std::collections::BTreeSet<u32>>().len()
+            };
+            assert!(distinct(exact) > 256 && distinct(&rounded) <= 256);
+            let size = exact.iter().map(|v| v * v).sum::<f32>().sqrt();
+            let off = exact.iter().zip(&rounded).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+            assert!(off < 0.2 * size, "{off} of {size}");
+        }
+        let again = measure(&rounded.graph, &rounded, &samples, Calibration::Minmax, &progress).unwrap();
+        assert_eq!(again, Ranges::default(), "all of the backbone is known");
     }
 
     #[test]

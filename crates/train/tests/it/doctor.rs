@@ -151,6 +151,25 @@ fn contradictory_labels_are_told_before_anything_else() {
     assert!(warnings[0].grave);
 }
 
+/// What makes results worthless is said before hours of training, not after.
+#[test]
+fn fit_says_what_is_wrong_with_a_set_before_it_trains() {
+    let set = Set::clean();
+    set.copy("train/good/003.png", "test/good/100.png");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let config =
+        "methods = [\"bank\"]\n[input]\nwidth = 64\nheight = 64\n[bank]\nvectors = 8\n[validation]\nfolds = 2\n";
+    std::fs::write(at("config.toml"), config).unwrap();
+    let data = set.path().to_str().unwrap();
+    let output =
+        train(&["fit", "--config", &at("config.toml"), "--data", data, "--out", &at("run"), "--device", "cpu"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said}"));
+    assert!(place("wrong: test images that are training images too") < place("measuring the feature channels"));
+}
+
 #[test]
 fn copies_within_training_and_within_test_are_counted_apart() {
     let set = Set::clean();
