@@ -208,8 +208,9 @@ fn judge_unseen(context: &Context, models: &[UnitModel], image_terms: &mut [Imag
                 image_terms.iter_mut().filter(|term| given.contains(&term.term)).collect();
             let terms: Vec<Term> = of_unit.iter().map(|term| term.term).collect();
             for (i, values) in held.iter().zip(term_values(&unit, &terms, &held)?) {
-                let unseen = of_unit.iter_mut().filter_map(|term| term.unseen.as_mut());
-                unseen.zip(values.images).for_each(|(unseen, value)| unseen[*i] = value);
+                for (term, value) in of_unit.iter_mut().zip(values.images) {
+                    term.unseen.iter_mut().for_each(|unseen| unseen[*i] = value);
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ impl UnitImages<'_> {
         while anomalous.len() < wanted {
             anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
         }
-        let painted_batch = config.mil.painted_batch;
+        let painted_batch = self.images.painted.per_step;
         let mut painted = vec![];
         while !self.painted.is_empty() && painted.len() < steps * painted_batch {
             let mut order = self.painted.clone();

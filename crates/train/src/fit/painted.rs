@@ -20,6 +20,8 @@ const CONTROLS: usize = 5;
 pub struct PaintedSet<'a> {
     set: ImageSet<'a>,
     cells: Vec<Array2<Cell>>,
+    /// Images of a step.
+    pub per_step: usize,
 }
 
 impl<'a> PaintedSet<'a> {
@@ -43,7 +45,7 @@ impl<'a> PaintedSet<'a> {
         let cells = images.par_iter().enumerate().map(of_image).collect::<Result<_, _>>()?;
         let view = move |i: usize, _: usize| View { painted: Some(change(seed, i)), ..View::default() };
         let list = ImageList { name: "painted", images, variants: 1, view: Box::new(view) };
-        Ok(PaintedSet { set: ImageSet::open(list, needs, context)?, cells })
+        Ok(PaintedSet { set: ImageSet::open(list, needs, context)?, cells, per_step: needs.painted_batch })
     }
 
     /// The images.

@@ -1,4 +1,5 @@
-//! Trained modules as what a graph holds: plain convolutions, batch norms folded.
+//! Between burn and what graphs and batches hold: features as tensors, trained modules as plain convolutions with batch
+//! norms folded.
 
 use crate::backbones::fold_batch_norm;
 use crate::graph::{Activation, Conv};
@@ -48,9 +49,11 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
 
 /// Features as tensors on `device`.
 pub fn tensors(scales: &[Array4<f32>], device: &Device) -> Vec<Tensor<4>> {
-    let tensor = |features: &Array4<f32>| {
-        let (n, c, h, w) = features.dim();
-        Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
-    };
-    scales.iter().map(tensor).collect()
+    scales.iter().map(|scale| tensor(scale, device)).collect()
+}
+
+/// The same of one scale.
+pub fn tensor(features: &Array4<f32>, device: &Device) -> Tensor<4> {
+    let (n, c, h, w) = features.dim();
+    Tensor::from_data(TensorData::new(features.iter().copied().collect(), [n, c, h, w]), device)
 }

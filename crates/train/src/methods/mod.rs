@@ -50,6 +50,8 @@ pub struct Needs {
     pub anomalous: bool,
     /// Steps also read so many normal images with defects, and controls that are none, painted into them.
     pub painted: usize,
+    /// So many of them a step.
+    pub painted_batch: usize,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,
 }
@@ -117,12 +119,14 @@ impl Model {
     /// What any of the methods needs.
     pub fn needs(&self) -> Needs {
         let any = |what: fn(&Needs) -> bool| self.methods.iter().any(|m| what(&m.needs()));
+        let most = |what: fn(&Needs) -> usize| self.methods.iter().map(|m| what(&m.needs())).max().unwrap_or(0);
         Needs {
             steps: any(|n| n.steps),
             features: any(|n| n.features),
             images: any(|n| n.images),
             anomalous: any(|n| n.anomalous),
-            painted: self.methods.iter().map(|m| m.needs().painted).max().unwrap_or(0),
+            painted: most(|n| n.painted),
+            painted_batch: most(|n| n.painted_batch),
             labels: 0,
         }
     }

@@ -8,7 +8,8 @@ use super::config::Calibration;
 use super::histogram::Histogram;
 use crate::datasets::Sample;
 use crate::features::{Extractor, FeatureError};
-use crate::graph::{Graph, Node, Op, Ranges};
+use crate::graph::{Graph, Node, Ranges};
+use crate::onnx::int8;
 use crate::progress::ProgressDisplay;
 use ckaad_inspect::engine::Plan;
 use rayon::prelude::*;
@@ -31,10 +32,8 @@ pub fn measure(
     progress: &ProgressDisplay,
 ) -> Result<Ranges, FeatureError> {
     let known = |node: &Node| extractor.ranges.as_ref().is_some_and(|ranges| ranges.know(node));
-    let measured: Vec<usize> = (0..graph.nodes.len())
-        .filter(|&id| matches!(graph.nodes[id].op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_)))
-        .filter(|&id| !known(&graph.nodes[id]))
-        .collect();
+    let wanted = |node: &Node| int8::is_layer(node) && !known(node);
+    let measured: Vec<usize> = (0..graph.nodes.len()).filter(|&id| wanted(&graph.nodes[id])).collect();
     if measured.is_empty() {
         return Ok(Ranges::default());
     }

@@ -7,7 +7,7 @@ use crate::augment::defects::Cell;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Pool, Term};
 use crate::methods::clip::clip;
-use crate::methods::folding::tensors;
+use crate::methods::folding::tensor;
 use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, cosine_decay};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -80,7 +80,8 @@ impl Mil {
     /// The logits of all places and of all images, as the layers give them once they are trained.
     pub fn logits(&self, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
         let net = self.net.as_ref().expect("it is not in a step").valid();
-        let Logits { places, images } = net.forward(&tensors(&batch.features, &self.device.clone().inner()));
+        let Logits { places, images } =
+            net.forward(&crate::methods::folding::tensors(&batch.features, &self.device.clone().inner()));
         (crate::methods::folding::values(places).0, crate::methods::folding::values(images).0)
     }
 }
@@ -106,11 +107,8 @@ impl Lesson {
         let parts: Vec<&Batch> =
             [Some(&batch.normal), labelled, painted.map(|p| &p.batch)].into_iter().flatten().collect();
         let scales = batch.normal.features.len();
-        let of_scale = |scale: usize| {
-            let own: Vec<Tensor<4>> =
-                parts.iter().map(|part| tensors(&part.features[scale..=scale], device).swap_remove(0)).collect();
-            Tensor::cat(own, 0)
-        };
+        let of_scale =
+            |scale: usize| Tensor::cat(parts.iter().map(|part| tensor(&part.features[scale], device)).collect(), 0);
         let count = |part: Option<&Batch>| part.map_or(0, Batch::len);
         let (normal, labelled) = (batch.normal.len(), count(labelled));
         let cells = painted.map_or(&[][..], |p| &p.cells);
@@ -120,7 +118,7 @@ impl Lesson {
             let rows = Array4::from_shape_fn((normal + cells.len(), 1, h, w), |(n, _, y, x)| {
                 value(n.checked_sub(normal).map_or(untouched, |i| of(cells[i][[y, x]])))
             });
-            tensors(&[rows], device).swap_remove(0)
+            tensor(&rows, device)
         };
         let mut anomalous = vec![0.0; normal];
         anomalous.extend(vec![1.0; labelled]);
@@ -169,8 +167,8 @@ impl Method for Mil {
     }
 
     fn needs(&self) -> Needs {
-        let painted = self.config.painted;
-        Needs { steps: true, features: true, anomalous: true, painted, labels: 1, ..Needs::default() }
+        let MilConfig { painted, painted_batch, .. } = self.config;
+        Needs { steps: true, features: true, anomalous: true, painted, painted_batch, labels: 1, ..Needs::default() }
     }
 
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
