@@ -187,6 +187,7 @@ fn a_taught_map_and_a_branch_are_compared_on_the_same_kinds() {
     };
     let beside_taught = fuse(ENERGY).expect("on known kinds the branch is far better");
     assert!((0.5..1.0).contains(&beside_taught.weight), "{beside_taught:?}");
+    assert_eq!(beside_taught.fusion, Fusion::Sum, "the larger of the two would be the way for unknown kinds");
     let beside_untaught = fuse(ERROR).map_or(0.0, |b| if b.fusion == Fusion::Larger { 0.0 } else { b.weight });
     assert!(beside_untaught <= 0.25, "{beside_untaught}");
 }
