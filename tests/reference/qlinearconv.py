@@ -258,6 +258,24 @@ def layer_norm(affine, bias, signed=False):
     return build
 
 
+def pooled_statistics(signed):
+    # Of each channel the mean, the mean of the 5 largest values and that of the 5 smallest, of 221.
+    def build(m):
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        real, cells = m.real(x), int(np.prod(m.size))
+        flat = m.node("Reshape", [real, m.constant([1, x.channels, cells], np.int64)])
+        parts = [m.node("ReduceMean", [real], axes=[2, 3], keepdims=1)]
+        for largest in (1, 0):
+            values = m.node("TopK", [flat, m.constant([5], np.int64)], axis=2, largest=largest, sorted=1)
+            m.nodes[-1].output.append(f"{values}.places")
+            mean = m.node("ReduceMean", [values], axes=[2], keepdims=1)
+            parts.append(m.node("Reshape", [mean, m.constant([1, x.channels, 1, 1], np.int64)]))
+        y = m.result(3 * x.channels, 0.8 * x.scale, None, signed)
+        return m.bytes_of(m.node("Concat", parts, axis=1), y)
+
+    return build
+
+
 def grouped(m):
     x = m.conv(m.image, 16, 3, pads=1)
     return m.conv(m.like(x, x.name, 8), 12, 3, pads=1, group=2)
@@ -327,6 +345,8 @@ MODELS = {
     "layer_norm_affine": layer_norm(True, True),
     "layer_norm_without_bias": layer_norm(True, False),
     "layer_norm_signed": layer_norm(True, True, signed=True),
+    "pooled_statistics": pooled_statistics(False),
+    "pooled_statistics_signed": pooled_statistics(True),
     "grouped": grouped,
     "dilated": lambda m: m.conv(m.conv(m.image, 16, 1), 24, 3, pads=2, dilations=[2, 2]),
     "max_pool_of_the_image": lambda m: m.max_pool(m.image, 3, 2, 1),

@@ -14,6 +14,7 @@ pub mod norm;
 pub mod pool;
 pub mod quantise;
 pub mod resize;
+pub mod statistics;
 
 pub use add::{Add, FloatAdd};
 pub use conv::Conv;
@@ -27,6 +28,7 @@ pub use norm::{InstanceNorm, UnitLength};
 pub use pool::{AveragePool, MaxPool};
 pub use quantise::{Dequantise, DequantisedOutput, Quantise};
 pub use resize::{ResizeLinear, ResizeNearest};
+pub use statistics::PooledStatistics;
 
 use crate::shape::Shape;
 

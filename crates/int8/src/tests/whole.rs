@@ -139,8 +139,11 @@ fn reals(r: &mut Region, rng: &mut ChaCha8Rng, stem: NodeId) {
     let again = push(r, ByteOutput(ElementType::U8), &[again]);
     let layer = push(r, LayerNorm { shape: [70, 5, 4], affine: None, epsilon: 1e-5 }, &[sum]);
     let layer = push(r, FloatOutput, &[layer]);
+    let pooled = push(r, PooledStatistics { scale: 0.05, zero: 77.0, cells: 63, count: 4 }, &[stem]);
+    let score = push(r, conv([1, 72, 1, 1], [1, 1], [0; 4], false), &[pooled]);
+    let score = push(r, FloatOutput, &[score]);
     let all = push(r, FloatOutput, &[all]);
-    [distance, error, again, layer, all].into_iter().for_each(|id| r.output(id));
+    [distance, error, again, layer, all, score].into_iter().for_each(|id| r.output(id));
 }
 
 fn region(rng: &mut ChaCha8Rng) -> Region {
@@ -248,5 +251,37 @@ fn layer_normalisation_is_the_formula() {
         let got = f32::from_ne_bytes(got.try_into().unwrap());
         let right = (x[i] - mean) / (variance + 1e-5).sqrt() * f64::from(scale[i]) + f64::from(offset[i]);
         assert!((f64::from(got) - right).abs() < 1e-5, "value {i}: {got}, not {right}");
+    }
+}
+
+#[test]
+fn pooled_statistics_are_what_sorting_gives() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for (channels, height, width, count) in [(1, 1, 1, 1), (21, 6, 5, 1), (40, 7, 9, 4), (16, 3, 2, 6)] {
+        let cells = height * width;
+        let mut region = Region::default();
+        let input = Input { index: 0, channels_last: false, element: ElementType::U8, append: None };
+        let input = push(&mut region, input, &[]);
+        let pooled = push(&mut region, PooledStatistics { scale: 0.25, zero: 7.0, cells, count }, &[input]);
+        let out = push(&mut region, FloatOutput, &[pooled]);
+        region.output(out);
+        // Few different values, so that equal ones lie on both sides of where the extreme ones end.
+        let image: Vec<u8> = (0..channels * cells).map(|_| rng.random_range(0..9)).collect();
+        let program = Program::compile(&region, &[[1, channels, height, width]], Isa::best(), 1).unwrap();
+        let mut result = vec![CacheLine([0; 64]); (12 * channels).div_ceil(64)];
+        // SAFETY: lines are bytes and nothing else.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), 12 * channels) };
+        program.run(&Pool::of(1), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
+        let got: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
+        for (channel, values) in image.chunks_exact(cells).enumerate() {
+            let mut sorted: Vec<f64> = values.iter().map(|&b| (f64::from(b) - 7.0) * 0.25).collect();
+            sorted.sort_by(f64::total_cmp);
+            let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+            let right = [mean(&sorted), mean(&sorted[cells - count..]), mean(&sorted[..count])];
+            for (part, right) in right.into_iter().enumerate() {
+                let got = f64::from(got[part * channels + channel]);
+                assert!((got - right).abs() < 1e-5, "part {part} of channel {channel}: {got}, not {right}");
+            }
+        }
     }
 }

@@ -94,10 +94,10 @@ impl<'a> Graph<'a> {
                 last.then(|| self.alone(index, input(None)))?
             }
             "MaxPool" => self.alone(index, MaxPool(window(node, None)?)),
-            "Concat" => {
+            "Concat" => self.pooled_statistics(index).or_else(|| {
                 let found = (int(node, "axis", 0) == 1).then(|| self.alone(index, Concat))??;
                 Some(Match { inputs: node.input.clone(), ..found })
-            }
+            }),
             "Resize" => match self.linear_factors(node) {
                 Some(factors) => self.alone(index, ResizeLinear(factors)),
                 None => self.alone(index, ResizeNearest(self.nearest_factors(node)?)),

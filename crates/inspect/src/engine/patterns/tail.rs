@@ -1,10 +1,10 @@
-//! What lies behind the network: cosine errors, unit vectors, distances.
+//! What lies behind the network: cosine errors, unit vectors, distances, pooled statistics.
 
 use super::{Graph, Match};
 use crate::engine::constants::{int, ints};
 
 use ckaad_int8::Reads;
-use ckaad_int8::ops::{CosineError, Distance, UnitLength};
+use ckaad_int8::ops::{CosineError, Distance, PooledStatistics, UnitLength};
 use ckaad_int8::shape::ElementType;
 use std::sync::Arc;
 
@@ -16,6 +16,15 @@ struct Affine {
     real: bool,
     /// Of bytes, what they must be.
     element: Option<ElementType>,
+}
+
+/// Means of the extreme values of each channel.
+struct Extremes<'a> {
+    /// The tensor `[1,channels,cells]` that they are taken from.
+    flat: &'a str,
+    count: i64,
+    channels: i64,
+    nodes: [usize; 3],
 }
 
 impl Graph<'_> {
@@ -114,6 +123,59 @@ impl Graph<'_> {
         let [l, m] = self.squared_length(&squared.input[1], x)?;
         let inputs = vec![smallest.input[0].clone(), x.clone()];
         Some(Match { op: Arc::new(Distance), inputs, elements: vec![], nodes: vec![index, i, j, k, l, m] })
+    }
+
+    /// Of each channel of a dequantised tensor the mean over all cells, the mean of the largest and that of the
+    /// smallest, one behind the other.
+    pub(super) fn pooled_statistics(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let [mean, largest, smallest] = last.input.as_slice() else { return None };
+        if int(last, "axis", 0) != 1 {
+            return None;
+        }
+        let (i, mean) = self.only(mean, "ReduceMean", 1)?;
+        let x = mean.input[0].as_str();
+        if ints(mean, "axes", &[]) != [2, 3] || int(mean, "keepdims", 1) != 1 {
+            return None;
+        }
+        let mut nodes = vec![index, i];
+        let Extremes { flat, count, channels, nodes: parts } = self.extremes(largest, true)?;
+        let small = self.extremes(smallest, false)?;
+        nodes.extend(parts.into_iter().chain(small.nodes));
+        let (j, reshape) = self.writer(flat, "Reshape", 2)?;
+        let (k, real) = self.writer(x, "DequantizeLinear", 3)?;
+        nodes.extend([j, k]);
+        let q = self.quantisation(real, 1)?;
+        let &[1, c, cells] = self.constants.i64s(&reshape.input[1])?.as_slice() else { return None };
+        let alike = (small.flat, small.count, small.channels) == (flat, count, channels)
+            && c == channels
+            && reshape.input[0] == x
+            && self.uses.get(flat) == Some(&2);
+        let (count, cells) = (usize::try_from(count).ok()?, usize::try_from(cells).ok()?);
+        let op = Arc::new(PooledStatistics { scale: q.scale, zero: f32::from(q.zero), cells, count });
+        let inputs = vec![real.input[0].clone()];
+        alike.then(|| Match { op, inputs, elements: vec![q.element], nodes })
+    }
+
+    /// TopK → ReduceMean → Reshape: of each channel of a flat tensor the mean of the largest or smallest values.
+    fn extremes(&self, name: &str, largest: bool) -> Option<Extremes<'_>> {
+        let (i, part) = self.only(name, "Reshape", 2)?;
+        let (j, mean) = self.only(&part.input[0], "ReduceMean", 1)?;
+        let values = mean.input[0].as_str();
+        let &k = self.writers.get(values)?;
+        let top = &self.nodes[k];
+        let [flat, count] = top.input.as_slice() else { return None };
+        let alone = top.op_type == "TopK"
+            && top.output.first().is_some_and(|first| first == values)
+            && self.uses.get(values) == Some(&1)
+            && top.output[1..].iter().all(|places| !self.uses.contains_key(places.as_str()));
+        let plain = int(top, "axis", -1) == 2
+            && (int(top, "largest", 1) == 1) == largest
+            && ints(mean, "axes", &[]) == [2]
+            && int(mean, "keepdims", 1) == 1;
+        let &[1, channels, 1, 1] = self.constants.i64s(&part.input[1])?.as_slice() else { return None };
+        let &[count] = self.constants.i64s(count)?.as_slice() else { return None };
+        (alone && plain).then_some(Extremes { flat, count, channels, nodes: [i, j, k] })
     }
 
     /// The two nodes that make `name` of `x`: `sum x²` along the channels.
