@@ -21,6 +21,7 @@
 //! | `crates/int8` | int8 and float operators on the CPU, and every `unsafe` of the project; the standard library only |
 //! | `crates/bundle` | the one file between trainer and agent: manifest, digests, bounded reading, packing |
 //! | `crates/inspect` | pixels, the engine on tract, and the way from a bundle and an image to a verdict; the synthetic line |
+//! | `crates/update` | models over the air: what a publisher signs, what a device trusts, fetches and keeps |
 //! | `crates/train` | the trainer, library and program; burn only here |
 //! | `crates/testing` | what the tests of several crates need |
 //!
@@ -32,10 +33,12 @@
 //! | 1 | [`capture`] | `trait Source`: camera, directory, synthetic line |
 //! | 1 | [`events`] | what subscribers see: schemas, topics, grouping of verdicts into events |
 //! | 2 | [`mqtt`] | session and durable outbox |
-//! | 3 | [`agent`] | config, wiring, shutdown, watchdog, doctor, demo |
+//! | 2 | [`ota`] | models that change while the line runs: the one in force, the trial of another, the task that fetches it |
+//! | 3 | [`agent`] | config, wiring, commands, shutdown, watchdog, doctor, demo |
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod capture;
 pub mod events;
 pub mod mqtt;
+pub mod ota;

@@ -45,7 +45,7 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let cannot = |e| BenchError::Inspect(options.bundle.clone(), e);
     let begun = Instant::now();
     let inspect = InspectOptions { threads: options.threads, threshold: None };
-    let mut inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
+    let inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
     let load_ms = ms(begun.elapsed());
     let input = bundle.manifest.input;
     let golden =

@@ -4,6 +4,7 @@ use super::Outcome;
 use super::config::{CameraSettings, Settings};
 use crate::capture::{Next, SourceConfig};
 use crate::mqtt::{Limits, Outbox, probe};
+use crate::ota;
 use ckaad_bundle::Bundle;
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::{InspectOptions, Inspector};
@@ -21,6 +22,9 @@ pub fn check(path: &Path) -> Result<Outcome, OutputError> {
     };
     report.line("outbox", outbox(&settings.outbox_path, settings.outbox_limits).map(|s| (s, ())))?;
     report.line("broker", broker(&settings).map(|s| (s, ())))?;
+    if let Some(update) = &settings.update {
+        report.line("updates", updates(update).map(|s| (s, ())))?;
+    }
     for camera in &settings.cameras {
         report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())))?;
         report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())))?;
@@ -78,6 +82,14 @@ fn broker(settings: &Settings) -> Result<String, String> {
     runtime.shutdown_background();
     probed.map_err(|e| e.to_string())?;
     Ok(format!("{}:{} takes the connection", settings.mqtt.host, settings.mqtt.port))
+}
+
+fn updates(settings: &ota::UpdateSettings) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let probed = runtime.block_on(ota::probe(settings));
+    runtime.shutdown_background();
+    // The line says "updates" already.
+    probed.map_err(|e| e.to_string().trim_start_matches("updates: ").to_owned())
 }
 
 fn bundle(camera: &CameraSettings) -> Result<String, String> {

@@ -51,8 +51,7 @@ enum ImageError {
 pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
     let bundle = Bundle::read(&options.bundle)?;
     let inspect = InspectOptions { threads: options.threads, threshold: options.threshold };
-    let mut inspector =
-        Inspector::new(&bundle, &inspect).map_err(|e| InferError::Inspect(options.bundle.clone(), e))?;
+    let inspector = Inspector::new(&bundle, &inspect).map_err(|e| InferError::Inspect(options.bundle.clone(), e))?;
     if let Some(folder) = &options.heatmaps {
         std::fs::create_dir_all(folder).map_err(|e| InferError::Heatmap(folder.clone(), e.to_string()))?;
     }

@@ -54,7 +54,7 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
 pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
     let bundle = Bundle::read(path)?;
     let cannot = |e| VerifyError::Inspect(path.to_owned(), e);
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).map_err(cannot)?;
+    let inspector = Inspector::new(&bundle, &InspectOptions::default()).map_err(cannot)?;
     let results = inspector.check_golden(&bundle).map_err(cannot)?;
     for r in &results {
         let word = if r.passed { "ok  " } else { "FAIL" };

@@ -16,18 +16,20 @@
 //!
 //! | file | command |
 //! |---|---|
-//! | `run` with `pipeline`, `progress`, `notify` | `run` |
+//! | `run` with `pipeline`, `commands`, `progress`, `notify` | `run` |
 //! | `demo` | `demo`: the same `run` over a configuration made in memory |
-//! | `check`, `infer`, `bench`, `cameras`, `inspect_bundle` | the commands of these names |
+//! | `check`, `infer`, `bench`, `cameras`, `inspect_bundle`, `models` | the commands of these names |
 
 mod bench;
 mod cameras;
 mod check;
+mod commands;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod infer;
 mod inspect_bundle;
+mod models;
 mod notify;
 mod pipeline;
 mod progress;
@@ -41,6 +43,7 @@ pub use config::{CameraSettings, CameraTable, ConfigError, FileConfig, Settings,
 pub use demo::{DemoOptions, demo};
 pub use infer::{InferOptions, infer};
 pub use inspect_bundle::{show, verify};
+pub use models::{ModelCommand, models};
 pub use notify::init_logs;
 pub use pipeline::Observer;
 pub use progress::CameraReport;

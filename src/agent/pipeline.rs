@@ -1,4 +1,4 @@
-//! One camera's thread: source → inspector → events → outbox.
+//! One camera's thread: source → model in force → events → outbox.
 //!
 //! It never waits for a disk or a network. What it hands to the outbox comes with a receipt, and only when the disk has answered may the
 //! source forget the frame (a hot folder: dispose of the file).
@@ -11,8 +11,9 @@ use crate::events::{
     Sighting, Stamp, Topics, to_json,
 };
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
+use crate::ota::{Model, ModelSlot};
+use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::{self, Frame};
-use ckaad_inspect::{Inspector, Verdict};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -83,8 +84,7 @@ pub(super) const INCIDENT_NOTE: &str = "incident/";
 pub(super) struct CameraPipeline {
     pub settings: CameraSettings,
     pub source: Box<dyn Source>,
-    pub inspector: Inspector,
-    pub model: ModelRef,
+    pub slot: Arc<ModelSlot>,
     pub publisher: Publisher,
     /// What was said last of an incident that was open when the agent ended.
     pub open_incident: Option<Anomaly>,
@@ -110,6 +110,8 @@ struct State {
     since: Timestamp,
     said_at: Instant,
     said_judged: u64,
+    /// The model that was named last.
+    said_model: ModelRef,
     /// Frames whose events the disk has not answered for, by their sequence.
     receipts: VecDeque<(u64, Receipt)>,
 }
@@ -133,6 +135,7 @@ impl CameraPipeline {
             since: Timestamp::now(),
             said_at: Instant::now(),
             said_judged: 0,
+            said_model: self.slot.current().reference.clone(),
             receipts: VecDeque::new(),
         };
         self.say_state(&mut state);
@@ -223,7 +226,10 @@ impl CameraPipeline {
 
     fn judge(&mut self, frame: &Frame, state: &mut State) {
         let begun = Instant::now();
-        let verdict = match self.inspector.inspect(&frame.image) {
+        // Taken anew for each frame: an update may have put another one in force.
+        let model = self.slot.current();
+        let threshold = self.settings.threshold.unwrap_or(model.inspector.threshold());
+        let verdict = match model.inspector.inspect_at(&frame.image, threshold) {
             Ok(verdict) => verdict,
             Err(why) => {
                 state.failures = state.failures.saturating_add(1);
@@ -237,13 +243,16 @@ impl CameraPipeline {
         if matches!(state.phase, CameraPhase::Starting | CameraPhase::Disabled) {
             self.condition(Condition::Running, state);
         }
+        if model.reference != state.said_model {
+            self.say_state(state);
+        }
         let defective = verdict.is_defective();
         self.progress.judged(took, defective, frame.truth.as_ref());
         if let Some(observer) = &self.observer {
             observer(frame, &verdict);
         }
         let change = state.grouper.judge(defective, verdict.score);
-        let receipt = change.map(|change| self.publish(change, frame, &verdict, state));
+        let receipt = change.map(|change| self.publish(change, frame, &verdict, &model, state));
         if self.settings.results {
             let result = FrameResult {
                 frame_id: frame.id.clone(),
@@ -260,6 +269,10 @@ impl CameraPipeline {
             Some(receipt) => state.receipts.push_back((frame.sequence, receipt)),
             None => self.release(frame.sequence),
         }
+        // Behind all that is owed to this frame.
+        if let Some(trial) = self.slot.trial() {
+            trial.shadow(&frame.image, &verdict);
+        }
     }
 
     /// Numbers an event.
@@ -270,10 +283,10 @@ impl CameraPipeline {
     }
 
     /// The event first, its heatmap behind it. The receipt is the event's; a heatmap may be lost to make room.
-    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, state: &mut State) -> Receipt {
+    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, model: &Model, state: &mut State) -> Receipt {
         let name = &self.settings.name;
         let heatmap = self.settings.heatmap.enabled && change.kind == ChangeKind::Opened;
-        let (model, config_digest) = (&self.model, &self.publisher.config_digest);
+        let (model, config_digest) = (&model.reference, &self.publisher.config_digest);
         let sighting = Sighting { camera: name, frame, verdict, model, config_digest, heatmap };
         let data = Anomaly::new(change, &sighting, self.stamp(state));
         let (score, threshold) = (verdict.score, verdict.threshold);
@@ -329,7 +342,8 @@ impl CameraPipeline {
         (state.said_at, state.said_judged) = (Instant::now(), judged);
         self.progress.set_phase(state.phase, &state.reason);
         let (phase, reason, since) = (state.phase, state.reason.clone(), state.since);
-        let said = CameraState { state: phase, reason, fps, since, model: self.model.clone() };
+        state.said_model = self.slot.current().reference.clone();
+        let said = CameraState { state: phase, reason, fps, since, model: state.said_model.clone() };
         let publisher = &self.publisher;
         publisher.session.retain(publisher.topics.camera_state(&self.settings.name), to_json(&said));
     }

@@ -1,23 +1,24 @@
 //! The wiring of `run`: bundles and sources first, so that what cannot work is said before anything is published; then the
 //! outbox, the session, the cameras; then waiting.
 
+use super::commands::{Commands, WAITING};
 use super::config::{CameraSettings, Settings};
 use super::pipeline::{CameraPipeline, INCIDENT_NOTE, Observer, Publisher};
 use super::progress::{CameraProgress, CameraReport};
 use super::{notify, peak_rss_bytes};
 use crate::capture::{CaptureError, Source};
-use crate::events::{Anomaly, Grouping, Health, ModelRef, OutboxHealth, to_json};
-use crate::mqtt::{Session, StoreEnded, StoreHandle};
-use ckaad_bundle::{Bundle, BundleError};
-use ckaad_inspect::{InspectError, InspectOptions, Inspector};
-use std::collections::BTreeMap;
+use crate::events::{Anomaly, Grouping, Health, OutboxHealth, to_json};
+use crate::mqtt::{Session, SessionHandle, StoreEnded, StoreHandle};
+use crate::ota::{ManagedModel, Model, ModelError, ModelSlot, Say, UpdateCommand, UpdaterError, Updates};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
@@ -26,9 +27,9 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("camera {camera}: {cause}")]
-    Bundle { camera: String, cause: Box<BundleError> },
-    #[error("camera {camera}: the bundle {bundle} cannot be run: {cause}")]
-    Inspect { camera: String, bundle: String, cause: Box<InspectError> },
+    Model { camera: String, cause: ModelError },
+    #[error(transparent)]
+    Updates(#[from] UpdaterError),
     #[error("camera {camera}: {cause}")]
     Capture { camera: String, cause: CaptureError },
     #[error("cannot start the agent: {0}")]
@@ -39,13 +40,16 @@ pub enum RunError {
     Session,
     #[error("the outbox ended unexpectedly; its thread panicked")]
     Outbox,
+    #[error("the updates ended unexpectedly; their thread panicked")]
+    UpdatesEnded,
 }
 
 impl RunError {
     /// True when the machine or a part of the agent broke down: starting again may help, other than with a wrong
     /// configuration.
     pub fn is_breakdown(&self) -> bool {
-        matches!(self, RunError::Start(_) | RunError::Camera(_) | RunError::Session | RunError::Outbox)
+        use RunError::{Camera, Outbox, Session, Start, UpdatesEnded};
+        matches!(self, Start(_) | Camera(_) | Session | Outbox | UpdatesEnded)
     }
 }
 
@@ -105,11 +109,17 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Report, RunError> {
     tokio::pin!(stop);
-    let mut prepared = prepare(&settings)?;
+    let (mut prepared, updates) = prepare(&settings)?;
     let (store, store_ended) =
         StoreHandle::open(settings.outbox_path.clone(), settings.outbox_limits).map_err(RunError::Start)?;
     let incarnation = Uuid::now_v7();
-    let (session, handle) = Session::new(settings.mqtt.clone(), settings.topics.clone(), incarnation, store.clone());
+    let (mut session, handle) =
+        Session::new(settings.mqtt.clone(), settings.topics.clone(), incarnation, store.clone());
+    let incoming = (!settings.commands.is_empty()).then(|| {
+        let (sender, incoming) = mpsc::channel(WAITING);
+        session.subscribe(settings.topics.commands(), sender);
+        incoming
+    });
     let publisher = Publisher {
         topics: settings.topics.clone(),
         store: store.clone(),
@@ -119,53 +129,108 @@ pub async fn run(
     };
     let session = tokio::spawn(session.run());
     // A slow disk may take its time to say what was open; a signal is heard meanwhile.
-    let (incidents, stopped) = tokio::select! {
-        incidents = open_incidents(&store) => (incidents, false),
+    let (notes, stopped) = tokio::select! {
+        notes = notes(&store) => (notes, false),
         () = &mut stop => (BTreeMap::new(), true),
     };
-    take_up(incidents, &settings, &mut prepared, &publisher);
-    let mut running = Running::start(&settings, publisher, session, store_ended, prepared, observer)?;
+    take_up(open_incidents(&notes), &settings, &mut prepared, &publisher);
+    let updating = updates.map(|updates| Updating::start(updates, &settings, &publisher.session)).transpose()?;
+    if let Some(incoming) = incoming {
+        let asked = updating.as_ref().map(|updating| updating.commands.clone());
+        let (topics, session) = (settings.topics.clone(), publisher.session.clone());
+        let commands = Commands::new(topics, session, store, settings.commands.clone(), asked, notes.into_iter());
+        // It ends with the session, which holds the other end.
+        tokio::spawn(commands.run(incoming));
+    }
+    let mut running = Running::start(&settings, publisher, session, store_ended, prepared, updating, observer)?;
     let ending = if stopped { Ending::Stopped } else { running.wait(stop).await };
     running.end(ending).await
 }
 
 struct Prepared {
     source: Box<dyn Source>,
-    inspector: Inspector,
-    model: ModelRef,
+    slot: Arc<ModelSlot>,
     open_incident: Option<Anomaly>,
 }
 
-fn prepare(settings: &Settings) -> Result<Vec<Prepared>, RunError> {
-    let prepare = |c: &CameraSettings| {
-        let camera = || c.name.clone();
-        let bundle = Bundle::read(&c.bundle).map_err(|e| RunError::Bundle { camera: camera(), cause: Box::new(e) })?;
-        let options = InspectOptions { threads: c.threads, threshold: c.threshold };
-        let inspector = Inspector::new(&bundle, &options).map_err(|e| RunError::Inspect {
-            camera: camera(),
-            bundle: c.bundle.display().to_string(),
-            cause: Box::new(e),
-        })?;
-        let source = c.source.build().map_err(|cause| RunError::Capture { camera: camera(), cause })?;
-        let model = ModelRef {
-            name: bundle.manifest.name.clone(),
-            version: bundle.manifest.version.to_string(),
-            digest: bundle.digest.clone(),
+/// Cameras with the same bundle share the model; one with updates is the updates' to load.
+fn prepare(settings: &Settings) -> Result<(Vec<Prepared>, Option<Updates>), RunError> {
+    let updates = settings.update.clone().map(|update| Updates::open(update, managed(settings))).transpose()?;
+    let mut loaded: HashMap<(&PathBuf, usize), Arc<ModelSlot>> = HashMap::new();
+    let mut prepared = vec![];
+    for CameraSettings { name, bundle, threads, model, source, .. } in &settings.cameras {
+        let managed = model.as_deref().and_then(|model| updates.as_ref()?.slot(model));
+        let slot = match managed.or_else(|| loaded.get(&(bundle, *threads)).cloned()) {
+            Some(slot) => slot,
+            None => {
+                let failed = |cause| RunError::Model { camera: name.clone(), cause };
+                let slot = Arc::new(ModelSlot::new(Model::load(bundle, *threads).map_err(failed)?.0));
+                loaded.insert((bundle, *threads), slot.clone());
+                slot
+            }
         };
-        Ok(Prepared { source, inspector, model, open_incident: None })
-    };
-    settings.cameras.iter().map(prepare).collect()
+        let source = source.build().map_err(|cause| RunError::Capture { camera: name.clone(), cause })?;
+        prepared.push(Prepared { source, slot, open_incident: None });
+    }
+    Ok((prepared, updates))
+}
+
+/// The models that updates are for, each once.
+fn managed(settings: &Settings) -> Vec<ManagedModel> {
+    let mut models: Vec<ManagedModel> = vec![];
+    for camera in &settings.cameras {
+        if let Some(name) = camera.model.clone().filter(|name| models.iter().all(|model| model.name != *name)) {
+            models.push(ManagedModel { name, bundle: camera.bundle.clone(), threads: camera.threads });
+        }
+    }
+    models
+}
+
+/// The updates' thread, and what is said to it.
+struct Updating {
+    commands: mpsc::Sender<UpdateCommand>,
+    stop: watch::Sender<bool>,
+    /// Its other end is dropped when the thread ends.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Updating {
+    fn start(updates: Updates, settings: &Settings, session: &SessionHandle) -> Result<Updating, RunError> {
+        let (commands, asked) = mpsc::channel(WAITING);
+        let (stop, stopped) = watch::channel(false);
+        let (alive, ended) = oneshot::channel();
+        let (topics, session) = (settings.topics.clone(), session.clone());
+        let say: Say = Arc::new(move |model, state| {
+            // Held here so that it is dropped with the thread, however that ends.
+            let _ = &alive;
+            session.retain(topics.model_state(model), to_json(state));
+        });
+        updates.start(say, asked, stopped)?;
+        Ok(Updating { commands, stop, ended })
+    }
+
+    /// Asks the thread to end, and waits for it a little.
+    async fn end(self, patience: Duration) {
+        let _ = self.stop.send(true);
+        if timeout(patience, self.ended).await.is_err() {
+            tracing::warn!("the updates did not end in time");
+        }
+    }
+}
+
+/// What was kept beside the outbox when the agent ended.
+async fn notes(store: &StoreHandle) -> BTreeMap<String, String> {
+    store.notes().await.unwrap_or_else(|e| {
+        tracing::error!("{e}; incidents that were open stay open");
+        BTreeMap::new()
+    })
 }
 
 /// Incidents that were open when the agent ended, by their cameras.
-async fn open_incidents(store: &StoreHandle) -> BTreeMap<String, Anomaly> {
-    let notes = store.notes().await.unwrap_or_else(|e| {
-        tracing::error!("{e}; incidents that were open stay open");
-        BTreeMap::new()
-    });
-    let incident = |(key, value): (String, String)| {
+fn open_incidents(notes: &BTreeMap<String, String>) -> BTreeMap<String, Anomaly> {
+    let incident = |(key, value): (&String, &String)| {
         let camera = key.strip_prefix(INCIDENT_NOTE)?.to_owned();
-        match serde_json::from_str(&value) {
+        match serde_json::from_str(value) {
             Ok(last) => Some((camera, last)),
             Err(e) => {
                 tracing::error!("what the outbox knows of the open incident of {camera} cannot be read: {e}");
@@ -173,7 +238,7 @@ async fn open_incidents(store: &StoreHandle) -> BTreeMap<String, Anomaly> {
             }
         }
     };
-    notes.into_iter().filter_map(incident).collect()
+    notes.iter().filter_map(incident).collect()
 }
 
 /// Gives each open incident to its camera, and closes those that no camera takes up again.
@@ -204,6 +269,8 @@ enum Ending {
     SessionBroke,
     /// The outbox's thread died.
     OutboxBroke,
+    /// The updates' thread died.
+    UpdatesBroke,
 }
 
 /// The agent while it runs: its parts, and what came of those that have ended.
@@ -212,6 +279,7 @@ struct Running<'a> {
     publisher: Publisher,
     session: JoinHandle<()>,
     store_ended: StoreEnded,
+    updating: Option<Updating>,
     stop_cameras: Arc<AtomicBool>,
     cameras: Vec<Arc<CameraProgress>>,
     phase_changed: Arc<Notify>,
@@ -230,6 +298,7 @@ impl<'a> Running<'a> {
         session: JoinHandle<()>,
         store_ended: StoreEnded,
         prepared: Vec<Prepared>,
+        updating: Option<Updating>,
         observer: Option<Observer>,
     ) -> Result<Running<'a>, RunError> {
         let stop_cameras = Arc::new(AtomicBool::new(false));
@@ -242,8 +311,7 @@ impl<'a> Running<'a> {
             let pipeline = CameraPipeline {
                 settings: camera.clone(),
                 source: prepared.source,
-                inspector: prepared.inspector,
-                model: prepared.model,
+                slot: prepared.slot,
                 publisher: publisher.clone(),
                 open_incident: prepared.open_incident,
                 stop: stop_cameras.clone(),
@@ -270,6 +338,7 @@ impl<'a> Running<'a> {
             publisher,
             session,
             store_ended,
+            updating,
             stop_cameras,
             cameras,
             phase_changed,
@@ -307,6 +376,7 @@ impl<'a> Running<'a> {
                     return if end.is_ok() && all_ended { Ending::Delivered } else { Ending::SessionBroke };
                 }
                 _ = &mut self.store_ended => return Ending::OutboxBroke,
+                () = ended(&mut self.updating) => return Ending::UpdatesBroke,
                 () = self.phase_changed.notified() => self.say_status(),
                 _ = feed.tick() => watchdog.feed(&self.cameras),
                 _ = health.tick() => self.say_health(),
@@ -343,7 +413,10 @@ impl<'a> Running<'a> {
     async fn end(mut self, mut ending: Ending) -> Result<Report, RunError> {
         let begun = Instant::now();
         let deadline = self.settings.shutdown_deadline;
-        if ending == Ending::Stopped {
+        if let Some(updating) = self.updating.take() {
+            updating.end(deadline.max(Duration::from_secs(1))).await;
+        }
+        if matches!(ending, Ending::Stopped | Ending::UpdatesBroke) {
             notify::stopping();
             self.stop_cameras.store(true, Ordering::Relaxed);
             let _ = timeout(deadline.max(Duration::from_secs(1)), async {
@@ -367,12 +440,21 @@ impl<'a> Running<'a> {
         match ending {
             Ending::SessionBroke => return Err(RunError::Session),
             Ending::OutboxBroke => return Err(RunError::Outbox),
+            Ending::UpdatesBroke => return Err(RunError::UpdatesEnded),
             Ending::Stopped | Ending::Delivered => {}
         }
         if let Some(died) = self.cameras.iter().find(|c| !c.has_ended()) {
             return Err(RunError::Camera(died.name.clone()));
         }
         Ok(Report { cameras: self.done, outbox: self.publisher.store.health(), peak_rss_bytes: peak_rss_bytes() })
+    }
+}
+
+/// The updates' thread has ended; never, if there is none.
+async fn ended(updating: &mut Option<Updating>) {
+    match updating {
+        Some(updating) => drop((&mut updating.ended).await),
+        None => std::future::pending().await,
     }
 }
 

@@ -48,6 +48,9 @@ enum Command {
     /// Look into a bundle, or try it on this machine
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// The bundles that updates brought to this device
+    #[command(subcommand)]
+    Model(ModelArgs),
     /// Print a schema, generated from the types that the agent runs with
     Schema {
         /// Payloads on the broker, the configuration file, or the topics as an AsyncAPI document
@@ -145,6 +148,30 @@ enum BundleCommand {
     Verify { bundle: PathBuf },
 }
 
+#[derive(Subcommand)]
+enum ModelArgs {
+    /// Print what is in force, what was before it, what is on its way, and what is not tried again
+    List(ModelPlace),
+    /// Put another bundle of this device in force; the agent must not run
+    Activate {
+        /// Its version or digest
+        version: String,
+        #[command(flatten)]
+        place: ModelPlace,
+    },
+    /// Go back to the bundle before, or to that of the configuration; the agent must not run
+    Rollback(ModelPlace),
+}
+
+#[derive(Args)]
+struct ModelPlace {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The model, where there are several
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Schema {
     Events,
@@ -191,6 +218,14 @@ fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
         Command::Cameras => Ok(agent::cameras()?),
         Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),
         Command::Bundle(BundleCommand::Verify { bundle }) => Ok(agent::verify(&bundle)?),
+        Command::Model(args) => {
+            let (command, place) = match args {
+                ModelArgs::List(place) => (agent::ModelCommand::List, place),
+                ModelArgs::Activate { version, place } => (agent::ModelCommand::Activate(version), place),
+                ModelArgs::Rollback(place) => (agent::ModelCommand::RollBack, place),
+            };
+            Ok(agent::models(&place.file.config, &command, place.model.as_deref())?)
+        }
         Command::Schema { what } => {
             let schema = match what {
                 Schema::Events => ckaad_edge::events::schemas(),

@@ -15,11 +15,15 @@
 //! | `camera/<name>/heatmap` | no, 1 | image bytes; user property `event-id` (with MQTT 3.1.1 at `heatmap/<event-id>`) |
 //! | `camera/<name>/result` | no, 0 | [`FrameResult`], off by default |
 //! | `health` | no, 0 | [`Health`] |
+//! | `model/<name>/state` | yes, 1 | [`ModelState`] |
+//! | `cmd/<operation>/<id>` | no, 1 | to us: [`UpdateModel`], [`RollbackModel`] |
+//! | `cmd/<operation>/<id>/result` | no, 1 | [`CommandResult`]; with MQTT 5 at the response topic, where one is given |
 
 mod grouping;
 mod payload;
 mod schema;
 mod topics;
+mod updates;
 
 pub use grouping::{Change, ChangeKind, Grouper, Grouping, Incident};
 pub use payload::{
@@ -28,3 +32,4 @@ pub use payload::{
 };
 pub use schema::{asyncapi, schemas};
 pub use topics::Topics;
+pub use updates::{CommandResult, ModelPhase, ModelState, RepositoryState, RollbackModel, SlotRef, UpdateModel};

@@ -1,4 +1,7 @@
-use super::{Anomaly, CameraState, CloudEvent, DeviceState, FrameResult, Health};
+use super::{
+    Anomaly, CameraState, CloudEvent, CommandResult, DeviceState, FrameResult, Health, ModelState, RollbackModel,
+    UpdateModel,
+};
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
@@ -11,6 +14,10 @@ pub fn schemas() -> Value {
         "camera-state": of(schema_for!(CameraState)),
         "result": of(schema_for!(FrameResult)),
         "health": of(schema_for!(Health)),
+        "model-state": of(schema_for!(ModelState)),
+        "update-model": of(schema_for!(UpdateModel)),
+        "rollback-model": of(schema_for!(RollbackModel)),
+        "command-result": of(schema_for!(CommandResult)),
     })
 }
 

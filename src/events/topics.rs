@@ -50,6 +50,24 @@ impl Topics {
         self.camera(camera, "result")
     }
 
+    pub fn model_state(&self, model: &str) -> String {
+        format!("{}/model/{model}/state", self.prefix)
+    }
+
+    /// What commands are subscribed to by.
+    pub fn commands(&self) -> String {
+        format!("{}/cmd/+/+", self.prefix)
+    }
+
+    /// Operation and id of a command's topic.
+    pub fn command<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
+        topic.strip_prefix(&self.prefix)?.strip_prefix("/cmd/")?.split_once('/')
+    }
+
+    pub fn command_result(&self, operation: &str, id: &str) -> String {
+        format!("{}/cmd/{operation}/{id}/result", self.prefix)
+    }
+
     fn camera(&self, name: &str, leaf: impl Display) -> String {
         format!("{}/camera/{name}/{leaf}", self.prefix)
     }

@@ -89,6 +89,12 @@ pub struct Incoming {
     pub payload: Vec<u8>,
     pub content_type: Option<String>,
     pub event_id: Option<String>,
+    /// The broker had kept it: it is from before we subscribed.
+    pub retained: bool,
+    /// Where the sender wants the answer; MQTT 5 only.
+    pub response_topic: Option<String>,
+    /// What the answer must carry, for the sender to know it again; MQTT 5 only.
+    pub correlation_data: Option<Vec<u8>>,
 }
 
 /// A message to publish.
@@ -100,6 +106,7 @@ pub(super) struct Outbound {
     pub retain: bool,
     pub content_type: String,
     pub event_id: Option<String>,
+    pub correlation_data: Option<Vec<u8>>,
 }
 
 enum Client {
@@ -173,13 +180,14 @@ impl Link {
 
     /// Hands over one message. False when the client takes nothing more; then the connection is to be given up.
     pub(super) fn publish(&self, message: Outbound) -> bool {
-        let Outbound { topic, payload, at_least_once, retain, content_type, event_id } = message;
+        let Outbound { topic, payload, at_least_once, retain, content_type, event_id, correlation_data } = message;
         match &self.client {
             Client::V5(client) => {
                 let qos = if at_least_once { v5::mqttbytes::QoS::AtLeastOnce } else { v5::mqttbytes::QoS::AtMostOnce };
                 let properties = PublishProperties {
                     payload_format_indicator: Some(u8::from(content_type == "application/json")),
                     content_type: Some(content_type),
+                    correlation_data: correlation_data.map(Into::into),
                     user_properties: event_id.map(|id| ("event-id".into(), id)).into_iter().collect(),
                     ..PublishProperties::default()
                 };
@@ -241,7 +249,7 @@ fn read(what: &'static str, path: &PathBuf) -> Result<Vec<u8>, LinkError> {
 fn transport(config: &MqttConfig) -> Result<Transport, LinkError> {
     let Some(tls) = &config.tls else { return Ok(Transport::tcp()) };
     // rumqttc is built without a provider of its own. A second installation is refused, and the first one stays.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Not rumqttc's own choices: its default panics over a machine without certificates and shows no client certificate.
     let mut roots = RootCertStore::empty();
     match &tls.ca {
@@ -298,6 +306,9 @@ async fn pump5(mut event_loop: v5::EventLoop, events: mpsc::UnboundedSender<Even
                     payload: p.payload.to_vec(),
                     content_type: properties.content_type,
                     event_id: id,
+                    retained: p.retain,
+                    response_topic: properties.response_topic,
+                    correlation_data: properties.correlation_data.map(|data| data.to_vec()),
                 })
             }
             Ok(v5::Event::Incoming(Packet5::SubAck(_))) => Event::Subscribed,
@@ -322,6 +333,9 @@ async fn pump311(mut event_loop: rumqttc::EventLoop, events: mpsc::UnboundedSend
                 payload: p.payload.to_vec(),
                 content_type: None,
                 event_id: None,
+                retained: p.retain,
+                response_topic: None,
+                correlation_data: None,
             }),
             Ok(rumqttc::Event::Incoming(Packet4::SubAck(_))) => Event::Subscribed,
             Ok(rumqttc::Event::Outgoing(Outgoing::Publish(pkid))) => Event::Sent(pkid),

@@ -14,6 +14,7 @@
 //! | anomaly, heatmap | outbox, QoS 1 | yes | yes |
 //! | device and camera state | latest value, retained, QoS 1; sent again at every connect | the latest | said anew at the start; `offline` by the will |
 //! | health, result | QoS 0 | no | no |
+//! | commands to us | subscribed at every connect, QoS 1 | no: who sends them asks again | no |
 
 mod database;
 mod flight;
@@ -25,7 +26,7 @@ mod session;
 mod store;
 mod subscriber;
 
-pub use handle::SessionHandle;
+pub use handle::{ReplyTo, SessionHandle};
 pub use link::{Incoming, LinkError, MqttConfig, Protocol, TlsFiles, probe};
 pub use message::{Limits, Message, Note, OutboxError, Priority, Stored};
 pub use outbox::Outbox;

@@ -11,7 +11,7 @@
 
 use super::flight::{Flight, Sent, gone};
 use super::handle::{Request, SessionHandle};
-use super::link::{Event, Link, LinkError, MqttConfig, Outbound};
+use super::link::{Event, Incoming, Link, LinkError, MqttConfig, Outbound};
 use super::message::OutboxError;
 use super::store::{Batch, StoreHandle};
 use crate::events::{DevicePhase, DeviceState, Topics, to_json};
@@ -43,6 +43,8 @@ pub struct Session {
     incarnation: Uuid,
     store: StoreHandle,
     requests: mpsc::UnboundedReceiver<Request>,
+    /// What is subscribed to, and where that goes.
+    commands: Option<(String, mpsc::Sender<Incoming>)>,
     /// Connections so far.
     connects: u64,
     /// Latest value of every retained topic but the device's own.
@@ -54,7 +56,14 @@ impl Session {
     pub fn new(config: MqttConfig, topics: Topics, incarnation: Uuid, store: StoreHandle) -> (Session, SessionHandle) {
         let (handle, requests) = SessionHandle::new();
         let (retained, ending) = (BTreeMap::new(), Ending::No);
-        (Session { config, topics, incarnation, store, requests, connects: 0, retained, ending }, handle)
+        let session =
+            Session { config, topics, incarnation, store, requests, commands: None, connects: 0, retained, ending };
+        (session, handle)
+    }
+
+    /// Subscribes to `filter` at every connection. What comes goes to `receiver`, as long as that has room.
+    pub fn subscribe(&mut self, filter: String, receiver: mpsc::Sender<Incoming>) {
+        self.commands = Some((filter, receiver));
     }
 
     /// Runs until [`SessionHandle::drain`] or [`SessionHandle::stop`] is done with.
@@ -123,6 +132,18 @@ impl Session {
                 let content_type = "application/json".into();
                 f.hand_over(Sent::BestEffort, Outbound { topic, payload, content_type, ..Outbound::default() })
             }),
+            Request::Reply { topic, payload, correlation_data } => flight.map_or(Ok(()), |f| {
+                let content_type = "application/json".into();
+                let message = Outbound {
+                    topic,
+                    payload,
+                    content_type,
+                    correlation_data,
+                    at_least_once: true,
+                    ..Outbound::default()
+                };
+                f.hand_over(Sent::State, message)
+            }),
             Request::Drain => {
                 if matches!(self.ending, Ending::No) {
                     self.ending = Ending::Drain { since: Instant::now() };
@@ -173,6 +194,11 @@ impl Session {
         flight.hand_over(Sent::State, retained(self.topics.state(), self.device_state(DevicePhase::Online)))?;
         for (topic, payload) in &self.retained {
             flight.hand_over(Sent::State, retained(topic.clone(), payload.clone()))?;
+        }
+        if let Some((filter, _)) = &self.commands
+            && !flight.link.subscribe(filter)
+        {
+            return Err(gone("the client takes no subscription"));
         }
         self.serve(flight, events).await
     }
@@ -241,7 +267,14 @@ impl Session {
         let (mut next, mut acknowledged) = (Some(event), false);
         while let Some(event) = next {
             acknowledged |= matches!(event, Event::Acked(..));
-            flight.take(event)?;
+            match (event, &self.commands) {
+                (Event::Incoming(message), Some((_, receiver))) => {
+                    if let Err(e) = receiver.try_send(message) {
+                        tracing::warn!("a command was dropped: {e}");
+                    }
+                }
+                (event, _) => flight.take(event)?,
+            }
             next = events.try_recv().ok();
         }
         Ok(acknowledged)
@@ -295,6 +328,7 @@ impl Session {
                 retain: false,
                 content_type: message.content_type,
                 event_id: Some(message.event_id),
+                correlation_data: None,
             };
             flight.hand_over(Sent::Outbox(id), outbound)?;
         }
@@ -350,7 +384,7 @@ fn retained(topic: String, payload: Vec<u8>) -> Outbound {
         at_least_once: true,
         retain: true,
         content_type: "application/json".into(),
-        event_id: None,
+        ..Outbound::default()
     }
 }
 

@@ -9,4 +9,5 @@ mod floors;
 mod mqtt;
 mod regressions;
 mod systemd;
+mod updates;
 mod util;

@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, bundle, image] = arguments.as_slice() else { return Err("usage: judge_image BUNDLE IMAGE".into()) };
     let bundle = Bundle::read(Path::new(bundle))?;
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
+    let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let image = imaging::load(Path::new(image))?;
     let verdict = inspector.inspect(&image)?;
     println!(

@@ -23,7 +23,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
 //! let bundle = Bundle::read(Path::new("models/demo.ckaad"))?;
-//! let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
+//! let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
 //! // Or a picture of one's own, by `imaging::load`.
 //! let image = imaging::decode(&bundle.golden[0].png, Path::new("golden/00.png"))?;
 //! let verdict = inspector.inspect(&image)?;

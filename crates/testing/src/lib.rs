@@ -19,13 +19,15 @@ pub fn demo_bundle() -> PathBuf {
 }
 
 /// Programs that tests call, and the Debian packages that bring them; `dev` installs these.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("chromium", "chromium"),
     ("mosquitto", "mosquitto"),
     ("mosquitto_passwd", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
+    ("mosquitto_rr", "mosquitto-clients"),
     ("mosquitto_sub", "mosquitto-clients"),
+    ("nginx", "nginx-light"),
     ("openssl", "openssl"),
 ];
 

@@ -115,7 +115,7 @@ pub fn evaluate(
         return Err(EvaluateError::NoTest(data.root.clone()));
     }
     let progress = ProgressDisplay::detect();
-    let mut inspector = Inspector::new(bundle, &InspectOptions::default())?;
+    let inspector = Inspector::new(bundle, &InspectOptions::default())?;
     let masked = data.test.iter().any(|s| s.mask.is_some());
     let mut pixels = Pixels::default();
     let (mut samples, mut times) = (vec![], vec![]);

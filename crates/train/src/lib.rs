@@ -26,6 +26,7 @@
 //! | 10 | [`fit`] | train once without each fold and once with all images |
 //! | 10 | [`export`] | fold, quantise, calibrate, pack |
 //! | 10 | [`evaluate`] | judge a test set *through the bundle* |
+//! | 10 | [`publish`] | keys, and repositories that devices update themselves from |
 //! | 11 | [`report`] | the page of an evaluation |
 //!
 //! burn appears in [`methods`] and [`device`]; [`fit`] seeds the device that it is given, and nothing else knows burn.
@@ -50,6 +51,7 @@ pub mod methods;
 pub mod metrics;
 pub mod onnx;
 pub mod progress;
+pub mod publish;
 pub mod quantise;
 pub mod report;
 pub mod run;

@@ -13,6 +13,7 @@ use ckaad_train::evaluate::evaluate;
 use ckaad_train::export::{self, Form};
 use ckaad_train::fit::{FitOptions, fit};
 use ckaad_train::progress::ProgressDisplay;
+use ckaad_train::publish::{self, KeysCommand, PublishArgs, ResignArgs, RevokeArgs};
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -60,6 +61,28 @@ enum Command {
     Export(ExportArgs),
     /// Judge a test set through a bundle, with the agent's own engine
     Evaluate(EvaluateArgs),
+    /// Keys of an update repository
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Put a bundle into an update repository, signed: devices take it by themselves
+    ///
+    /// The repository is a folder of static files for any web server or object store. Whoever fetches meanwhile finds the old state or the new one.
+    Publish(PublishArgs),
+    /// Sign the repository again, so that it does not expire: once a week, by a timer
+    Resign(ResignArgs),
+    /// Withdraw a bundle: it is never offered again, and devices that have it go back
+    Revoke(RevokeArgs),
+    /// Print what a repository holds
+    Repository(RepositoryArgs),
+}
+
+#[derive(Args)]
+struct RepositoryArgs {
+    #[arg(long, value_name = "DIR")]
+    repo: PathBuf,
+    /// Folder with the keys' root.json
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
 }
 
 #[derive(Args)]
@@ -230,6 +253,11 @@ fn main() -> ExitCode {
         Command::Fit(args) => run_fit(args),
         Command::Export(args) => run_export(args),
         Command::Evaluate(args) => run_evaluate(args),
+        Command::Keys(command) => publish::keys(command).map(|()| ExitCode::SUCCESS),
+        Command::Publish(args) => publish::publish(args).map(|()| ExitCode::SUCCESS),
+        Command::Resign(args) => publish::resign(&args).map(|()| ExitCode::SUCCESS),
+        Command::Revoke(args) => publish::revoke(&args).map(|()| ExitCode::SUCCESS),
+        Command::Repository(args) => publish::show(&args.repo, &args.keys).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| end("ckaad-train", error.as_ref()))
 }

@@ -16,6 +16,8 @@ pub struct FileConfig {
     pub mqtt: Mqtt,
     pub outbox: Outbox,
     pub agent: Agent,
+    pub update: Update,
+    pub commands: Commands,
     /// One table a camera, `[camera.NAME]`.
     pub camera: BTreeMap<String, CameraTable>,
 }
@@ -123,6 +125,99 @@ impl Default for Agent {
     }
 }
 
+/// Models over the air.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Update {
+    /// Where `ckaad-train publish` wrote: `https://`, `http://` or `file://`; empty is no updates.
+    pub url: String,
+    /// The publisher's `root.json`, by which all else is checked.
+    pub root_file: PathBuf,
+    /// A folder of the agent's: bundles, and what is believed of the repository.
+    pub state: PathBuf,
+    /// Between two looks at the repository.
+    pub poll_interval_s: u64,
+    /// Refuse to start with a configured bundle that is no target of the repository.
+    pub require_signed: bool,
+    /// Bundles may be published for a group of devices only; empty is none.
+    pub group: String,
+    /// Bundles may be published for a hardware only; empty is not said.
+    pub hardware: String,
+    /// PEM with the authorities of the server's certificate; empty: the system's.
+    pub ca_file: PathBuf,
+    /// `http://host:port`; empty: what the environment says.
+    pub proxy: String,
+    /// Largest speed of a download, in KiB a second; 0 is as fast as it goes.
+    pub max_rate_kib_s: u64,
+    /// How long the server may say nothing.
+    pub patience_s: u64,
+    pub trial: Trial,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Update {
+            url: String::new(),
+            root_file: "/etc/ckaad/root.json".into(),
+            state: "/var/lib/ckaad/update".into(),
+            poll_interval_s: 3600,
+            require_signed: false,
+            group: String::new(),
+            hardware: String::new(),
+            ca_file: PathBuf::new(),
+            proxy: String::new(),
+            max_rate_kib_s: 0,
+            patience_s: 30,
+            trial: Trial::default(),
+        }
+    }
+}
+
+/// What a new model must show before it judges, besides its golden samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trial {
+    /// Live frames that both models judge.
+    pub frames: u32,
+    /// They must have come by then.
+    pub deadline_s: u64,
+    /// How many times as long as the model in force it may take for a picture.
+    pub slower: f64,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Trial { frames: 50, deadline_s: 3600, slower: 2.0 }
+    }
+}
+
+/// Commands over MQTT, at `cmd/<operation>/<id>`. Whoever may publish there is the broker's to say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Commands {
+    /// What may be asked for; empty is nothing, and then nothing is subscribed to.
+    pub allow: Vec<Operation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// Look at the update repository now.
+    UpdateModel,
+    /// Go back to the bundle before.
+    RollbackModel,
+}
+
+impl Operation {
+    /// As topics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::UpdateModel => "update-model",
+            Operation::RollbackModel => "rollback-model",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
@@ -145,8 +240,10 @@ pub enum PictureFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct CameraTable {
     pub enabled: bool,
-    /// The model's file.
+    /// The model's file. With updates it is what judges when there is no other.
     pub bundle: PathBuf,
+    /// The model's name in the update repository; empty: it is not updated.
+    pub model: String,
     /// Which of the tables `device`, `directory`, `synthetic` below counts.
     pub source: SourceKind,
     /// Score from which a frame is defective; 0 is the bundle's own, which was chosen for its false-alarm budget.
@@ -170,6 +267,7 @@ impl Default for CameraTable {
         CameraTable {
             enabled: true,
             bundle: "/var/lib/ckaad/model.ckaad".into(),
+            model: String::new(),
             source: SourceKind::Camera,
             threshold: 0.0,
             threads: 1,

@@ -9,7 +9,7 @@ mod file;
 mod nearest;
 mod resolve;
 
-pub use file::{CameraTable, FileConfig, PictureFormat, SourceKind};
+pub use file::{CameraTable, FileConfig, Operation, PictureFormat, SourceKind};
 pub use resolve::{CameraSettings, Settings};
 
 use std::path::{Path, PathBuf};

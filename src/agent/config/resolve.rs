@@ -1,10 +1,13 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
 use super::ConfigError;
-use super::file::{CameraTable, FileConfig, Heatmap, Mqtt, SourceKind};
+use super::file::{CameraTable, FileConfig, Heatmap, Mqtt, Operation, SourceKind, Update};
 use crate::capture::{Resource, SourceConfig};
 use crate::events::{Grouping, Topics};
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
+use crate::ota::{TrialConfig, UpdateSettings};
+use ckaad_update::offer::{Device, is_name};
+use ckaad_update::remote::RemoteConfig;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +22,8 @@ pub struct Settings {
     pub outbox_path: PathBuf,
     pub outbox_limits: Limits,
     pub cameras: Vec<CameraSettings>,
+    pub update: Option<UpdateSettings>,
+    pub commands: Vec<Operation>,
     pub shutdown_deadline: Duration,
     pub health_interval: Option<Duration>,
     pub log: String,
@@ -30,6 +35,8 @@ pub struct Settings {
 pub struct CameraSettings {
     pub name: String,
     pub bundle: PathBuf,
+    /// Its name in the update repository.
+    pub model: Option<String>,
     pub source: SourceConfig,
     pub threshold: Option<f32>,
     pub threads: usize,
@@ -78,6 +85,8 @@ impl Settings {
         if cameras.is_empty() {
             return Err(bad("camera", "has no enabled table; expected at least one [camera.NAME]".into()));
         }
+        let update = update(file, &prefix, &bad)?;
+        managed_models(&cameras, update.is_some(), &bad)?;
         let canonical = serde_json::to_vec(file).expect("a configuration is plain data");
         Ok(Settings {
             topics,
@@ -85,6 +94,8 @@ impl Settings {
             outbox_path: file.outbox.path.clone(),
             outbox_limits: Limits { max_bytes: file.outbox.max_bytes },
             cameras,
+            update,
+            commands: file.commands.allow.clone(),
             shutdown_deadline: Duration::from_millis(file.agent.shutdown_deadline_ms),
             health_interval: (file.agent.health_interval_s > 0)
                 .then(|| Duration::from_secs(file.agent.health_interval_s)),
@@ -163,6 +174,105 @@ fn mqtt(table: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) 
     })
 }
 
+/// None where there are no updates.
+fn update(
+    file: &FileConfig,
+    prefix: &str,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<Option<UpdateSettings>, ConfigError> {
+    let table: &Update = &file.update;
+    if table.url.is_empty() {
+        if table.require_signed {
+            return Err(bad(
+                "update.require_signed",
+                "is true without `update.url`: nothing says what is signed".into(),
+            ));
+        }
+        return Ok(None);
+    }
+    let url = |key: &str, text: &str| text.parse::<url::Url>().map_err(|e| bad(key, format!("is {text:?}: {e}")));
+    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+    for (key, name) in [("update.group", &table.group), ("update.hardware", &table.hardware)] {
+        if !(name.is_empty() || is_name(name)) {
+            return Err(bad(key, format!("is {name:?}; expected up to 64 of a-z, 0-9, `-` and `_`, or nothing")));
+        }
+    }
+    if table.state.as_os_str().is_empty() {
+        return Err(bad("update.state", "is empty; expected a folder".into()));
+    }
+    let numbers = [
+        ("update.poll_interval_s", table.poll_interval_s, 1..=31_536_000),
+        ("update.patience_s", table.patience_s, 1..=3600),
+        ("update.trial.frames", u64::from(table.trial.frames), 1..=100_000),
+        ("update.trial.deadline_s", table.trial.deadline_s, 1..=604_800),
+    ];
+    for (key, value, range) in numbers {
+        if !range.contains(&value) {
+            return Err(bad(key, format!("is {value}; expected {} to {}", range.start(), range.end())));
+        }
+    }
+    if !(table.max_rate_kib_s == 0 || (16..=1 << 30).contains(&table.max_rate_kib_s)) {
+        return Err(bad("update.max_rate_kib_s", format!("is {}; expected 0 or 16 and more", table.max_rate_kib_s)));
+    }
+    if !(1.0..=1000.0).contains(&table.trial.slower) {
+        return Err(bad("update.trial.slower", format!("is {}; expected 1 to 1000", table.trial.slower)));
+    }
+    let remote = RemoteConfig {
+        url: url("update.url", &table.url)?,
+        ca_file: given(&table.ca_file),
+        proxy: if table.proxy.is_empty() { None } else { Some(url("update.proxy", &table.proxy)?) },
+        patience: Duration::from_secs(table.patience_s),
+        rate: (table.max_rate_kib_s > 0).then_some(table.max_rate_kib_s << 10),
+    };
+    Ok(Some(UpdateSettings {
+        remote,
+        root_file: table.root_file.clone(),
+        state: table.state.clone(),
+        poll: Duration::from_secs(table.poll_interval_s),
+        require_signed: table.require_signed,
+        device: Device {
+            id: prefix.into(),
+            group: table.group.clone(),
+            hardware: table.hardware.clone(),
+            agent: env!("CARGO_PKG_VERSION").parse().expect("cargo checks it"),
+        },
+        trial: TrialConfig {
+            frames: table.trial.frames,
+            deadline: Duration::from_secs(table.trial.deadline_s),
+            slower: table.trial.slower,
+        },
+    }))
+}
+
+/// A model has one bundle on this device, whoever judges with it.
+fn managed_models(
+    cameras: &[CameraSettings],
+    updates: bool,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<(), ConfigError> {
+    let mut seen: HashMap<&str, &CameraSettings> = HashMap::new();
+    for camera in cameras {
+        let Some(model) = &camera.model else { continue };
+        let key = format!("camera.{}.model", camera.name);
+        if !updates {
+            return Err(bad(&key, format!("is {model:?}, but `update.url` is empty")));
+        }
+        if let Some(other) = seen.insert(model, camera)
+            && (&other.bundle, other.threads) != (&camera.bundle, camera.threads)
+        {
+            let why = format!(
+                "is {model:?}, as that of `camera.{}`, which has another bundle or number of threads",
+                other.name
+            );
+            return Err(bad(&key, why));
+        }
+    }
+    if updates && seen.is_empty() {
+        return Err(bad("update.url", "is given, but no camera has a `model` to update".into()));
+    }
+    Ok(())
+}
+
 fn camera(
     name: &str,
     table: &CameraTable,
@@ -173,6 +283,13 @@ fn camera(
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
         let why = "is no name for a camera; expected up to 64 of a-z, 0-9, `-` and `_` (it becomes a topic level)";
         return Err(bad(&format!("camera.{name}"), why.into()));
+    }
+    if !(table.model.is_empty() || is_name(&table.model)) {
+        let given = &table.model;
+        return Err(bad(
+            &key("model"),
+            format!("is {given:?}; expected up to 64 of a-z, 0-9, `-` and `_`, or nothing"),
+        ));
     }
     if !(table.threshold.is_finite() && table.threshold >= 0.0) {
         return Err(bad(&key("threshold"), format!("is {}; expected 0 (the bundle's) or a score", table.threshold)));
@@ -195,6 +312,7 @@ fn camera(
     Ok(CameraSettings {
         name: name.to_owned(),
         bundle: table.bundle.clone(),
+        model: (!table.model.is_empty()).then(|| table.model.clone()),
         source,
         threshold: (table.threshold > 0.0).then_some(table.threshold),
         threads: table.threads,

@@ -54,7 +54,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When the network stops.
-    pub fn check_golden(&mut self, bundle: &Bundle) -> Result<Vec<GoldenResult>, InspectError> {
+    pub fn check_golden(&self, bundle: &Bundle) -> Result<Vec<GoldenResult>, InspectError> {
         let calibration = &self.manifest.calibration;
         // Where normal scores do not differ, rounding still may.
         let distance = (calibration.threshold - calibration.median()).abs();

@@ -140,11 +140,19 @@ impl Inspector {
         self.threshold
     }
 
-    /// Judges one image of any size.
+    /// Judges one image of any size. Several threads may judge at one time.
     ///
     /// # Errors
     /// When the network stops or gives values that are not finite.
-    pub fn inspect(&mut self, image: &RgbImage) -> Result<Verdict, InspectError> {
+    pub fn inspect(&self, image: &RgbImage) -> Result<Verdict, InspectError> {
+        self.inspect_at(image, self.threshold)
+    }
+
+    /// As [`Inspector::inspect`], defective from this score on: cameras that share a model have thresholds of their own.
+    ///
+    /// # Errors
+    /// As [`Inspector::inspect`].
+    pub fn inspect_at(&self, image: &RgbImage, threshold: f32) -> Result<Verdict, InspectError> {
         let started = Instant::now();
         let (pixels, placement) = imaging::resize(image, &self.manifest.input);
         let fitted = Instant::now();
@@ -167,7 +175,7 @@ impl Inspector {
             (decided_by, _) => decided_by,
         };
         let pixel_threshold = calibration.pixel_threshold;
-        let regions = if score >= self.threshold {
+        let regions = if score >= threshold {
             regions::find(smoothed.view(), pixel_threshold, &placement, image.dimensions())
         } else {
             vec![]
@@ -177,7 +185,7 @@ impl Inspector {
             map_score,
             image_score: outputs.image_score,
             decided_by,
-            threshold: self.threshold,
+            threshold,
             normal_score: calibration.median(),
             map: smoothed,
             placement,

@@ -79,7 +79,7 @@ fn refused(bundle: &Bundle) -> String {
 #[test]
 fn a_bundle_of_format_1_gives_its_golden_answers() {
     let bundle = format1();
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
+    let inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
     let results = inspector.check_golden(&bundle).unwrap();
     assert_eq!(results.len(), 2);
     for result in &results {
@@ -220,7 +220,7 @@ fn a_score_that_is_not_finite_is_an_error() {
     let mut bundle = bundle(ScoreRule::TopK { top_k: 1 });
     let terms = vec![ckaad_bundle::ScoreTerm { top_k: 1, weight: f32::MAX }; 9];
     bundle.manifest.score.rule = ScoreRule::Combined { terms };
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
+    let inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
     let why = inspector.inspect(&picture(|_, _| Some(255))).err().unwrap().to_string();
     assert_eq!(why, "model format-1 1.2.3: an image has the score inf, which is not finite");
 }
@@ -239,7 +239,7 @@ fn golden_answers_are_held_to_their_tolerances() {
         let mut expected = right.clone();
         change(&mut expected);
         bundle.golden = vec![ckaad_bundle::Golden { png: encode_png(&picture).unwrap(), expected }];
-        let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
+        let inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
         inspector.check_golden(&bundle).unwrap()[0].passed
     };
     assert!(passes(&|_| {}));

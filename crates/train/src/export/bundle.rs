@@ -152,7 +152,7 @@ fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError
     let Draft { manifest, model, forest, segments, gpu, .. } = draft.clone();
     let (golden, report, digest) = (vec![], None, String::new());
     let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default())?;
+    let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let of_class = |anomalous: bool, most: usize| {
         images.iter().map(|i| &i.sample).filter(move |s| s.defect.is_some() == anomalous).take(most)
     };

@@ -85,7 +85,7 @@ fn a_method_of_ones_own_trains_exports_and_runs() {
         (bundle.manifest.methods.as_slice(), bundle.manifest.terms[0].name.as_str()),
         (&["darkness".to_owned()][..], "darkness")
     );
-    let mut inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
+    let inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
     assert!(inspector.check_golden(&bundle).unwrap().iter().all(|golden| golden.passed));
     // What steps taught it is in the map: it is not flat, and not that of an untrained one.
     let image = imaging::decode(&bundle.golden[0].png, Path::new("golden")).unwrap();

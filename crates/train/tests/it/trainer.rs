@@ -133,7 +133,7 @@ fn a_forest_over_segments_reaches_the_bundle_too() {
             "{:?}",
             bundle.manifest.score
         );
-        let mut inspector = ckaad_inspect::Inspector::new(&bundle, &ckaad_inspect::InspectOptions::default()).unwrap();
+        let inspector = ckaad_inspect::Inspector::new(&bundle, &ckaad_inspect::InspectOptions::default()).unwrap();
         assert!(inspector.check_golden(&bundle).unwrap().iter().all(|golden| golden.passed));
     }
     let config = format!("methods = [\"bank\"]\n{CONFIG}[score]\nrule = \"forest\"\n");

@@ -1,0 +1,107 @@
+//! The few things that are done to a disk, each whole or not at all, also when the power fails; and on the disk when the call returns.
+//!
+//! A trait, so that tests can cut the power at each of them ([`crate::slots`]) and let each of them fail.
+
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// See the module. Paths are below folders that [`Disk::make_folder`] made.
+pub trait Disk: Send + Sync {
+    /// Makes a folder with all above it.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn make_folder(&self, path: &Path) -> io::Result<()>;
+    /// # Errors
+    /// The disk's; `NotFound` where there is no such file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The file has these bytes, or the call fails and it has the old ones.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Renames a file that others may have written without care.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn adopt(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// No error where there is no such file.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names of the files in a folder, sorted.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// SHA-256 of a file, lower-case hexadecimal.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn digest(&self, path: &Path) -> io::Result<String>;
+}
+
+/// The machine's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let above = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(PathBuf::from("."), Path::to_owned);
+        self.make_folder(&above)?;
+        match std::fs::create_dir(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => sync_folder(&above),
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        ckaad_bundle::replace(path, |file| file.write_all(bytes))
+    }
+
+    fn adopt(&self, from: &Path, to: &Path) -> io::Result<()> {
+        File::open(from)?.sync_all()?;
+        std::fs::rename(from, to)?;
+        sync_folder(to.parent().unwrap_or(Path::new(".")))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(()) => sync_folder(path.parent().unwrap_or(Path::new("."))),
+        }
+    }
+
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(folder)?;
+        let mut names: Vec<String> =
+            entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect::<io::Result<_>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn digest(&self, path: &Path) -> io::Result<String> {
+        let (mut file, mut hash, mut piece) = (File::open(path)?, Sha256::new(), vec![0; 64 << 10]);
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(hex::encode(hash.finalize())),
+                n => hash.update(&piece[..n]),
+            }
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

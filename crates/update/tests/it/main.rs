@@ -1,0 +1,9 @@
+//! The update's client against repositories of every kind, on disks and servers of every kind.
+
+mod attacks;
+mod forge;
+mod peer;
+mod power;
+mod publisher;
+mod server;
+mod transport;

@@ -1,0 +1,261 @@
+//! What a new model must show before it judges: its golden samples, its speed, and live frames beside the model in force.
+//!
+//! Whether the broker or the repository can be reached is never part of it.
+
+use super::model::Model;
+use ckaad_bundle::{Bundle, Calibration};
+use ckaad_inspect::Verdict;
+use ckaad_inspect::imaging::{self, RgbImage};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How much is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrialConfig {
+    /// Live frames that both models judge.
+    pub frames: u32,
+    /// Time from the beginning of the trial in which they must have come.
+    pub deadline: Duration,
+    /// How many times slower than the model in force it may be.
+    pub slower: f64,
+}
+
+/// Judgements of a picture for its time; the median counts.
+const TIMED: usize = 7;
+/// The trial takes at most this share of a camera's thread: behind a shadow, so many times its duration without one.
+const REST: u32 = 3;
+/// A model that alarms on so large a share of frames, of which the model in force alarms on less than half, is absurd.
+const ALARMS: f64 = 0.9;
+
+/// A model on trial. Cameras hand it their frames.
+pub struct Trial {
+    /// The model that is tried.
+    pub candidate: Arc<Model>,
+    config: TrialConfig,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<Seen>,
+    /// The camera's thread is left alone until then.
+    rest_until: Option<Instant>,
+    failed: Option<String>,
+}
+
+/// A frame that both models judged.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    old_defective: bool,
+    old_score: f32,
+    defective: bool,
+    score: f32,
+}
+
+/// What can be said before any frame: golden samples and speed.
+///
+/// # Errors
+/// In a sentence, why the candidate is no good.
+pub fn examine(candidate: &Model, bundle: &Bundle, in_force: &Model, config: &TrialConfig) -> Result<(), String> {
+    let results = candidate.inspector.check_golden(bundle).map_err(|e| format!("its golden samples: {e}"))?;
+    let failed = results.iter().filter(|result| !result.passed).count();
+    if failed > 0 {
+        return Err(format!(
+            "{failed} of its {} golden samples are judged otherwise than where it was made",
+            results.len()
+        ));
+    }
+    let input = bundle.manifest.input;
+    let golden = bundle.golden.first().and_then(|g| imaging::decode(&g.png, "golden sample".as_ref()).ok());
+    let image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
+    // In turns, so that a machine that is busy for a moment is slow for both.
+    let (mut old, mut new) = (vec![], vec![]);
+    for _ in 0..TIMED {
+        for (model, times) in [(in_force, &mut old), (candidate, &mut new)] {
+            let begun = Instant::now();
+            model.inspector.inspect(&image).map_err(|e| format!("a picture could not be judged: {e}"))?;
+            times.push(begun.elapsed());
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1000.0
+    };
+    let (old, new) = (median(old), median(new));
+    // Below a millisecond nothing is slow.
+    if new > (old * config.slower).max(1.0) {
+        return Err(format!(
+            "it takes {new:.1} ms a picture where the model in force takes {old:.1} ms; up to {} times as long is allowed",
+            config.slower
+        ));
+    }
+    Ok(())
+}
+
+impl Trial {
+    /// It begins with the first frame.
+    pub fn new(candidate: Arc<Model>, config: TrialConfig) -> Trial {
+        Trial { candidate, config, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frames that were judged by both, and how many are asked for.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.state().seen.len() as u32, self.config.frames)
+    }
+
+    /// Judges a frame that the model in force has judged as `old`, in the camera's thread; nobody hears of it.
+    pub fn shadow(&self, image: &RgbImage, old: &Verdict) {
+        {
+            let state = self.state();
+            let resting = state.rest_until.is_some_and(|until| Instant::now() < until);
+            if resting || state.failed.is_some() || state.seen.len() >= self.config.frames as usize {
+                return;
+            }
+        }
+        let begun = Instant::now();
+        let judged = self.candidate.inspector.inspect(image);
+        let mut state = self.state();
+        state.rest_until = Some(Instant::now() + begun.elapsed() * REST);
+        if let Ok(new) = &judged {
+            tracing::debug!(
+                old = old.score,
+                new = new.score,
+                "a live frame, judged by the model in force and by the one on trial"
+            );
+        }
+        match judged {
+            Ok(new) => state.seen.push(Seen {
+                old_defective: old.is_defective(),
+                old_score: old.score,
+                defective: new.is_defective(),
+                score: new.score,
+            }),
+            Err(e) => state.failed = Some(format!("a live frame could not be judged: {e}")),
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits for the frames. Ok with a sentence when the candidate may judge.
+    ///
+    /// # Errors
+    /// In a sentence, why not, and whether that is the model's fault: a line that gives no frames is nobody's.
+    pub async fn finished(&self) -> Result<String, (String, bool)> {
+        let end = tokio::time::Instant::now() + self.config.deadline;
+        loop {
+            {
+                let state = self.state();
+                if let Some(why) = &state.failed {
+                    return Err((why.clone(), true));
+                }
+                if state.seen.len() >= self.config.frames as usize {
+                    return match absurd(&state.seen, &self.candidate.calibration) {
+                        Some(why) => Err((why, true)),
+                        None => Ok(sentence(&state.seen)),
+                    };
+                }
+            }
+            if tokio::time::timeout_at(end, self.changed.notified()).await.is_err() {
+                let (seen, of) = self.progress();
+                let seconds = self.config.deadline.as_secs();
+                return Err((format!("{seen} of {of} live frames came within {seconds} s"), false));
+            }
+        }
+    }
+}
+
+fn sentence(seen: &[Seen]) -> String {
+    let count = |defective: fn(&Seen) -> bool| seen.iter().filter(|s| defective(s)).count();
+    format!(
+        "{} live frames judged by both: {} alarms, {} by the model before",
+        seen.len(),
+        count(|s| s.defective),
+        count(|s| s.old_defective)
+    )
+}
+
+/// Why these scores cannot be those of a model that works; none when they can.
+fn absurd(seen: &[Seen], calibration: &Calibration) -> Option<String> {
+    let (n, share) = (seen.len(), |count: usize| count as f64 / seen.len().max(1) as f64);
+    let alarms = seen.iter().filter(|s| s.defective).count();
+    let old_alarms = seen.iter().filter(|s| s.old_defective).count();
+    if share(alarms) >= ALARMS && share(old_alarms) < 0.5 {
+        return Some(format!("it alarms on {alarms} of {n} live frames, the model in force on {old_alarms}"));
+    }
+    let constant =
+        |score: fn(&Seen) -> f32| seen.iter().all(|s| (score(s) - score(&seen[0])).abs() <= 1e-6 * score(s).abs());
+    if n > 1 && constant(|s| s.score) && !constant(|s| s.old_score) {
+        return Some(format!("it gives all {n} live frames the score {}", seen[0].score));
+    }
+    let mut good: Vec<f32> = seen.iter().filter(|s| !s.old_defective).map(|s| s.score).collect();
+    good.sort_by(f32::total_cmp);
+    let (&median, &low, &high) =
+        (good.get(good.len() / 2)?, calibration.quantiles.first()?, calibration.quantiles.last()?);
+    let spread = (high - low).max(f32::EPSILON);
+    if median > high + spread || median < low - spread {
+        return Some(format!(
+            "parts that the model in force calls good score {median:.4} by median; those that it was calibrated on scored {low:.4} to {high:.4}"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calibration() -> Calibration {
+        let quantiles = (0..21).map(|i| 1.0 + i as f32 / 20.0).collect();
+        let tail = ckaad_bundle::Tail { start: 2.0, share: 0.1, scale: 0.1, shape: 0.0 };
+        Calibration {
+            images: 100,
+            quantiles,
+            threshold: 2.5,
+            pixel_threshold: 1.0,
+            false_alarm_budget: 0.01,
+            rank: None,
+            tail,
+            expected_rate: 0.01,
+            interval: [0.0, 0.05],
+        }
+    }
+
+    fn frames(scores: impl IntoIterator<Item = (f32, bool)>) -> Vec<Seen> {
+        let seen = |(i, (score, old_defective)): (usize, (f32, bool))| Seen {
+            old_defective,
+            old_score: i as f32,
+            defective: score >= 2.5,
+            score,
+        };
+        scores.into_iter().enumerate().map(seen).collect()
+    }
+
+    #[test]
+    fn a_model_that_works_is_let_through_also_when_the_line_makes_nothing_but_defects() {
+        let normal = frames((0..50).map(|i| (1.2 + 0.01 * i as f32, i % 10 == 0)));
+        assert_eq!(absurd(&normal, &calibration()), None);
+        let bad_day = frames((0..50).map(|i| (3.0 + 0.01 * i as f32, true)));
+        assert_eq!(absurd(&bad_day, &calibration()), None);
+    }
+
+    #[test]
+    fn all_alarms_one_score_and_scores_of_another_world_are_absurd() {
+        let alarms = frames((0..50).map(|i| (2.6 + 0.001 * i as f32, false)));
+        assert_eq!(
+            absurd(&alarms, &calibration()).unwrap(),
+            "it alarms on 50 of 50 live frames, the model in force on 0"
+        );
+        let constant = frames((0..50).map(|_| (1.5, false)));
+        assert_eq!(absurd(&constant, &calibration()).unwrap(), "it gives all 50 live frames the score 1.5");
+        let low = frames((0..50).map(|i| (-3.0 + 0.001 * i as f32, false)));
+        assert!(
+            absurd(&low, &calibration()).unwrap().contains("those that it was calibrated on scored 1.0000 to 2.0000")
+        );
+    }
+}

@@ -1,0 +1,487 @@
+//! Models over the air, end to end: a publisher, nginx, mosquitto, and the real agent on a line that runs.
+
+use crate::util::*;
+use ckaad_bundle::{Bundle, Draft};
+use ckaad_update::publish::{KeyFolder, Publication, Repository};
+use semver::Version;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const PASSPHRASE: &str = "a passphrase of the tests";
+
+/// The demo's bundle as another version of itself, changed.
+fn variant(version: &str, change: impl FnOnce(&mut Draft)) -> Vec<u8> {
+    let Bundle { mut manifest, model, golden, forest, segments, gpu, report, .. } = Bundle::read(&bundle()).unwrap();
+    manifest.version = Version::parse(version).unwrap();
+    let mut draft = Draft { manifest, model, golden, forest, segments, gpu, report };
+    change(&mut draft);
+    draft.pack().unwrap()
+}
+
+/// Keys, a repository, and nginx in front of it.
+struct Publisher {
+    folder: PathBuf,
+    keys: KeyFolder,
+    port: u16,
+    _nginx: Running,
+}
+
+impl Publisher {
+    fn start(site: &Site) -> Publisher {
+        let folder = site.path().join("publisher");
+        std::fs::create_dir_all(folder.join("repository")).unwrap();
+        let keys = KeyFolder::new(&folder.join("keys"), PASSPHRASE);
+        block_on(Repository::init_keys(&keys, 1, 1)).unwrap();
+        let port = free_port();
+        let config = format!(
+            "daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log {dir}/access.log; client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};\n\
+             uwsgi_temp_path {dir}; scgi_temp_path {dir}; server {{ listen 127.0.0.1:{port}; root {dir}/repository; }} }}\n",
+            dir = folder.display()
+        );
+        let path = folder.join("nginx.conf");
+        std::fs::write(&path, config).unwrap();
+        // Its workers would else be nobody's, who may not read a folder of ours.
+        let mut nginx = program("nginx");
+        nginx.arg("-p").arg(&folder).arg("-c").arg(&path).args(["-g", "user root;"]);
+        let nginx = Running::spawn(nginx);
+        wait_until(&format!("nginx listens: {:?}", nginx.lines()), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Publisher { folder, keys, port, _nginx: nginx }
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.folder.join("repository")
+    }
+
+    fn open(&self) -> Repository {
+        Repository::open(&self.repository(), &self.keys).unwrap()
+    }
+
+    fn publish(&self, bundle: &[u8]) -> String {
+        self.publish_as(bundle, &Publication { model: "press".into(), ..Publication::default() })
+    }
+
+    fn publish_as(&self, bundle: &[u8], what: &Publication) -> String {
+        let path = self.folder.join("bundle.ckaad");
+        std::fs::write(&path, bundle).unwrap();
+        block_on(self.open().publish(&path, what, &self.keys)).unwrap().digest
+    }
+
+    /// `[update]` of a device.
+    fn settings(&self, state: &Path, more: &str) -> String {
+        format!(
+            "[update]\nurl = \"http://127.0.0.1:{}/\"\nroot_file = {:?}\nstate = {state:?}\npoll_interval_s = 1\n{more}\n\
+             [update.trial]\nframes = 10\n",
+            self.port,
+            self.keys.root_path(),
+        )
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// A device beside a line that never ends.
+struct Device {
+    site: Site,
+    broker: Mosquitto,
+    publisher: Publisher,
+    config: String,
+}
+
+impl Device {
+    /// `more`: keys of `[update]`; `tables`: further TOML.
+    fn new(more: &str, tables: &str) -> Device {
+        let site = Site::new();
+        let broker = Mosquitto::start(site.path());
+        let publisher = Publisher::start(&site);
+        // One good bundle, under another model's name: the repository is there from the beginning.
+        publisher
+            .publish_as(&variant("0.0.1", |_| {}), &Publication { model: "other".into(), ..Publication::default() });
+        let config = Device::configure(&site, broker.port, &publisher, more, tables);
+        Device { site, broker, publisher, config }
+    }
+
+    fn configure(site: &Site, port: u16, publisher: &Publisher, more: &str, tables: &str) -> String {
+        let camera = "model = \"press\"\nsource = \"synthetic\"\nresults = true\n[camera.cam.heatmap]\nenabled = false\n\
+                      [camera.cam.synthetic]\nfps = 60\n";
+        site.write(port, camera, &format!("{}\n{tables}", publisher.settings(&site.path().join("state"), more)))
+    }
+
+    fn states(&self) -> Running {
+        self.broker.subscriber(&["model/press/state", "camera/+/state", "camera/+/anomaly", "state"], "%t %r %p", &[])
+    }
+
+    fn start(&self) -> Running {
+        run(&self.config)
+    }
+}
+
+fn model_states(subscriber: &Running) -> Vec<Value> {
+    payloads(subscriber, "model/press/state")
+}
+
+fn last(subscriber: &Running) -> Value {
+    model_states(subscriber).pop().unwrap_or_default()
+}
+
+fn wait_for_state(subscriber: &Running, agent: &Running, state: &str, version: &str) -> Value {
+    wait_until(&format!("{state} {version}, after {:#?} and {:#?}", last(subscriber), agent.lines()), || {
+        let last = last(subscriber);
+        last["state"] == state && last["version"] == version
+    });
+    last(subscriber)
+}
+
+#[test]
+fn a_new_model_is_fetched_tried_and_put_in_force_between_two_frames() {
+    let device = Device::new("", "");
+    let (subscriber, mut agent) = (device.states(), device.start());
+    wait_for_state(&subscriber, &agent, "idle", "0.1.0");
+    let digest = device.publisher.publish(&variant("0.2.0", |_| {}));
+    let committed = wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    assert_eq!(committed["digest"], digest.as_str());
+    let reason = committed["reason"].as_str().unwrap();
+    assert!(reason.starts_with("10 live frames judged by both"), "{reason}");
+    // The steps, in their order; a quick one may be between two looks.
+    let seen: Vec<String> = model_states(&subscriber).iter().map(|s| s["state"].as_str().unwrap().to_owned()).collect();
+    let order = ["idle", "downloading", "staged", "trial", "committed"];
+    let places: Vec<usize> = seen.iter().map(|s| order.iter().position(|o| o == s).unwrap()).collect();
+    assert!(places.is_sorted() && seen.contains(&"trial".into()), "{seen:?}");
+    // The camera says which model judges, and its events come from exactly one of the two, the old one first.
+    wait_until("the camera names the new model", || {
+        payloads(&subscriber, "camera/cam/state").last().is_some_and(|s| s["model"]["digest"] == digest.as_str())
+    });
+    wait_until("an event of the new model", || {
+        payloads(&subscriber, "/anomaly").last().is_some_and(|e| e["data"]["model"]["digest"] == digest.as_str())
+    });
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    let events = payloads(&subscriber, "/anomaly");
+    let versions: Vec<&str> = events.iter().map(|e| e["data"]["model"]["version"].as_str().unwrap()).collect();
+    assert!(versions.is_sorted(), "{versions:?}");
+    let sequence: Vec<u64> = events.iter().map(|e| e["data"]["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequence, (0..sequence.len() as u64).collect::<Vec<_>>());
+    assert!(agent.saw(" 0 skipped"), "{:#?}", agent.lines());
+    // The next start judges with it, also without repository.
+    let subscriber = device.states();
+    let publisher = device.publisher;
+    std::fs::remove_dir_all(publisher.repository()).unwrap();
+    let agent = run(&device.config);
+    wait_until("the new model at the next start", || last(&subscriber)["digest"] == digest.as_str());
+    wait_until("the trouble is told", || {
+        last(&subscriber)["repository"]["trouble"].as_str().is_some_and(|t| t.contains("is not there"))
+    });
+    assert!(!agent.saw("panicked"));
+}
+
+#[test]
+fn a_model_whose_golden_samples_fail_is_refused_and_not_tried_again() {
+    let device = Device::new("", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    wait_for_state(&subscriber, &agent, "idle", "0.1.0");
+    let bad = variant("0.2.0", |draft| draft.golden.iter_mut().for_each(|g| g.expected.score += 1.0));
+    let digest = device.publisher.publish(&bad);
+    let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
+    assert!(refused["reason"].as_str().unwrap().contains("golden samples are judged otherwise"), "{refused}");
+    assert_eq!(refused["other"]["digest"], digest.as_str());
+    let count = || model_states(&subscriber).iter().filter(|s| s["state"] == "trial").count();
+    let tried = count();
+    // Several polls later it has not been tried again, and a good one behind it is taken.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(count(), tried);
+    device.publisher.publish(&variant("0.3.0", |_| {}));
+    wait_for_state(&subscriber, &agent, "committed", "0.3.0");
+}
+
+#[test]
+fn a_model_that_alarms_on_everything_is_refused_by_its_live_frames() {
+    let device = Device::new("", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    wait_for_state(&subscriber, &agent, "idle", "0.1.0");
+    device.publisher.publish(&variant("0.2.0", |draft| draft.manifest.calibration.threshold = 1e-6));
+    let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
+    assert!(refused["reason"].as_str().unwrap().contains("it alarms on"), "{refused}");
+    // What was published meanwhile came from the old model.
+    let versions = payloads(&subscriber, "/anomaly");
+    assert!(versions.iter().all(|e| e["data"]["model"]["version"] == "0.1.0"));
+}
+
+#[test]
+fn a_bundle_for_others_or_under_a_wrong_version_is_not_taken() {
+    let device = Device::new("group = \"berlin\"\nhardware = \"orin\"", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    wait_for_state(&subscriber, &agent, "idle", "0.1.0");
+    let to = |group: &str, hardware: &str| Publication {
+        model: "press".into(),
+        group: group.into(),
+        hardware: hardware.into(),
+        ..Publication::default()
+    };
+    device.publisher.publish_as(&variant("0.2.0", |_| {}), &to("hamburg", ""));
+    device.publisher.publish_as(&variant("0.3.0", |_| {}), &to("", "nano"));
+    let newer = Publication { agent: Some(">=99".parse().unwrap()), ..to("", "") };
+    device.publisher.publish_as(&variant("0.4.0", |_| {}), &newer);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(last(&subscriber)["state"], "idle");
+    device.publisher.publish_as(&variant("0.5.0", |_| {}), &to("berlin", "orin"));
+    wait_for_state(&subscriber, &agent, "committed", "0.5.0");
+}
+
+#[test]
+fn killed_in_every_state_the_agent_judges_with_the_old_or_the_new_model_and_goes_on() {
+    // So slow that there is time to kill it while it downloads.
+    let device = Device::new("max_rate_kib_s = 700", "");
+    let new = variant("0.2.0", |_| {});
+    device.publisher.publish(&new);
+    for state in ["downloading", "trial"] {
+        let (subscriber, agent) = (device.states(), device.start());
+        wait_until(&format!("{state}: {:#?}", agent.lines()), || {
+            model_states(&subscriber).iter().any(|s| s["state"] == state && s["version"] == "0.1.0")
+        });
+        agent.signal("KILL");
+    }
+    let (subscriber, agent) = (device.states(), device.start());
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    assert!(agent.saw("ended while 0.2.0 was on trial; it is tried once more"), "{:#?}", agent.lines());
+}
+
+#[test]
+fn killed_twice_in_its_trial_a_model_is_barred() {
+    let device = Device::new("", "");
+    // A trial that waits for more frames than come.
+    let text = std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 100000");
+    std::fs::write(&device.config, text).unwrap();
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    for _ in 0..2 {
+        let agent = device.start();
+        agent.wait_for("a new bundle is on trial");
+        agent.signal("KILL");
+    }
+    let (subscriber, agent) = (device.states(), device.start());
+    let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
+    assert_eq!(refused["reason"], "the agent ended 2 times while it was on trial");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(last(&subscriber)["state"], "refused");
+    // Ended as it should be, a trial is no failure.
+    device.publisher.publish(&variant("0.3.0", |_| {}));
+    let mut agent = agent;
+    for _ in 0..3 {
+        agent.wait_for("a new bundle is on trial");
+        agent.signal("TERM");
+        assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+        agent = device.start();
+    }
+    agent.wait_for("a new bundle is on trial");
+    assert!(!agent.saw("it is tried once more"));
+}
+
+/// Sends a command and gives the answer, by MQTT 5's request and response.
+fn ask(device: &Device, topic: &str, payload: &str) -> Value {
+    let mut text = String::new();
+    // An agent that has just started may not hear us yet: who asks asks again under the same id.
+    for _ in 0..10 {
+        let mut ask = program("mosquitto_rr");
+        ask.args(["-V", "mqttv5", "-h", "127.0.0.1", "-q", "1", "-W", "5", "-e", "answers/here"]);
+        ask.args([
+            "-p",
+            &device.broker.port.to_string(),
+            "-D",
+            "publish",
+            "correlation-data",
+            "number 7",
+            "-F",
+            "%D %p",
+        ]);
+        let output = ask.args(["-t", &format!("{PREFIX}/cmd/{topic}"), "-m", payload]).output().unwrap();
+        text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !text.is_empty() {
+            break;
+        }
+    }
+    let answer = text.strip_prefix("number 7 ").unwrap_or_else(|| panic!("{text:?}"));
+    serde_json::from_str(answer).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[test]
+fn commands_are_answered_and_done_once() {
+    let device = Device::new("", "[commands]\nallow = [\"update-model\", \"rollback-model\"]\n");
+    let text =
+        std::fs::read_to_string(&device.config).unwrap().replace("poll_interval_s = 1", "poll_interval_s = 86400");
+    std::fs::write(&device.config, text).unwrap();
+    let (subscriber, mut agent) = (device.states(), device.start());
+    wait_until("the first look", || last(&subscriber)["repository"]["checked_at"].is_string());
+    // Nobody looks again by himself.
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    let answer = ask(&device, "update-model/1", "{\"model\": \"press\"}");
+    assert_eq!((&answer["ok"], &answer["id"]), (&Value::Bool(true), &Value::from("1")), "{answer}");
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    let answer = ask(&device, "rollback-model/2", "");
+    assert_eq!(answer["message"], "demo 0.1.0 is in force");
+    let back = wait_for_state(&subscriber, &agent, "rolled-back", "0.1.0");
+    assert_eq!((back["reason"].as_str(), back["previous"]["version"].as_str()), (Some("by command"), Some("0.2.0")));
+    // The same command once more, also after a restart, is answered and not done.
+    assert_eq!(ask(&device, "rollback-model/2", "")["message"], "demo 0.1.0 is in force");
+    agent.signal("TERM");
+    agent.ended();
+    let agent = device.start();
+    wait_for_state(&subscriber, &agent, "rolled-back", "0.1.0");
+    assert_eq!(ask(&device, "rollback-model/2", "")["message"], "demo 0.1.0 is in force");
+    assert_eq!(last(&subscriber)["version"], "0.1.0");
+    // What was left by command is not taken again by itself, and is by force.
+    assert_eq!(ask(&device, "update-model/3", "")["ok"], true);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(last(&subscriber)["version"], "0.1.0");
+    ask(&device, "update-model/4", "{\"force\": true}");
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    // Wrong ones.
+    for (topic, payload, sentence) in [
+        ("update-model/5", "{\"mode\": 1}", "the payload is none of this command: unknown field `mode`"),
+        ("update-model/6", "no json", "the payload is none of this command"),
+        ("update-model/7", "{\"model\": \"lid\"}", "there is no model \"lid\" here; there are: press"),
+        ("format-disk/8", "", "format-disk is not allowed here; commands.allow has: update-model, rollback-model"),
+    ] {
+        let answer = ask(&device, topic, payload);
+        assert_eq!(answer["ok"], false);
+        assert!(answer["message"].as_str().unwrap().contains(sentence), "{answer}");
+    }
+    let huge = ask(&device, "update-model/9", &format!("\"{}\"", "x".repeat(5000)));
+    assert!(huge["message"].as_str().unwrap().contains("expected up to 4096"), "{huge}");
+    // A retained command would be done at every start.
+    let mut retained = program("mosquitto_pub");
+    retained.args(["-h", "127.0.0.1", "-r", "-q", "1", "-p", &device.broker.port.to_string()]);
+    retained.args(["-t", &format!("{PREFIX}/cmd/rollback-model/10"), "-m", "{}"]);
+    assert!(retained.status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(300));
+    drop(agent);
+    let agent = device.start();
+    agent.wait_for("rollback-model 10 is retained on the broker and is not done");
+}
+
+#[test]
+fn a_withdrawn_model_is_left() {
+    let device = Device::new("", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    block_on(device.publisher.open().revoke("0.2.0", &device.publisher.keys)).unwrap();
+    let back = wait_for_state(&subscriber, &agent, "rolled-back", "0.1.0");
+    assert_eq!(back["reason"], "the publisher withdrew it");
+    wait_until("the camera names the old model", || {
+        payloads(&subscriber, "camera/cam/state").last().is_some_and(|s| s["model"]["version"] == "0.1.0")
+    });
+}
+
+#[test]
+fn a_portal_or_a_forger_in_place_of_the_repository_changes_nothing() {
+    let device = Device::new("", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    let timestamp = device.publisher.repository().join("metadata/timestamp.json");
+    let good = std::fs::read(&timestamp).unwrap();
+    for (bytes, sentence) in [
+        (b"<html>Log in</html>".to_vec(), "a portal that wants a login"),
+        (
+            String::from_utf8(good.clone()).unwrap().replace("\"version\": 2", "\"version\": 9").into_bytes(),
+            "its timestamp is signed by 0 of the 1 keys",
+        ),
+    ] {
+        std::fs::write(&timestamp, bytes).unwrap();
+        wait_until(&format!("{sentence}: {:#?}", last(&subscriber)), || {
+            last(&subscriber)["repository"]["trouble"].as_str().is_some_and(|t| t.contains(sentence))
+        });
+        assert_eq!(last(&subscriber)["version"], "0.2.0");
+        std::fs::write(&timestamp, &good).unwrap();
+        wait_until("the trouble is over", || last(&subscriber)["repository"]["trouble"] == "");
+    }
+}
+
+#[test]
+fn with_require_signed_a_bundle_by_hand_is_refused_until_it_is_published() {
+    let device = Device::new("require_signed = true", "");
+    let digest = Bundle::read(&bundle()).unwrap().digest;
+    let sentence = format!(
+        "updates: the bundle {} is not signed: its digest {digest} is no target of the repository (update.require_signed)",
+        bundle().display()
+    );
+    refuses(&mut agent(&["run", "--config", &device.config]), &sentence);
+    device.publisher.publish(&std::fs::read(bundle()).unwrap());
+    let (subscriber, running) = (device.states(), device.start());
+    wait_until(&format!("it judges: {:#?}", running.lines()), || last(&subscriber)["version"] == "0.1.0");
+}
+
+#[test]
+fn slots_are_looked_at_and_changed_by_hand() {
+    let device = Device::new("", "");
+    let (subscriber, mut running) = (device.states(), device.start());
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    wait_for_state(&subscriber, &running, "committed", "0.2.0");
+    let model = |args: &[&str]| {
+        let output = agent(&[&["model"], args, &["--config", &device.config]].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output))
+    };
+    let (code, said) = model(&["rollback"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("the agent runs; ask it by the command rollback-model"), "{said}");
+    running.signal("TERM");
+    running.ended();
+    let (code, said) = model(&["list"]);
+    assert!(code == Some(0) && said.contains("press  in force   0.2.0"), "{said}");
+    let (code, said) = model(&["rollback"]);
+    assert!(code == Some(0) && said.contains("the bundle of the configuration"), "{said}");
+    let (code, said) = model(&["activate", "0.2.0"]);
+    assert!(code == Some(0) && said.contains("0.2.0 is in force"), "{said}");
+    let (code, said) = model(&["activate", "7.0.0"]);
+    assert!(code == Some(2) && said.contains("no bundle 7.0.0 is on this device"), "{said}");
+}
+
+#[test]
+fn the_doctor_looks_at_the_repository() {
+    let device = Device::new("", "");
+    let check = || {
+        let output = agent(&["check", "--config", &device.config]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = check();
+    assert!(
+        said.contains("ok    updates: ") && said.contains("1 bundle") && said.contains("root 1 with the fingerprint"),
+        "{said}"
+    );
+    let path = device.publisher.repository().join("metadata/timestamp.json");
+    std::fs::write(&path, "{}").unwrap();
+    assert!(
+        check().contains("FAIL  updates: the update repository is refused: its timestamp cannot be read"),
+        "{}",
+        check()
+    );
+    std::fs::remove_file(path).unwrap();
+    assert!(check().contains("is not there"), "{}", check());
+    let _ = Command::new("true");
+    let _ = &device.site;
+}
+
+#[test]
+fn a_state_folder_that_takes_nothing_is_no_reason_not_to_inspect() {
+    let device = Device::new("", "[commands]\nallow = [\"update-model\"]\n");
+    let text = std::fs::read_to_string(&device.config).unwrap();
+    let state = device.site.path().join("state");
+    // No folder can be made below a file, not even by root.
+    std::fs::write(&state, "a file").unwrap();
+    assert!(text.contains(state.to_str().unwrap()));
+    let (subscriber, agent) = (device.states(), device.start());
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    wait_until(&format!("it judges: {:#?}", agent.lines()), || {
+        payloads(&subscriber, "camera/cam/state").last().is_some_and(|s| s["state"] == "running")
+    });
+    let said = last(&subscriber)["repository"]["trouble"].as_str().unwrap_or_default().to_owned();
+    assert!(said.contains("cannot be used") && said.contains(state.to_str().unwrap()), "{said}");
+    let answer = ask(&device, "update-model/1", "");
+    assert!(answer["ok"] == false && answer["message"].as_str().unwrap().contains("cannot be used"), "{answer}");
+}
