@@ -309,7 +309,7 @@ impl Updater {
         }
         loop {
             tokio::select! {
-                changed = self.stop.changed() => if changed.is_err() || *self.stop.borrow() { return },
+                () = stopped(&mut self.stop) => return,
                 Some(command) = self.commands.recv() => {
                     let (UpdateCommand::Update { answer, .. } | UpdateCommand::RollBack { answer, .. }) = command;
                     let _ = answer.send(Err(why.to_owned()));
@@ -342,10 +342,10 @@ impl Updater {
             }
             tokio::select! {
                 () = sleep_until(next) => {}
-                _ = self.stop.changed() => {}
+                () = stopped(&mut self.stop) => break,
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
-                    None => { let _ = self.stop.changed().await; }
+                    None => break,
                 }
             }
         }
@@ -520,7 +520,7 @@ impl Updater {
             let until = Instant::now() + SAY_EVERY;
             tokio::select! {
                 done = &mut fetching => return Some(done),
-                _ = self.stop.changed() => if *self.stop.borrow() { return None },
+                () = stopped(&mut self.stop) => return None,
                 Some(command) = self.commands.recv() => self.command(command),
                 () = sleep_until(until) => {
                     let bytes = *got.lock().unwrap_or_else(PoisonError::into_inner);
@@ -603,7 +603,7 @@ impl Updater {
             let until = Instant::now() + SAY_EVERY;
             tokio::select! {
                 done = &mut finished => return Some(done),
-                _ = self.stop.changed() => if *self.stop.borrow() { return None },
+                () = stopped(&mut self.stop) => return None,
                 Some(command) = self.commands.recv() => self.command(command),
                 () = sleep_until(until) => {
                     let (frames, of) = trial.progress();
@@ -688,7 +688,7 @@ impl Updater {
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                _ = self.stop.changed() => if *self.stop.borrow() { return None },
+                () = stopped(&mut self.stop) => return None,
                 Some(command) = self.commands.recv() => self.command(command),
             }
         }
@@ -748,6 +748,11 @@ impl Updater {
             *said = Some(state);
         }
     }
+}
+
+/// The agent ends, or is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Loads the bundle in force. One that cannot be run any more is left for the one before.

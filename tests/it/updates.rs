@@ -463,8 +463,6 @@ fn the_doctor_looks_at_the_repository() {
     );
     std::fs::remove_file(path).unwrap();
     assert!(check().contains("is not there"), "{}", check());
-    let _ = Command::new("true");
-    let _ = &device.site;
 }
 
 #[test]
@@ -484,4 +482,21 @@ fn a_state_folder_that_takes_nothing_is_no_reason_not_to_inspect() {
     assert!(said.contains("cannot be used") && said.contains(state.to_str().unwrap()), "{said}");
     let answer = ask(&device, "update-model/1", "");
     assert!(answer["ok"] == false && answer["message"].as_str().unwrap().contains("cannot be used"), "{answer}");
+}
+
+/// The README's story, with the trainer's binary beside ours.
+#[test]
+fn the_story_of_the_readme_comes_to_its_end() {
+    let bin = Path::new(env!("CARGO_BIN_EXE_ckaad-agent")).parent().unwrap();
+    assert!(bin.join("ckaad-train").exists(), "build the whole workspace: cargo nextest run --workspace");
+    let output = Command::new(in_repository("examples/update-story")).env("CKAAD_BIN", bin).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", stderr(&output));
+    for line in [
+        "left   committed  judges with 0.3.0",
+        "right  refused    judges with 0.2.0",
+        "right  rolled-back judges with 0.1.0",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in {said}");
+    }
 }

@@ -58,6 +58,8 @@ pub enum FetchError {
     Short { url: String, got: u64, expected: u64 },
     #[error("{url} answered a request for the rest with another part of the file ({answer})")]
     WrongPart { url: String, answer: String },
+    #[error("what {url} sent cannot be kept: {reason}")]
+    Keep { url: String, reason: String },
     #[error("{path} cannot be written: {reason}")]
     Disk { path: PathBuf, reason: String },
     #[error("{url} needs {needed} bytes on the disk of {path}, where {free} are free")]
@@ -169,7 +171,7 @@ impl Remote {
         mut named: impl FnMut(Option<&str>) -> std::io::Result<()>,
     ) -> Result<(), FetchError> {
         let url = self.join(path)?;
-        let disk = |e: std::io::Error| FetchError::Disk { path: path.into(), reason: e.to_string() };
+        let disk = |e: std::io::Error| FetchError::Keep { url: url.to_string(), reason: e.to_string() };
         let mut have = resume.have;
         let (mut body, start) = self.open(&url, resume).await?;
         if start != have {
@@ -272,7 +274,7 @@ impl Remote {
             if have > limit {
                 return Err(FetchError::TooLong { url: url.to_string(), limit });
             }
-            sink.piece(&piece).map_err(|e| FetchError::Disk { path: url.path().into(), reason: e.to_string() })?;
+            sink.piece(&piece).map_err(|e| FetchError::Keep { url: url.to_string(), reason: e.to_string() })?;
             if let Some(rate) = self.rate {
                 let due = Duration::from_secs_f64((have - already) as f64 / rate.max(1) as f64);
                 tokio::time::sleep_until(begun + due).await;

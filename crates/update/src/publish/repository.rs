@@ -411,13 +411,16 @@ impl Repository {
         root.expires = from_now(ROOT_DAYS);
         // Of root the first key is replaced; the others stay in the hands that they are in.
         let new = Key::generate()?;
-        let old = keys.read(role)?.into_iter().next().ok_or(KeyError::Generate)?;
-        let old_id = key_id(&old)?;
         let new_id = add_key(&mut root, &new)?;
         let known = root.roles.get_mut(&role_type(role)).ok_or(KeyError::Generate)?;
-        known.keyids.retain(|id| *id != old_id);
+        // A role other than root has one key: whatever it was called, it is gone.
+        let gone: Vec<KeyId> = match role {
+            Role::Root => old_keys.first().map(key_id).transpose()?.into_iter().collect(),
+            _ => known.keyids.clone(),
+        };
+        known.keyids.retain(|id| !gone.contains(id));
         known.keyids.push(new_id);
-        root.keys.remove(&old_id);
+        root.keys.retain(|id, _| !gone.contains(id));
         keys.retire(role, 1, old_root.version.get())?;
         keys.keep(role, 1, &new)?;
         let by_old = sign(root.clone(), &old_root, old_keys).await?;

@@ -106,6 +106,10 @@ async fn every_role_can_be_rotated_and_devices_follow() {
         publisher.open().unwrap().resign(false, &publisher.keys).await.unwrap();
         old.look().await.unwrap();
     }
+    // A key that was lost.
+    std::fs::remove_file(publisher.folder.path().join("keys/targets.key")).unwrap();
+    publisher.open().unwrap().rotate(Role::Targets, &publisher.keys).await.unwrap();
+    old.look().await.unwrap();
     // One of three root keys that two must sign with.
     std::fs::remove_file(publisher.folder.path().join("keys/root-2.key")).unwrap();
     std::fs::remove_file(publisher.folder.path().join("keys/root-3.key")).unwrap();
