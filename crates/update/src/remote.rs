@@ -4,12 +4,16 @@
 //! https to http, and a download that goes on where it was broken off.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, StatusCode};
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use url::Url;
@@ -74,6 +78,22 @@ pub struct Remote {
     client: Option<Client>,
     patience: Duration,
     rate: Option<u64>,
+    time: Arc<FlooredTime>,
+}
+
+/// What certificates are checked against: the system's time, and not before the floor. A device that wakes in 1970 would find every
+/// certificate not valid yet.
+#[derive(Debug, Default)]
+struct FlooredTime {
+    /// Seconds since 1970.
+    floor: AtomicU64,
+}
+
+impl TimeProvider for FlooredTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = Duration::from_secs(self.floor.load(Ordering::Relaxed));
+        Some(UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().max(floor)))
+    }
 }
 
 /// Pieces of a file, as they come.
@@ -113,16 +133,22 @@ impl Remote {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
+        let time = Arc::new(FlooredTime::default());
         let client = match base.scheme() {
             "file" => None,
-            "http" | "https" => Some(client(config)?),
+            "http" | "https" => Some(client(config, time.clone())?),
             other => {
                 return Err(FetchError::Config(format!(
                     "{base} begins with {other}:; expected https:, http: or file:"
                 )));
             }
         };
-        Ok(Remote { base, client, patience: config.patience, rate: config.rate })
+        Ok(Remote { base, client, patience: config.patience, rate: config.rate, time })
+    }
+
+    /// Certificates are checked at this time, or at the system's if that is later.
+    pub fn set_floor(&self, floor: Timestamp) {
+        self.time.floor.store(u64::try_from(floor.as_second()).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Where it is.
@@ -306,14 +332,14 @@ fn etag(headers: &HeaderMap) -> Option<String> {
     headers.get(ETAG)?.to_str().ok().filter(|etag| !etag.starts_with("W/")).map(str::to_owned)
 }
 
-fn client(config: &RemoteConfig) -> Result<Client, FetchError> {
+fn client(config: &RemoteConfig, time: Arc<FlooredTime>) -> Result<Client, FetchError> {
     let bad = FetchError::Config;
     let mut builder = Client::builder()
         .user_agent(concat!("ckaad-agent/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.patience)
         .redirect(Policy::custom(redirect))
         .referer(false)
-        .tls_backend_preconfigured(tls(config)?);
+        .tls_backend_preconfigured(tls(config, time)?);
     if let Some(proxy) = &config.proxy {
         let proxy =
             reqwest::Proxy::all(proxy.clone()).map_err(|e| bad(format!("the proxy {proxy}: {}", causes(&e))))?;
@@ -334,7 +360,7 @@ fn redirect(attempt: Attempt) -> reqwest::redirect::Action {
     attempt.follow()
 }
 
-fn tls(config: &RemoteConfig) -> Result<rustls::ClientConfig, FetchError> {
+fn tls(config: &RemoteConfig, time: Arc<FlooredTime>) -> Result<rustls::ClientConfig, FetchError> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let bad = FetchError::Config;
     let mut roots = rustls::RootCertStore::empty();
@@ -355,7 +381,7 @@ fn tls(config: &RemoteConfig) -> Result<rustls::ClientConfig, FetchError> {
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_details(provider, time)
         .with_safe_default_protocol_versions()
         .map_err(|e| bad(e.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())

@@ -154,6 +154,7 @@ impl Trust {
     /// # Errors
     /// Why the repository is not believed.
     pub async fn refresh(&mut self, remote: &Remote, system: Timestamp) -> Result<Catalogue, TrustError> {
+        remote.set_floor(self.floor(system).floor);
         let scratch = tempfile::tempdir().map_err(|e| TrustError::Scratch(e.to_string()))?;
         self.write(scratch.path()).map_err(|e| TrustError::Scratch(e.to_string()))?;
         let failure = Arc::new(Mutex::new(None));

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod forge;
+mod https;
 mod peer;
 mod power;
 mod publisher;
