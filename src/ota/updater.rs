@@ -379,6 +379,10 @@ impl Updater {
                 None if wanted.is_some() => {
                     tracing::info!(model = self.models[m].model.name, "the repository has nothing that was asked for");
                 }
+                // It was on its way when the agent ended, and meanwhile the publisher thought better of it.
+                None if self.models[m].slots.work().is_some() => {
+                    self.refuse(m, "the repository does not offer it to this device any more", false);
+                }
                 None => {}
             }
             self.tell(m);
@@ -400,12 +404,13 @@ impl Updater {
             .await;
         let (trust, result) = refreshed?;
         if trust != self.trust.trust {
-            self.trust.trust = trust;
-            if let Err(e) = write_trust(self.disk.as_ref(), &self.settings.state, &self.trust) {
+            let newer = TrustFile { origin: self.trust.origin.clone(), trust };
+            if let Err(e) = write_trust(self.disk.as_ref(), &self.settings.state, &newer) {
                 // What is not on the disk is not built upon: an older state could be served after the next start.
                 self.trouble(format!("what the repository says cannot be kept: {e}"));
                 return None;
             }
+            self.trust = newer;
         }
         match result {
             Ok(catalogue) => {

@@ -484,6 +484,44 @@ fn a_state_folder_that_takes_nothing_is_no_reason_not_to_inspect() {
     assert!(answer["ok"] == false && answer["message"].as_str().unwrap().contains("cannot be used"), "{answer}");
 }
 
+#[test]
+fn what_the_repository_says_and_cannot_be_kept_is_not_built_upon() {
+    let device = Device::new("", "");
+    let (subscriber, agent) = (device.states(), device.start());
+    wait_until("the first look", || last(&subscriber)["repository"]["checked_at"].is_string());
+    let trust = device.site.path().join("state/trust.json");
+    std::fs::remove_file(&trust).unwrap();
+    std::fs::create_dir(&trust).unwrap();
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    wait_until(&format!("the trouble is told: {:#?}", agent.lines()), || {
+        last(&subscriber)["repository"]["trouble"].as_str().is_some_and(|t| t.contains("cannot be kept"))
+    });
+    // Nor at the next look, which sees nothing new.
+    agent.wait_for("cannot be kept");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(last(&subscriber)["state"], "idle");
+    std::fs::remove_dir(&trust).unwrap();
+    wait_until("it is over", || last(&subscriber)["state"] == "committed");
+}
+
+#[test]
+fn what_was_on_its_way_and_is_not_offered_any_more_is_given_up() {
+    let device = Device::new("", "");
+    let text = std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 100000");
+    std::fs::write(&device.config, text).unwrap();
+    let bundle = variant("0.2.0", |_| {});
+    device.publisher.publish(&bundle);
+    let mut agent = device.start();
+    agent.wait_for("a new bundle is on trial");
+    agent.signal("TERM");
+    agent.ended();
+    let elsewhere = Publication { model: "press".into(), group: "elsewhere".into(), ..Publication::default() };
+    device.publisher.publish_as(&bundle, &elsewhere);
+    let (subscriber, agent) = (device.states(), device.start());
+    let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
+    assert_eq!(refused["reason"], "the repository does not offer it to this device any more");
+}
+
 /// The README's story, with the trainer's binary beside ours.
 #[test]
 fn the_story_of_the_readme_comes_to_its_end() {

@@ -58,7 +58,7 @@ fn start(folder: &Path, root: &Path, plain: &str) -> Nginx {
 }
 
 fn device(forge: &Forge, nginx: &Nginx, path: &str, authority: &Path) -> Device {
-    let url = format!("https://localhost:{}/{path}", nginx.port).parse().unwrap();
+    let url = format!("https://127.0.0.1:{}/{path}", nginx.port).parse().unwrap();
     let config = RemoteConfig { url, ca_file: Some(authority.into()), ..folder_config("/".as_ref()) };
     Device { remote: Remote::new(&config).unwrap(), second: None, ..forge.device() }
 }
