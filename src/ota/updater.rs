@@ -561,16 +561,16 @@ impl Updater {
         let (path, threads, in_force, slot) = (slots.path(&digest), model.threads, slot.current(), slot.clone());
         tracing::info!(model = model.name, "a new bundle is on trial");
         self.tell(m);
-        let loaded = Model::load(&path, threads).map_err(|e| e.to_string());
+        let loaded = Model::load(&path, threads).map_err(|e| (e.to_string(), true));
         let examined = loaded.and_then(|(model, bundle)| {
             examine(&model, &bundle, &in_force, &self.settings.trial)?;
             Ok(model)
         });
         let candidate = match examined {
             Ok(model) => Arc::new(model),
-            Err(why) => {
-                self.refuse(m, &why, true);
-                return true;
+            Err((why, bar)) => {
+                self.refuse(m, &why, bar);
+                return bar;
             }
         };
         let trial = Arc::new(Trial::new(candidate.clone(), self.settings.trial.clone()));
