@@ -19,7 +19,7 @@ const REMEMBERED: usize = 64;
 const MAX_PAYLOAD: usize = 4096;
 const MAX_ID: usize = 128;
 /// Begins the key of the note that holds an answer.
-pub(super) const COMMAND_NOTE: &str = "command/";
+const COMMAND_NOTE: &str = "command/";
 
 /// Hears commands and answers them.
 pub(super) struct Commands {
@@ -95,15 +95,17 @@ impl Commands {
         };
         // Before it is done: if we end in between, it is not done a second time.
         self.remember(result(false, "it was begun, and the agent ended before it could answer".into()));
-        let sent = match &self.updates {
-            Some(updates) => updates.send(command).await.is_ok(),
-            None => false,
+        let done = match &self.updates {
+            None => Err("this device has no updates: `update.url` is empty".into()),
+            Some(updates) => {
+                // Who is asked drops the question when it ends; so does the answer.
+                let _ = updates.send(command).await;
+                answered.await.unwrap_or_else(|_| Err("the updates have ended; the agent ends, too".into()))
+            }
         };
-        let done = if sent { answered.await.ok() } else { None };
         let done = match done {
-            Some(Ok(message)) => result(true, message),
-            Some(Err(message)) => result(false, message),
-            None => result(false, "this device has no updates: `update.url` is empty".into()),
+            Ok(message) => result(true, message),
+            Err(message) => result(false, message),
         };
         tracing::info!("the command {operation} {id}: {}", done.message);
         self.remember(done.clone());

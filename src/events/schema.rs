@@ -23,21 +23,30 @@ pub fn schemas() -> Value {
 
 /// The topics as an AsyncAPI 3.0 document.
 pub fn asyncapi() -> Value {
-    let camera = json!({ "prefix": { "description": "by default ckaad/<site>/<line>/<device>" }, "camera": { "description": "the camera's name" } });
-    let device = json!({ "prefix": camera["prefix"] });
+    let levels = [
+        ("prefix", "by default ckaad/<site>/<line>/<device>"),
+        ("camera", "the camera's name"),
+        ("model", "the model's name in the update repository"),
+        ("id", "chosen by who sends the command; one id is done once"),
+    ];
     let mut channels = Map::new();
     let mut operations = Map::new();
     let mut components = Map::new();
     let mut add = |name: &str, address: &str, qos: u8, retain: bool, message: Value| {
-        let parameters = if address.contains("{camera}") { &camera } else { &device };
+        let named = levels.iter().filter(|(level, _)| address.contains(&format!("{{{level}}}")));
+        let parameters: Map<String, Value> =
+            named.map(|(level, what)| ((*level).to_owned(), json!({ "description": what }))).collect();
+        // What is sent to `cmd` is ours to hear; all else we say.
+        let to_us = address.contains("/cmd/") && !address.ends_with("/result");
+        let (verb, action) = if to_us { ("receive", "receive") } else { ("publish", "send") };
         channels.insert(
             name.into(),
             json!({ "address": address, "parameters": parameters, "messages": { name: message } }),
         );
         operations.insert(
-            format!("publish-{name}"),
+            format!("{verb}-{name}"),
             json!({
-                "action": "send",
+                "action": action,
                 "channel": { "$ref": format!("#/channels/{name}") },
                 "bindings": { "mqtt": { "qos": qos, "retain": retain } },
             }),
@@ -56,6 +65,15 @@ pub fn asyncapi() -> Value {
     add("camera-state", &format!("{at}/state"), 1, true, json_message("camera-state", schema::<CameraState>()));
     add("anomaly", &format!("{at}/anomaly"), 1, false, json_message("anomaly", schema::<CloudEvent<Anomaly>>()));
     add("result", &format!("{at}/result"), 0, false, json_message("result", schema::<FrameResult>()));
+    let model_state = json_message("model-state", schema::<ModelState>());
+    add("model-state", "{prefix}/model/{model}/state", 1, true, model_state);
+    let answer = json_message("command-result", schema::<CommandResult>());
+    for (operation, asked) in [("update-model", schema::<UpdateModel>()), ("rollback-model", schema::<RollbackModel>())]
+    {
+        let address = format!("{{prefix}}/cmd/{operation}/{{id}}");
+        add(operation, &address, 1, false, json_message(operation, asked));
+        add(&format!("{operation}-result"), &format!("{address}/result"), 1, false, answer.clone());
+    }
     let picture = json!({
         "contentType": "image/png",
         "description": "The picture with the anomaly map over it. The user property `event-id` is the id of its anomaly event; with MQTT 3.1.1, which has no properties, the address ends in /<event-id>.",
@@ -63,7 +81,7 @@ pub fn asyncapi() -> Value {
     add("heatmap", &format!("{at}/heatmap"), 1, false, picture);
     json!({
         "asyncapi": "3.0.0",
-        "info": { "title": "ckaad-agent", "version": env!("CARGO_PKG_VERSION"), "description": "What the agent publishes." },
+        "info": { "title": "ckaad-agent", "version": env!("CARGO_PKG_VERSION"), "description": "What the agent publishes, and what it hears." },
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,

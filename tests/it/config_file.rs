@@ -87,3 +87,26 @@ fn schemas_are_whole() {
         }
     }
 }
+
+#[test]
+fn the_asyncapi_document_has_every_topic() {
+    let document = ckaad_edge::events::asyncapi();
+    let channels = document["channels"].as_object().unwrap();
+    let addresses: Vec<&str> = channels.values().map(|c| c["address"].as_str().unwrap()).collect();
+    // The table in `src/events/mod.rs`, which people read, without the spelling of its places.
+    let room = std::fs::read_to_string(crate::util::in_repository("src/events/mod.rs")).unwrap();
+    let rows: Vec<&str> = room.lines().filter_map(|l| l.strip_prefix("//! | `")?.split('`').next()).collect();
+    assert!(rows.len() >= 9, "{rows:?}");
+    for row in rows {
+        let levels = row.replace("camera/<name>", "camera/{camera}").replace("model/<name>", "model/{model}");
+        let operations = if row.contains("<operation>") { vec!["update-model", "rollback-model"] } else { vec![""] };
+        for operation in operations {
+            let wanted = format!("{{prefix}}/{}", levels.replace("<operation>", operation).replace("<id>", "{id}"));
+            assert!(addresses.contains(&wanted.as_str()), "{wanted} is not among {addresses:?}");
+        }
+    }
+    for (name, operation) in document["operations"].as_object().unwrap() {
+        let heard = name.starts_with("receive-");
+        assert_eq!(operation["action"], if heard { "receive" } else { "send" }, "{name}");
+    }
+}

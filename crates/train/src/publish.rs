@@ -250,6 +250,9 @@ pub fn revoke(args: &RevokeArgs) -> Result<()> {
 /// # Errors
 /// It is no repository of these keys.
 pub fn show(repo: &Path, keys: &Path) -> Result<()> {
+    if !repo.join("metadata").is_dir() {
+        bail!("{} is no repository: it has no folder metadata", repo.display());
+    }
     // Nothing is signed, so nothing is decrypted.
     let status = Repository::open(repo, &KeyFolder::new(keys, ""))?.status();
     say(format_args!("root         fingerprint {}", status.fingerprint))?;

@@ -92,11 +92,19 @@ impl Disk for RealDisk {
     }
 
     fn digest(&self, path: &Path) -> io::Result<String> {
-        let (mut file, mut hash, mut piece) = (File::open(path)?, Sha256::new(), vec![0; 64 << 10]);
-        loop {
-            match file.read(&mut piece)? {
-                0 => return Ok(hex::encode(hash.finalize())),
-                n => hash.update(&piece[..n]),
+        Ok(hex::encode(hashed(path)?.1.finalize()))
+    }
+}
+
+/// Length and digest of a file, so that more can follow.
+pub(crate) fn hashed(path: &Path) -> io::Result<(u64, Sha256)> {
+    let (mut file, mut hash, mut length, mut piece) = (File::open(path)?, Sha256::new(), 0, vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok((length, hash)),
+            n => {
+                hash.update(&piece[..n]);
+                length += n as u64;
             }
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! The part lies under its digest, so parts of different bundles never meet. It is judged only when it is whole: by length and digest.
 
+use crate::disk::hashed;
 use crate::offer::Candidate;
 use crate::remote::{FetchError, Remote, Resume, Sink, free_space};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Kept free on the disk beside the bundle.
@@ -129,20 +130,9 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// Length and digest of what is there.
 fn begun(path: &Path) -> io::Result<(u64, Sha256)> {
-    let (mut hash, mut have, mut piece) = (Sha256::new(), 0, vec![0; 64 << 10]);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((0, hash)),
-        Err(e) => return Err(e),
-    };
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok((have, hash)),
-            n => {
-                hash.update(&piece[..n]);
-                have += n as u64;
-            }
-        }
+    match hashed(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((0, Sha256::new())),
+        begun => begun,
     }
 }
 

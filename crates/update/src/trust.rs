@@ -145,7 +145,7 @@ impl Trust {
     }
 
     /// The system's time over the newest time that was signed.
-    pub fn floor(&self, system: Timestamp) -> Clock {
+    pub fn clock(&self, system: Timestamp) -> Clock {
         Clock::new(system, self.issued)
     }
 
@@ -154,7 +154,7 @@ impl Trust {
     /// # Errors
     /// Why the repository is not believed.
     pub async fn refresh(&mut self, remote: &Remote, system: Timestamp) -> Result<Catalogue, TrustError> {
-        remote.set_floor(self.floor(system).floor);
+        remote.set_floor(self.clock(system).floor);
         let scratch = tempfile::tempdir().map_err(|e| TrustError::Scratch(e.to_string()))?;
         self.write(scratch.path()).map_err(|e| TrustError::Scratch(e.to_string()))?;
         let failure = Arc::new(Mutex::new(None));
@@ -214,7 +214,7 @@ impl Trust {
             *issued <= timestamp.expires && timestamp.expires.duration_since(*issued) <= LONGEST_LIFE
         };
         self.issued = issued.filter(sound).max(self.issued);
-        let clock = self.floor(system);
+        let clock = self.clock(system);
         let now = clock.now();
         let expiries = [
             (RoleType::Root, root.expires),

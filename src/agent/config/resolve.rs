@@ -127,8 +127,12 @@ fn log_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|e| format!("is {filter:?}, which is no filter: {e}"))
 }
 
+/// A path, where one was written.
+fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
 fn mqtt(table: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) -> Result<MqttConfig, ConfigError> {
-    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     if table.host.is_empty() {
         return Err(bad("mqtt.host", "is empty; expected the broker's name or address".into()));
     }
@@ -191,7 +195,6 @@ fn update(
         return Ok(None);
     }
     let url = |key: &str, text: &str| text.parse::<url::Url>().map_err(|e| bad(key, format!("is {text:?}: {e}")));
-    let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
     for (key, name) in [("update.group", &table.group), ("update.hardware", &table.hardware)] {
         if !(name.is_empty() || is_name(name)) {
             return Err(bad(key, format!("is {name:?}; expected up to 64 of a-z, 0-9, `-` and `_`, or nothing")));
@@ -279,8 +282,7 @@ fn camera(
     bad: &impl Fn(&str, String) -> ConfigError,
 ) -> Result<CameraSettings, ConfigError> {
     let key = |k: &str| format!("camera.{name}.{k}");
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+    if !is_name(name) {
         let why = "is no name for a camera; expected up to 64 of a-z, 0-9, `-` and `_` (it becomes a topic level)";
         return Err(bad(&format!("camera.{name}"), why.into()));
     }

@@ -184,6 +184,8 @@ impl Repository {
     /// # Errors
     /// It is another's, is damaged, or somebody else is at work in it.
     pub fn open(folder: &Path, keys: &KeyFolder) -> Result<Repository, PublishError> {
+        let ours: Signed<Root> = read(&keys.root_path())?;
+        verify(&ours.signed, &ours, &keys.root_path())?;
         for part in ["metadata", "targets"] {
             let path = folder.join(part);
             std::fs::create_dir_all(&path).map_err(|cause| file_error(&path, cause))?;
@@ -192,8 +194,6 @@ impl Repository {
             }
         }
         let lock = lock(folder)?;
-        let ours: Signed<Root> = read(&keys.root_path())?;
-        verify(&ours.signed, &ours, &keys.root_path())?;
         let metadata = folder.join("metadata");
         let mut root = ours.clone();
         let first = metadata.join(format!("{}.root.json", root.signed.version));

@@ -279,7 +279,7 @@ impl Device {
     pub async fn look(&mut self) -> Result<Catalogue, TrustError> {
         let ours = self.trust.refresh(&self.remote, self.system).await;
         if let Some(second) = &self.second {
-            let theirs = second.look(self.trust.floor(self.system).now()).await;
+            let theirs = second.look(self.trust.clock(self.system).now()).await;
             assert_eq!(ours.is_ok(), theirs.is_ok(), "the second judge says otherwise: {ours:?} and {theirs:?}");
         }
         ours

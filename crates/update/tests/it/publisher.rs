@@ -171,6 +171,9 @@ async fn wrong_values_keys_and_folders_are_sentences_and_change_nothing() {
     let other = Publisher::new(1, 1).await;
     let error = Repository::open(&repository, &other.keys).err().unwrap().to_string();
     assert!(error.contains("are not those of the repository"), "{error}");
+    let (nowhere, no_keys) = (publisher.folder.path().join("nowhere"), publisher.folder.path().join("no keys"));
+    assert!(Repository::open(&nowhere, &KeyFolder::new(&no_keys, PASSPHRASE)).is_err());
+    assert!(!nowhere.exists(), "a repository was begun without keys");
     // The wrong passphrase, and keys are never written over.
     let wrong = KeyFolder::new(&publisher.folder.path().join("keys"), "guessed");
     let error = Repository::open(&repository, &wrong).unwrap().resign(false, &wrong).await.unwrap_err().to_string();
