@@ -74,7 +74,8 @@ fn delivery(c: &mut Criterion) {
     let (_broker, port) = broker(dir.path());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let (store, _ended) = StoreHandle::open(dir.path().join("delivery.sqlite"), LIMITS).expect("a thread");
+    let (store, mut thread) = StoreHandle::new(dir.path().join("delivery.sqlite"), LIMITS);
+    std::thread::spawn(move || thread.work());
     let config = MqttConfig {
         host: "127.0.0.1".into(),
         port,
@@ -89,8 +90,8 @@ fn delivery(c: &mut Criterion) {
         max_packet_bytes: 8 << 20,
     };
     let topics = Topics::new("bench").expect("a plain prefix");
-    let (session, handle) = Session::new(config, topics, uuid::Uuid::now_v7(), store.clone());
-    let session = runtime.spawn(session.run());
+    let (mut session, handle) = Session::new(config, topics, uuid::Uuid::now_v7(), store.clone());
+    let session = runtime.spawn(async move { session.run().await });
     let delivered = || {
         while store.waiting() > 0 {
             std::thread::sleep(Duration::from_micros(200));

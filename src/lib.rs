@@ -33,12 +33,14 @@
 //! | 1 | [`capture`] | `trait Source`: camera, directory, synthetic line |
 //! | 1 | [`events`] | what subscribers see: schemas, topics, grouping of verdicts into events |
 //! | 2 | [`mqtt`] | session and durable outbox |
-//! | 2 | [`ota`] | models that change while the line runs: the one in force, the trial of another, the task that fetches it |
-//! | 3 | [`agent`] | config, wiring, commands, shutdown, watchdog, doctor, demo |
+//! | 2 | [`judge`] | models in force, the threads of all networks and whose turn it is, taps for who only looks |
+//! | 3 | [`ota`] | models that change while the line runs: the task that fetches another one, and its trial |
+//! | 4 | [`agent`] | config, wiring, commands, shutdown, watchdog, doctor, demo |
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod capture;
 pub mod events;
+pub mod judge;
 pub mod mqtt;
 pub mod ota;

@@ -1,6 +1,7 @@
 //! `bench`: how long each stage takes on this machine.
 
 use super::{Outcome, peak_rss_bytes, quantile};
+use crate::judge::{EnginePool, EngineSettings};
 use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::engine::{instruction_set, peak_macs_per_second};
@@ -14,7 +15,12 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
     pub bundle: PathBuf,
+    /// Of all networks together; 0: one for each core.
     pub threads: usize,
+    /// As many as may judge at one time; 0: as `[engine]` finds it.
+    pub judges: usize,
+    /// Cameras that all have a frame at any time.
+    pub cameras: usize,
     /// Width and height of the frame; without, those of the model's input.
     pub frame: Option<(u32, u32)>,
     pub runs: usize,
@@ -36,7 +42,7 @@ const WARM_UP: usize = 3;
 /// How long the instruction set's peak is measured.
 const PEAK_SECONDS: f64 = 0.05;
 
-/// Judges the first golden sample, or a grey picture where there is none, `runs` times.
+/// Judges the first golden sample, or a grey picture where there is none, `runs` times for each camera.
 ///
 /// # Errors
 /// The bundle cannot be read or run.
@@ -44,7 +50,10 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let bundle = Bundle::read(&options.bundle)?;
     let cannot = |e| BenchError::Inspect(options.bundle.clone(), e);
     let begun = Instant::now();
-    let inspect = InspectOptions { threads: options.threads, threshold: None };
+    let cameras = options.cameras.max(1);
+    let engine = EnginePool::new(EngineSettings::of(options.threads, options.judges, cameras));
+    let settings = engine.settings();
+    let inspect = InspectOptions { pool: engine.pool(), threshold: None };
     let inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
     let load_ms = ms(begun.elapsed());
     let input = bundle.manifest.input;
@@ -55,28 +64,21 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
     }
 
-    let mut stages: [(&str, Vec<f64>); 4] = ["resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
-    for run in 0..WARM_UP + options.runs.max(1) {
-        let begun = Instant::now();
-        let verdict = inspector.inspect(&image).map_err(cannot)?;
-        let total = begun.elapsed();
-        if run >= WARM_UP {
-            let times = [verdict.times.resize, verdict.times.engine, verdict.times.score, total];
-            stages.iter_mut().zip(times).for_each(|((_, all), time)| all.push(ms(time)));
-        }
-    }
+    let (stages, seconds) = measure(&inspector, &engine, &image, cameras, options.runs.max(1)).map_err(cannot)?;
+    let frames_per_second = (cameras * options.runs.max(1)) as f64 / seconds;
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
     let rss = peak_rss_bytes();
     // Multiply-adds as the trainer counted them, all operators together.
     let gmac = bundle.report.as_ref().and_then(|r| r["gmac"].as_f64());
     let peak = peak_macs_per_second(PEAK_SECONDS).map(|macs| macs / 1e9);
-    let engine_s = rows[1].1 / 1e3;
+    let engine_s = rows[2].1 / 1e3;
     if options.json {
         let stages =
             rows.map(|(name, median, min, p99)| (name, json!({ "median_ms": median, "min_ms": min, "p99_ms": p99 })));
         let stages: serde_json::Map<_, _> = stages.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let line = json!({
-            "bundle": options.bundle.display().to_string(), "threads": options.threads, "runs": options.runs,
+            "bundle": options.bundle.display().to_string(), "threads": settings.threads, "judges": settings.judges,
+            "cameras": cameras, "runs": options.runs, "frames_per_s": frames_per_second,
             "width": image.width(), "height": image.height(), "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
             "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
@@ -85,16 +87,17 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     }
     let (w, h) = image.dimensions();
     say(format_args!(
-        "{} runs over a {w}x{h} picture, {} thread(s); loading took {load_ms:.0} ms",
-        options.runs, options.threads
+        "{} runs over a {w}x{h} picture, {} thread(s) for {} judge(s); loading took {load_ms:.0} ms",
+        options.runs, settings.threads, settings.judges
     ))?;
     say(format_args!("stage     median ms    min ms    p99 ms"))?;
     for (name, median, min, p99) in rows {
         say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"))?;
     }
+    say(format_args!("{cameras} camera(s): {frames_per_second:.0} frames/s together"))?;
     say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)))?;
     if let (Some(gmac), Some(peak)) = (gmac, peak) {
-        let (reached, possible) = (gmac / engine_s, peak * options.threads as f64);
+        let (reached, possible) = (gmac / engine_s, peak * settings.each() as f64);
         say(format_args!(
             "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",
             instruction_set(),
@@ -102,6 +105,44 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         ))?;
     }
     Ok(Outcome::Well)
+}
+
+/// Milliseconds of each stage of each frame, and the seconds that all cameras together took.
+type Measured = ([(&'static str, Vec<f64>); 5], f64);
+
+/// Each camera has a thread, as in the agent, and its next frame is there when one is judged.
+fn measure(
+    inspector: &Inspector,
+    engine: &EnginePool,
+    image: &RgbImage,
+    cameras: usize,
+    runs: usize,
+) -> Result<Measured, InspectError> {
+    let judge = || {
+        let turn = engine.turn();
+        let begun = Instant::now();
+        let times = inspector.inspect(image)?.times;
+        Ok([turn.waited, times.resize, times.engine, times.score, begun.elapsed()].map(ms))
+    };
+    for _ in 0..WARM_UP {
+        judge()?;
+    }
+    let begun = Instant::now();
+    let camera = || (0..runs).map(|_| judge()).collect::<Result<Vec<_>, InspectError>>();
+    let measured: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..cameras).map(|_| scope.spawn(camera)).collect();
+        let own = camera();
+        let others = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut stages = ["wait", "resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
+    for camera in measured {
+        for times in camera? {
+            stages.iter_mut().zip(times).for_each(|((_, all), time)| all.push(time));
+        }
+    }
+    Ok((stages, seconds))
 }
 
 fn ms(time: Duration) -> f64 {

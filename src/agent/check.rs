@@ -94,7 +94,7 @@ fn updates(settings: &ota::UpdateSettings) -> Result<String, String> {
 
 fn bundle(camera: &CameraSettings) -> Result<String, String> {
     let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
-    let options = InspectOptions { threads: camera.threads, threshold: camera.threshold };
+    let options = InspectOptions { threshold: camera.threshold, ..InspectOptions::default() };
     Inspector::new(&bundle, &options).map_err(|e| format!("{} cannot be run: {e}", camera.bundle.display()))?;
     Ok(format!("{} {}", bundle.manifest.name, bundle.manifest.version))
 }

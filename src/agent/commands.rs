@@ -4,12 +4,16 @@
 //! second time under its id gets its first answer and is not done again, also after a restart.
 
 use super::config::Operation;
+use super::parts::{Part, PartError};
 use crate::events::{CommandResult, RollbackModel, Topics, UpdateModel, to_json};
 use crate::mqtt::{Incoming, Note, ReplyTo, SessionHandle, StoreHandle};
 use crate::ota::UpdateCommand;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Commands that wait inside; more are dropped, and who sent them asks again.
 pub(super) const WAITING: usize = 16;
@@ -28,6 +32,7 @@ pub(super) struct Commands {
     store: StoreHandle,
     allow: Vec<Operation>,
     updates: Option<mpsc::Sender<UpdateCommand>>,
+    incoming: mpsc::Receiver<Incoming>,
     /// Oldest first.
     answered: VecDeque<CommandResult>,
 }
@@ -40,34 +45,43 @@ impl Commands {
         store: StoreHandle,
         allow: Vec<Operation>,
         updates: Option<mpsc::Sender<UpdateCommand>>,
+        incoming: mpsc::Receiver<Incoming>,
         notes: impl Iterator<Item = (String, String)>,
     ) -> Commands {
         let answer = |(key, value): (String, String)| {
             key.strip_prefix(COMMAND_NOTE)?;
             serde_json::from_str(&value).ok()
         };
-        Commands { topics, session, store, allow, updates, answered: notes.filter_map(answer).collect() }
+        Commands { topics, session, store, allow, updates, incoming, answered: notes.filter_map(answer).collect() }
     }
 
-    pub(super) async fn run(mut self, mut incoming: mpsc::Receiver<Incoming>) {
-        while let Some(message) = incoming.recv().await {
-            let Some((operation, id)) = self.topics.command(&message.topic) else { continue };
-            let (operation, id) = (operation.to_owned(), id.to_owned());
-            if message.retained {
-                // Kept by the broker, it would be done at every start.
-                tracing::warn!(
-                    "the command {operation} {id} is retained on the broker and is not done; send it without the flag"
-                );
-                continue;
-            }
-            let known = self.answered.iter().find(|answer| answer.operation == operation && answer.id == id);
-            let answer = match known {
-                Some(answer) => answer.clone(),
-                None => self.carry_out(&operation, &id, &message.payload).await,
-            };
-            let topic = self.topics.command_result(&operation, &id);
-            self.session.reply(ReplyTo::of(&message), topic, to_json(&answer));
+    /// Hears one and answers it.
+    async fn next(&mut self) {
+        match self.incoming.recv().await {
+            Some(message) => self.answer(message).await,
+            // The session has ended, and the agent ends with it.
+            None => std::future::pending().await,
         }
+    }
+
+    async fn answer(&mut self, message: Incoming) {
+        fail::fail_point!("commands");
+        let Some((operation, id)) = self.topics.command(&message.topic) else { return };
+        let (operation, id) = (operation.to_owned(), id.to_owned());
+        if message.retained {
+            // Kept by the broker, it would be done at every start.
+            tracing::warn!(
+                "the command {operation} {id} is retained on the broker and is not done; send it without the flag"
+            );
+            return;
+        }
+        let known = self.answered.iter().find(|answer| answer.operation == operation && answer.id == id);
+        let answer = match known {
+            Some(answer) => answer.clone(),
+            None => self.carry_out(&operation, &id, &message.payload).await,
+        };
+        let topic = self.topics.command_result(&operation, &id);
+        self.session.reply(ReplyTo::of(&message), topic, to_json(&answer));
     }
 
     async fn carry_out(&mut self, operation: &str, id: &str, payload: &[u8]) -> CommandResult {
@@ -123,6 +137,24 @@ impl Commands {
             notes.extend(self.answered.pop_front().map(|oldest| Note { key: key(&oldest), value: None }));
         }
         drop(self.store.put(vec![], notes));
+    }
+}
+
+impl Part for Commands {
+    fn name(&self) -> String {
+        "commands".into()
+    }
+
+    fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, Result<(), PartError>> {
+        async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.next() => {}
+                }
+            }
+        }
+        .boxed()
     }
 }
 

@@ -2,15 +2,16 @@
 //! the program, and the same `run` as in earnest, over a configuration made in memory. What is printed came through the broker.
 
 use super::config::{CameraTable, FileConfig, Settings, SourceKind};
-use super::{Observer, Outcome, RunError, run};
+use super::{Agent, Outcome, RunError};
 use crate::events::{Anomaly, CloudEvent};
+use crate::judge::{Tap, Taps};
 use crate::mqtt::{Incoming, LinkError, MqttConfig, Subscriber};
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::imaging::Truth;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The model that comes with the program; how it was made is in `models/README.md`.
@@ -48,8 +49,15 @@ pub enum DemoError {
     Output(#[from] OutputError),
 }
 
-/// What the line knew of each part, by the frame's id.
-type Truths = Arc<Mutex<HashMap<String, bool>>>;
+/// Judged frames that may wait for the demo to look at them.
+const LOOKED_AT: usize = 64;
+
+/// What the line knew of each part, by the frame's id, and how many parts were missed.
+#[derive(Default)]
+struct Truths {
+    defective: HashMap<String, bool>,
+    missed: u64,
+}
 
 /// Runs the demo.
 ///
@@ -78,14 +86,9 @@ pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
         say(format_args!("A broker listens at 127.0.0.1:{port}. In another terminal:"))?;
         say(format_args!("    mosquitto_sub -V mqttv5 -p {port} -t '{PREFIX}/camera/+/anomaly' -v"))?;
         say(format_args!("Heatmaps are written to {}/. Ctrl-C ends the demo.", options.out.display()))?;
-        let truths = Truths::default();
-        let for_line = truths.clone();
-        let observer: Observer = Arc::new(move |frame, _| {
-            let defective = frame.truth.as_ref().is_some_and(Truth::is_defective);
-            for_line.lock().unwrap_or_else(PoisonError::into_inner).insert(frame.id.clone(), defective);
-        });
+        let taps = Arc::<Taps>::default();
         // Without an end nobody asks for the truth, and it must not grow for ever.
-        let observer = (options.frames > 0).then_some(observer);
+        let truths = (options.frames > 0).then(|| tokio::spawn(look(taps.open(LOOKED_AT, |_| true))));
         let out = options.out.clone();
         let (stop_listening, stopped) = tokio::sync::oneshot::channel();
         // Whoever read what we print may leave: then the demo ends.
@@ -103,13 +106,28 @@ pub fn demo(options: &DemoOptions) -> Result<Outcome, DemoError> {
                 Ok(()) = nobody_listens => {}
             }
         };
-        let report = run(settings, observer, interrupted).await?;
+        let report = Agent::build(settings, taps)?.run(interrupted).await?;
         let _ = stop_listening.send(());
         let alerted = listener.await.unwrap_or_else(|_| Ok(HashSet::new()))?;
-        let truths = truths.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its tap ended with the agent.
+        let truths = match truths {
+            Some(truths) => truths.await.unwrap_or_default(),
+            None => Truths::default(),
+        };
         summary(&report, &alerted, &truths)?;
         Ok(Outcome::Well)
     })
+}
+
+/// Notes what the line knew of each part, until the agent ends.
+async fn look(mut tap: Tap) -> Truths {
+    let mut truths = Truths::default();
+    while let Some(judged) = tap.next().await {
+        let defective = judged.frame.truth.as_ref().is_some_and(Truth::is_defective);
+        truths.defective.insert(judged.frame.id.clone(), defective);
+    }
+    truths.missed = tap.lost();
+    truths
 }
 
 /// The port that was asked for; if it is taken, says so and takes a free one.
@@ -261,21 +279,20 @@ fn show(
     Ok(())
 }
 
-fn summary(
-    report: &super::Report,
-    alerted: &HashSet<String>,
-    truths: &HashMap<String, bool>,
-) -> Result<(), OutputError> {
+fn summary(report: &super::Report, alerted: &HashSet<String>, truths: &Truths) -> Result<(), OutputError> {
     for camera in &report.cameras {
         say(format_args!("{camera}"))?;
     }
     say(format_args!("{}", report.outbox_line()))?;
     let share = |defective: bool| {
-        let of: Vec<_> = truths.iter().filter(|(_, d)| **d == defective).collect();
+        let of: Vec<_> = truths.defective.iter().filter(|(_, d)| **d == defective).collect();
         let hit = of.iter().filter(|(id, _)| alerted.contains(*id)).count();
         (hit, of.len(), 100.0 * hit as f64 / of.len().max(1) as f64)
     };
-    if !truths.is_empty() {
+    if truths.missed > 0 {
+        say(format_args!("{} parts are left out below: they were judged quicker than looked at", truths.missed))?;
+    }
+    if !truths.defective.is_empty() {
         let ((hits, defective, hit_percent), (false_alerts, good, false_percent)) = (share(true), share(false));
         say(format_args!("measured: {hits} of {defective} defective parts alerted ({hit_percent:.1} %)"))?;
         say(format_args!("measured: {false_alerts} of {good} good parts alerted ({false_percent:.1} %)"))?;

@@ -8,15 +8,17 @@
 //! │ Source ─► Inspector ─► events ├─ put ──► SQLite           ├──────► Session ─► broker                 │
 //! └───────┬──────────────▲───────┘        └───────┬──────────┘      │ health, watchdog, signals        │
 //!         │              └──── receipts ──────────┘                 │                                  │
-//!         └─ progress ──────────────────────────────────────────────►                                  │
-//!                                                                   └──────────────────────────────────┘
+//!         ├─ progress ─► metrics ───────────────────────────────────►                                  │
+//!         └─ taps ─► whoever only looks (a model on trial, the demo) └──────────────────────────────────┘
 //! ```
+//! Each box is a part (`parts`): it is started again when it fails, and the third time within ten minutes ends the process.
+//!
 //! The end, always in this order: sources stop, cameras finish their frame, the session delivers up to the deadline, `stopped` is
 //! published, the connection says goodbye, the outbox closes. What is unacknowledged stays in it.
 //!
 //! | file | command |
 //! |---|---|
-//! | `run` with `pipeline`, `commands`, `progress`, `notify` | `run` |
+//! | `run` with `parts`, `pipeline`, `commands`, `progress`, `metrics`, `notify` | `run` |
 //! | `demo` | `demo`: the same `run` over a configuration made in memory |
 //! | `check`, `infer`, `bench`, `cameras`, `inspect_bundle`, `models` | the commands of these names |
 
@@ -29,10 +31,13 @@ mod config;
 mod demo;
 mod infer;
 mod inspect_bundle;
+mod metrics;
 mod models;
 mod notify;
+mod parts;
 mod pipeline;
 mod progress;
+mod restarts;
 mod run;
 
 pub use bench::{BenchOptions, bench};
@@ -45,9 +50,8 @@ pub use infer::{InferOptions, infer};
 pub use inspect_bundle::{show, verify};
 pub use models::{ModelCommand, models};
 pub use notify::init_logs;
-pub use pipeline::Observer;
 pub use progress::CameraReport;
-pub use run::{Report, RunError, run, run_until_signal};
+pub use run::{Agent, Report, RunError, run_until_signal};
 
 /// How a command ended, when it could be carried out at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,25 +4,23 @@
 //! source forget the frame (a hot folder: dispose of the file).
 
 use super::config::{CameraSettings, PictureFormat};
-use super::progress::{CameraProgress, CameraReport};
+use super::progress::CameraProgress;
 use crate::capture::{Condition, Next, Source};
 use crate::events::{
     Anomaly, CameraPhase, CameraState, Change, ChangeKind, CloudEvent, FrameResult, Grouper, Grouping, ModelRef,
     Sighting, Stamp, Topics, to_json,
 };
+use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
-use crate::ota::{Model, ModelSlot};
 use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::{self, Frame};
 use jiff::Timestamp;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-/// Sees every judged frame, in the camera's thread: the demo measures with it.
-pub type Observer = Arc<dyn Fn(&Frame, &Verdict) + Send + Sync>;
 
 /// How often the camera's state is published while nothing changes, for its frame rate.
 const STATE_EVERY: Duration = Duration::from_secs(30);
@@ -80,18 +78,40 @@ impl Publisher {
 /// Begins the key of the note that holds a camera's open incident: the [`Anomaly`] that was said last, as JSON.
 pub(super) const INCIDENT_NOTE: &str = "incident/";
 
+/// What a camera's events go on from when its thread is started again.
+#[derive(Default)]
+pub(super) struct Incidents {
+    /// Number of the next event.
+    sequence: AtomicU64,
+    /// What was said last of the open incident.
+    last: Mutex<Option<Anomaly>>,
+}
+
+impl Incidents {
+    /// `open` was open when the agent ended.
+    pub(super) fn new(open: Option<Anomaly>) -> Incidents {
+        Incidents { sequence: AtomicU64::new(0), last: Mutex::new(open) }
+    }
+
+    /// Replaced as a whole: a lock poisoned by a panic elsewhere is taken as it is.
+    fn last(&self) -> MutexGuard<'_, Option<Anomaly>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Everything that a camera's thread works with.
 pub(super) struct CameraPipeline {
     pub settings: CameraSettings,
+    /// Its name.
+    pub camera: Arc<str>,
     pub source: Box<dyn Source>,
     pub slot: Arc<ModelSlot>,
+    pub engine: Arc<EnginePool>,
+    pub taps: Arc<Taps>,
     pub publisher: Publisher,
-    /// What was said last of an incident that was open when the agent ended.
-    pub open_incident: Option<Anomaly>,
-    /// Set when the agent is to end.
-    pub stop: Arc<AtomicBool>,
+    pub incidents: Arc<Incidents>,
+    pub stop: CancellationToken,
     pub progress: Arc<CameraProgress>,
-    pub observer: Option<Observer>,
 }
 
 /// What changes from frame to frame.
@@ -101,10 +121,6 @@ struct State {
     /// Frames in a row that the source could not read.
     unreadable: u32,
     grouper: Grouper,
-    /// Of the next event.
-    sequence: u64,
-    /// What was said last of the open incident.
-    last: Option<Anomaly>,
     phase: CameraPhase,
     reason: String,
     since: Timestamp,
@@ -117,19 +133,13 @@ struct State {
 }
 
 impl CameraPipeline {
-    /// Runs until the source ends or the stop flag is set.
-    pub(super) fn run(mut self) -> CameraReport {
-        let last = self.open_incident.take();
+    /// Runs until the source ends or it is told to stop.
+    pub(super) fn run(mut self) {
+        let open = self.incidents.last().as_ref().map(Anomaly::incident);
         let mut state = State {
             failures: 0,
             unreadable: 0,
-            grouper: Grouper::new(
-                self.settings.grouping,
-                self.settings.close_after,
-                last.as_ref().map(Anomaly::incident),
-            ),
-            sequence: 0,
-            last,
+            grouper: Grouper::new(self.settings.grouping, self.settings.close_after, open),
             phase: CameraPhase::Starting,
             reason: String::new(),
             since: Timestamp::now(),
@@ -140,11 +150,11 @@ impl CameraPipeline {
         };
         self.say_state(&mut state);
         let ended = loop {
-            if self.stop.load(Relaxed) {
+            if self.stop.is_cancelled() {
                 break false;
             }
             match self.source.next() {
-                Next::Frame(frame) => self.judge(&frame, &mut state),
+                Next::Frame(frame) => self.judge(Arc::new(frame), &mut state),
                 Next::Idle => {}
                 Next::Skipped(why) => self.unreadable(&why.to_string(), &mut state),
                 Next::Condition(condition) => self.condition(condition, &mut state),
@@ -160,17 +170,17 @@ impl CameraPipeline {
                 self.progress.went_round();
             }
         };
-        self.finish(ended, state)
+        self.finish(ended, state);
     }
 
     /// `ended`: the source has given its last frame, so no frame will close an open incident; a stop leaves it open for the next start.
-    fn finish(&mut self, ended: bool, mut state: State) -> CameraReport {
+    fn finish(&mut self, ended: bool, mut state: State) {
         let why = if ended { "the source ended" } else { "the agent stopped" };
         if ended
             && let Some(change) = state.grouper.close()
-            && let Some(last) = state.last.take()
+            && let Some(last) = self.incidents.last().take()
         {
-            let stamp = self.stamp(&mut state);
+            let stamp = self.stamp();
             drop(self.publisher.event(change.kind, last.closed(why, stamp), false));
         }
         let begun = Instant::now();
@@ -179,7 +189,7 @@ impl CameraPipeline {
             self.release_stored(&mut state);
         }
         self.enter(CameraPhase::Disabled, why.into(), &mut state);
-        self.progress.ended(why)
+        tracing::info!("{}", self.progress.ended(why));
     }
 
     /// Tells the source which frames it may forget: those whose events are on disk. What the disk did not take stays with the source.
@@ -224,20 +234,23 @@ impl CameraPipeline {
         }
     }
 
-    fn judge(&mut self, frame: &Frame, state: &mut State) {
+    fn judge(&mut self, frame: Arc<Frame>, state: &mut State) {
+        fail::fail_point!("camera-judge");
+        let turn = self.engine.turn();
         let begun = Instant::now();
         // Taken anew for each frame: an update may have put another one in force.
         let model = self.slot.current();
         let threshold = self.settings.threshold.unwrap_or(model.inspector.threshold());
         let verdict = match model.inspector.inspect_at(&frame.image, threshold) {
-            Ok(verdict) => verdict,
+            Ok(verdict) => Arc::new(verdict),
             Err(why) => {
                 state.failures = state.failures.saturating_add(1);
                 let why = format!("the frame {} could not be judged: {why}", frame.id);
                 return self.failed(state.failures, "judged", &why, state);
             }
         };
-        let took = begun.elapsed();
+        let (waited, took) = (turn.waited, begun.elapsed());
+        drop(turn);
         (state.failures, state.unreadable) = (0, 0);
         // The other phases are the source's to end.
         if matches!(state.phase, CameraPhase::Starting | CameraPhase::Disabled) {
@@ -247,12 +260,9 @@ impl CameraPipeline {
             self.say_state(state);
         }
         let defective = verdict.is_defective();
-        self.progress.judged(took, defective, frame.truth.as_ref());
-        if let Some(observer) = &self.observer {
-            observer(frame, &verdict);
-        }
+        self.progress.judged(took, waited, defective, frame.truth.as_ref());
         let change = state.grouper.judge(defective, verdict.score);
-        let receipt = change.map(|change| self.publish(change, frame, &verdict, &model, state));
+        let receipt = change.map(|change| self.publish(change, &frame, &verdict, &model));
         if self.settings.results {
             let result = FrameResult {
                 frame_id: frame.id.clone(),
@@ -270,29 +280,26 @@ impl CameraPipeline {
             None => self.release(frame.sequence),
         }
         // Behind all that is owed to this frame.
-        if let Some(trial) = self.slot.trial() {
-            trial.shadow(&frame.image, &verdict);
-        }
+        self.taps.put(&Judged { camera: self.camera.clone(), frame, verdict, model });
     }
 
     /// Numbers an event.
-    fn stamp(&self, state: &mut State) -> Stamp {
-        let stamp = Stamp { incarnation: self.publisher.incarnation, sequence: state.sequence };
-        state.sequence += 1;
-        stamp
+    fn stamp(&self) -> Stamp {
+        let sequence = self.incidents.sequence.fetch_add(1, Relaxed);
+        Stamp { incarnation: self.publisher.incarnation, sequence }
     }
 
     /// The event first, its heatmap behind it. The receipt is the event's; a heatmap may be lost to make room.
-    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, model: &Model, state: &mut State) -> Receipt {
+    fn publish(&self, change: Change, frame: &Frame, verdict: &Verdict, model: &Model) -> Receipt {
         let name = &self.settings.name;
         let heatmap = self.settings.heatmap.enabled && change.kind == ChangeKind::Opened;
         let (model, config_digest) = (&model.reference, &self.publisher.config_digest);
         let sighting = Sighting { camera: name, frame, verdict, model, config_digest, heatmap };
-        let data = Anomaly::new(change, &sighting, self.stamp(state));
+        let data = Anomaly::new(change, &sighting, self.stamp());
         let (score, threshold) = (verdict.score, verdict.threshold);
         tracing::info!(camera = name, frame = frame.id, score, threshold, "{:?}", change.kind);
         let groups = self.settings.grouping == Grouping::Incident;
-        state.last = (groups && change.kind != ChangeKind::Closed).then(|| data.clone());
+        *self.incidents.last() = (groups && change.kind != ChangeKind::Closed).then(|| data.clone());
         let (event_id, receipt) = self.publisher.event(change.kind, data, groups);
         if heatmap {
             match self.picture(frame, verdict) {

@@ -22,6 +22,7 @@ pub(super) struct CameraProgress {
     skipped: AtomicU64,
     dropped: AtomicU64,
     inspect_us: AtomicU64,
+    wait_us: AtomicU64,
     ended: AtomicBool,
     more: Mutex<More>,
     /// Wakes whoever waits for a change of phase; shared by all cameras.
@@ -37,6 +38,7 @@ struct More {
     truth: Option<Counts>,
     phase: CameraPhase,
     reason: String,
+    report: Option<CameraReport>,
 }
 
 impl CameraProgress {
@@ -50,8 +52,9 @@ impl CameraProgress {
             skipped: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             inspect_us: AtomicU64::new(0),
+            wait_us: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            more: Mutex::new(More { times: Vec::new(), oldest: 0, truth: None, phase, reason }),
+            more: Mutex::new(More { times: Vec::new(), oldest: 0, truth: None, phase, reason, report: None }),
             phase_changed,
         }
     }
@@ -70,10 +73,12 @@ impl CameraProgress {
         self.rounds.load(Relaxed)
     }
 
-    pub(super) fn judged(&self, took: Duration, defective: bool, truth: Option<&Truth>) {
+    /// `took`: from the image to the verdict, behind the time that it `waited` for its turn.
+    pub(super) fn judged(&self, took: Duration, waited: Duration, defective: bool, truth: Option<&Truth>) {
         self.judged.fetch_add(1, Relaxed);
         self.defective.fetch_add(u64::from(defective), Relaxed);
         self.inspect_us.fetch_add(took.as_micros() as u64, Relaxed);
+        self.wait_us.fetch_add(waited.as_micros() as u64, Relaxed);
         let mut more = self.more();
         let ms = took.as_secs_f64() * 1000.0;
         if more.times.len() < TIMES {
@@ -125,13 +130,15 @@ impl CameraProgress {
 
     pub(super) fn health(&self) -> CameraHealth {
         let judged = self.judged.load(Relaxed);
+        let mean_ms = |us: &AtomicU64| us.load(Relaxed) as f64 / 1000.0 / judged.max(1) as f64;
         CameraHealth {
             name: self.name.clone(),
             judged,
             defective: self.defective.load(Relaxed),
             skipped: self.skipped.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
-            mean_inspect_ms: self.inspect_us.load(Relaxed) as f64 / 1000.0 / judged.max(1) as f64,
+            mean_inspect_ms: mean_ms(&self.inspect_us),
+            mean_wait_ms: mean_ms(&self.wait_us),
         }
     }
 
@@ -139,12 +146,19 @@ impl CameraProgress {
     pub(super) fn ended(&self, why: &str) -> CameraReport {
         self.ended.store(true, Relaxed);
         let mut more = self.more();
-        CameraReport {
+        let report = CameraReport {
             health: self.health(),
             median_inspect_ms: quantile(&mut more.times, 0.5),
             truth: more.truth,
             why: why.into(),
-        }
+        };
+        more.report = Some(report.clone());
+        report
+    }
+
+    /// None before it has ended.
+    pub(super) fn report(&self) -> Option<CameraReport> {
+        self.more().report.clone()
     }
 }
 

@@ -112,13 +112,19 @@ struct Bench {
     /// The model
     #[arg(long, value_name = "B")]
     bundle: PathBuf,
-    /// Threads of the network
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// Threads of all networks together; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256))]
     threads: u16,
+    /// Frames judged at one time, each with its share of the threads; 0: one for each camera, as far as the threads go
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    judges: u16,
+    /// Cameras that all have a frame at any time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cameras: u16,
     /// Size of the frame, as a camera would give it [default: the model's input]
     #[arg(long, value_name = "WxH", value_parser = frame_size)]
     frame: Option<(u32, u32)>,
-    /// Frames that are measured, after three that are not
+    /// Frames of each camera that are measured, after three that are not
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
     /// One JSON object
@@ -180,6 +186,8 @@ enum Schema {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     match carry_out(Cli::parse().command) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
         Ok(Outcome::NotWell) => ExitCode::from(1),
@@ -192,7 +200,7 @@ fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
         Command::Run(ConfigFile { config }) => {
             let settings = agent::Settings::read(&config)?;
             agent::init_logs(&settings.log);
-            let report = match agent::run_until_signal(settings, None) {
+            let report = match agent::run_until_signal(settings) {
                 Err(broken) if broken.is_breakdown() => {
                     tracing::error!("{broken}");
                     return Ok(Outcome::NotWell);
@@ -212,8 +220,9 @@ fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
             let threads = usize::from(threads);
             Ok(agent::infer(&agent::InferOptions { bundle, images, json, heatmaps, threads, threshold })?)
         }
-        Command::Bench(Bench { bundle, threads, frame, runs, json }) => {
-            Ok(agent::bench(&agent::BenchOptions { bundle, threads: usize::from(threads), frame, runs, json })?)
+        Command::Bench(Bench { bundle, threads, judges, cameras, frame, runs, json }) => {
+            let [threads, judges, cameras] = [threads, judges, cameras].map(usize::from);
+            Ok(agent::bench(&agent::BenchOptions { bundle, threads, judges, cameras, frame, runs, json })?)
         }
         Command::Cameras => Ok(agent::cameras()?),
         Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),

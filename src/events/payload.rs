@@ -4,6 +4,7 @@ use ckaad_inspect::{DecidedBy, MAX_REGIONS, Region, Verdict};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A payload as it goes over the wire.
@@ -255,8 +256,16 @@ pub struct Health {
     pub uptime_s: u64,
     /// Largest resident memory so far.
     pub peak_rss_bytes: u64,
+    /// Of all networks together.
+    pub threads: usize,
+    /// Frames that are judged at one time, at most.
+    pub judges: usize,
     pub cameras: Vec<CameraHealth>,
     pub outbox: OutboxHealth,
+    /// How often a part of the agent failed and was started again, by its name.
+    pub restarts: BTreeMap<String, u64>,
+    /// Frames that something which only looks on had no room for; their events are not concerned.
+    pub lost_by_taps: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -271,6 +280,8 @@ pub struct CameraHealth {
     pub dropped: u64,
     /// Mean milliseconds a frame, from the image to the verdict.
     pub mean_inspect_ms: f64,
+    /// Mean milliseconds that a frame waited before, because others were judged.
+    pub mean_wait_ms: f64,
 }
 
 /// What waits for the broker, and what was given up.

@@ -39,7 +39,9 @@ pub enum ModelPhase {
     /// There was none yet.
     Idle,
     Downloading,
-    /// On the disk, signature, digest and contents checked.
+    /// Whole; signature, digest and contents checked.
+    Verified,
+    /// In its slot on the disk.
     Staged,
     /// It judges beside the model in force, which is what is published.
     Trial,

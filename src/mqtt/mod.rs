@@ -31,5 +31,5 @@ pub use link::{Incoming, LinkError, MqttConfig, Protocol, TlsFiles, probe};
 pub use message::{Limits, Message, Note, OutboxError, Priority, Stored};
 pub use outbox::Outbox;
 pub use session::Session;
-pub use store::{Receipt, StoreEnded, StoreHandle};
+pub use store::{Receipt, Store, StoreHandle};
 pub use subscriber::Subscriber;

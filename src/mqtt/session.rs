@@ -66,8 +66,9 @@ impl Session {
         self.commands = Some((filter, receiver));
     }
 
-    /// Runs until [`SessionHandle::drain`] or [`SessionHandle::stop`] is done with.
-    pub async fn run(mut self) {
+    /// Runs until [`SessionHandle::drain`] or [`SessionHandle::stop`] is done with. It may be called again after it panicked: nothing but what is
+    /// in the outbox, and the latest value of every retained topic, outlives a connection.
+    pub async fn run(&mut self) {
         let mut backoff = FIRST_BACKOFF;
         let mut last_trouble = String::new();
         loop {
@@ -205,6 +206,7 @@ impl Session {
 
     /// Publishes what the outbox holds until it is time to end, or the connection breaks.
     async fn serve(&mut self, mut flight: Flight, mut events: mpsc::UnboundedReceiver<Event>) -> Result<(), LinkError> {
+        fail::fail_point!("session", |_| Ok(()));
         // A broker may answer pings and acknowledge nothing, for ever: the client does not see that.
         let patience = self.config.keep_alive * 3;
         let mut silent_since = None;

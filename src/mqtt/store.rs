@@ -72,40 +72,53 @@ impl Receipt {
     }
 }
 
-/// The way to the outbox; cheap to clone. The thread ends when it is closed, or when the last handle is dropped.
+/// The way to the outbox; cheap to clone.
 #[derive(Clone)]
 pub struct StoreHandle {
     requests: Sender<Request>,
     shared: Arc<Shared>,
 }
 
-/// Resolves when the outbox's thread has ended, for whatever reason.
-pub type StoreEnded = oneshot::Receiver<()>;
+/// The other end: what the thread of the outbox does.
+pub struct Store {
+    path: PathBuf,
+    limits: Limits,
+    inbox: Receiver<Request>,
+    shared: Arc<Shared>,
+    /// None before it was opened, and after it was closed.
+    outbox: Option<Outbox>,
+}
 
-impl StoreHandle {
-    /// Starts the thread; it opens the file. What is wrong with the file is logged, and no reason not to start.
-    ///
-    /// # Errors
-    /// There can be no thread.
-    pub fn open(path: PathBuf, limits: Limits) -> std::io::Result<(StoreHandle, StoreEnded)> {
-        let (requests, inbox) = channel();
-        let shared = Arc::new(Shared::default());
-        let (alive, ended) = oneshot::channel::<()>();
-        let of_thread = shared.clone();
-        std::thread::Builder::new().name("outbox".into()).spawn(move || {
-            // Dropped when the thread ends, also when it panics.
-            let _alive = alive;
-            if let Some(folder) = path.parent() {
+impl Store {
+    /// Does what is asked until it is closed, or the last handle is dropped; the first thing is to open the file. What is wrong with that is logged,
+    /// and no reason not to start. It may be called again after it panicked: the outbox is taken up as it is.
+    pub fn work(&mut self) {
+        let outbox = self.outbox.get_or_insert_with(|| {
+            if let Some(folder) = self.path.parent() {
                 // What is wrong with it, opening the file will say.
                 let _ = std::fs::create_dir_all(folder);
             }
-            let (outbox, trouble) = Outbox::open(&path, limits);
+            let (outbox, trouble) = Outbox::open(&self.path, self.limits);
             if let Some(trouble) = trouble {
                 tracing::error!("{trouble}");
             }
-            serve(outbox, &inbox, &of_thread);
-        })?;
-        Ok((StoreHandle { requests, shared }, ended))
+            outbox
+        });
+        let done = serve(outbox, &self.inbox, &self.shared);
+        self.outbox = None;
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
+    }
+}
+
+impl StoreHandle {
+    /// Nothing happens before somebody calls [`Store::work`], in a thread of its own.
+    pub fn new(path: PathBuf, limits: Limits) -> (StoreHandle, Store) {
+        let (requests, inbox) = channel();
+        let shared = Arc::new(Shared::default());
+        let store = Store { path, limits, inbox, shared: shared.clone(), outbox: None };
+        (StoreHandle { requests, shared }, store)
     }
 
     /// Keeps `messages` until the broker has them, and `notes` for ever. Never waits; the receipt tells when they are on disk.
@@ -219,14 +232,15 @@ fn bytes(messages: &[Message]) -> usize {
     messages.iter().map(|m| m.size() as usize).sum()
 }
 
-fn serve(mut outbox: Outbox, inbox: &Receiver<Request>, shared: &Shared) {
+/// Gives back who waits for the end, if somebody asked for it.
+fn serve(outbox: &mut Outbox, inbox: &Receiver<Request>, shared: &Shared) -> Option<oneshot::Sender<()>> {
     *lock(&shared.health) = outbox.health();
     shared.arrived.notify_one();
     let mut next = None;
     while let Some(request) = next.take().or_else(|| inbox.recv().ok()) {
         match request {
             Request::Put { messages, notes, stored } => {
-                next = put_together(&mut outbox, inbox, shared, (messages, notes, stored));
+                next = put_together(outbox, inbox, shared, (messages, notes, stored));
             }
             Request::Pending { skip, count, bytes, answer } => {
                 let batch = outbox.pending(|id| skip.contains(&id), count, bytes);
@@ -248,13 +262,31 @@ fn serve(mut outbox: Outbox, inbox: &Receiver<Request>, shared: &Shared) {
             Request::Close { done } => {
                 outbox.flush();
                 *lock(&shared.health) = outbox.health();
-                drop(outbox);
-                let _ = done.send(());
-                return;
+                return Some(done);
             }
         }
     }
     outbox.flush();
+    None
+}
+
+/// Messages on their way from the queue to the outbox. However that ends, they are not in the queue any more.
+struct Taken<'a> {
+    shared: &'a Shared,
+    priorities: Vec<Priority>,
+    bytes: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut dropped = lock(&self.shared.dropped);
+            self.priorities.iter().for_each(|&priority| *lost(&mut dropped, priority) += 1);
+        }
+        self.shared.queued.fetch_sub(self.priorities.len() as u64, SeqCst);
+        self.shared.queued_bytes.fetch_sub(self.bytes, SeqCst);
+        self.shared.arrived.notify_one();
+    }
 }
 
 /// Stores `first` and every further put that waits, in one transaction. Gives back the request behind them.
@@ -281,7 +313,9 @@ fn put_together(
             Err(_) => break,
         }
     }
-    let (count, size) = (messages.len() as u64, bytes(&messages));
+    let priorities = messages.iter().map(|message| message.priority).collect();
+    let taken = Taken { shared, priorities, bytes: bytes(&messages) };
+    fail::fail_point!("outbox-put");
     let mut answers = outbox.put(messages, notes).into_iter();
     for (messages, receipt) in receipts {
         let mut on_disk = true;
@@ -296,9 +330,7 @@ fn put_together(
     }
     // First counted as waiting, then taken out of the queue: for a moment twice, never not at all.
     *lock(&shared.health) = outbox.health();
-    shared.queued.fetch_sub(count, SeqCst);
-    shared.queued_bytes.fetch_sub(size, SeqCst);
-    shared.arrived.notify_one();
+    drop(taken);
     behind
 }
 
@@ -311,12 +343,17 @@ mod tests {
         Message { priority, topic: "t".into(), content_type: "c".into(), event_id, payload: vec![0; bytes] }
     }
 
+    fn open(path: PathBuf, limits: Limits) -> (StoreHandle, std::thread::JoinHandle<()>) {
+        let (handle, mut store) = StoreHandle::new(path, limits);
+        (handle, std::thread::spawn(move || store.work()))
+    }
+
     #[tokio::test]
     async fn what_was_put_has_a_receipt_and_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("o.sqlite");
         let limits = Limits { max_bytes: 1 << 20 };
-        let (store, ended) = StoreHandle::open(path.clone(), limits).unwrap();
+        let (store, thread) = open(path.clone(), limits);
         let mut receipts: Vec<Receipt> =
             (0..100).map(|n| store.put(vec![message(n, Priority::Opened, 10)], vec![])).collect();
         assert!(store.waiting() >= 100, "counted from the moment on when it was put");
@@ -324,9 +361,9 @@ mod tests {
         store.put(vec![], vec![note]);
         assert!(store.close(Duration::from_secs(10)).await);
         assert!(receipts.iter_mut().all(|r| r.on_disk() == Some(true)));
-        ended.await.unwrap_err();
+        thread.join().unwrap();
 
-        let (store, _ended) = StoreHandle::open(path, limits).unwrap();
+        let (store, _thread) = open(path, limits);
         assert_eq!(store.notes().await.unwrap().get("k").map(String::as_str), Some("v"));
         let batch = store.pending(HashSet::new(), 1000, usize::MAX).await.unwrap().unwrap();
         let ids: Vec<String> = batch.iter().map(|(_, m)| m.event_id.clone()).collect();
@@ -338,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_is_full_drops_heatmaps_and_keeps_what_was_opened() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, _ended) = StoreHandle::open(dir.path().join("o"), Limits { max_bytes: 256 << 20 }).unwrap();
+        let (store, _thread) = open(dir.path().join("o"), Limits { max_bytes: 256 << 20 });
         // As if the disk had not come round for long.
         store.shared.queued_bytes.fetch_add(QUEUE_BYTES, SeqCst);
         let mut event = store.put(vec![message(0, Priority::Opened, 100)], vec![]);

@@ -2,13 +2,11 @@
 //!
 //! Whether the broker or the repository can be reached is never part of it.
 
-use super::model::Model;
+use crate::judge::{EnginePool, Judged, Model};
 use ckaad_bundle::{Bundle, Calibration};
-use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::{self, RgbImage};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// How much is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,28 +17,24 @@ pub struct TrialConfig {
     pub deadline: Duration,
     /// How many times slower than the model in force it may be.
     pub slower: f64,
+    /// Milliseconds that a picture may take.
+    pub budget_ms: Option<f64>,
 }
 
 /// Judgements of a picture for its time; the quickest counts.
 const TIMED: usize = 15;
-/// The trial takes at most this share of a camera's thread: behind a shadow, so many times its duration without one.
+/// A trial must not take the cameras' cores: behind a frame, so many times what it took without another one.
 const REST: u32 = 3;
 /// A model that alarms on so large a share of frames, of which the model in force alarms on less than half, is absurd.
 const ALARMS: f64 = 0.9;
 
-/// A model on trial. Cameras hand it their frames.
+/// A model on trial: in the shadow of the one in force it judges the frames that the cameras judged.
 pub struct Trial {
     /// The model that is tried.
     pub candidate: Arc<Model>,
     config: TrialConfig,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
     seen: Vec<Seen>,
-    /// The camera's thread is left alone until then.
+    /// No frame is judged until then.
     rest_until: Option<Instant>,
     failed: Option<String>,
 }
@@ -84,6 +78,9 @@ pub fn examine(
         }
     }
     let [old, new] = least.map(|time| time.as_secs_f64() * 1000.0);
+    if let Some(budget) = config.budget_ms.filter(|&budget| new > budget) {
+        return Err((format!("it takes {new:.1} ms a picture; the line allows {budget} ms"), false));
+    }
     // Below a millisecond nothing is slow.
     if new > (old * config.slower).max(1.0) {
         let slower = config.slower;
@@ -98,76 +95,58 @@ pub fn examine(
 impl Trial {
     /// It begins with the first frame.
     pub fn new(candidate: Arc<Model>, config: TrialConfig) -> Trial {
-        Trial { candidate, config, state: Mutex::default(), changed: Notify::new() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Trial { candidate, config, seen: vec![], rest_until: None, failed: None }
     }
 
     /// Frames that were judged by both, and how many are asked for.
     pub fn progress(&self) -> (u32, u32) {
-        (self.state().seen.len() as u32, self.config.frames)
+        (self.seen.len() as u32, self.config.frames)
     }
 
-    /// Judges a frame that the model in force has judged as `old`, in the camera's thread; nobody hears of it.
-    pub fn shadow(&self, image: &RgbImage, old: &Verdict) {
-        {
-            let state = self.state();
-            let resting = state.rest_until.is_some_and(|until| Instant::now() < until);
-            if resting || state.failed.is_some() || state.seen.len() >= self.config.frames as usize {
-                return;
-            }
+    /// Judges a frame that the model in force has judged; nobody hears of it.
+    pub fn shadow(&mut self, judged: &Judged, engine: &EnginePool) {
+        let resting = self.rest_until.is_some_and(|until| Instant::now() < until);
+        if resting || self.failed.is_some() || self.seen.len() >= self.config.frames as usize {
+            return;
         }
+        let turn = engine.turn();
         let begun = Instant::now();
-        let judged = self.candidate.inspector.inspect(image);
-        let mut state = self.state();
-        state.rest_until = Some(Instant::now() + begun.elapsed() * REST);
-        if let Ok(new) = &judged {
-            tracing::debug!(
-                old = old.score,
-                new = new.score,
-                "a live frame, judged by the model in force and by the one on trial"
-            );
+        let verdict = self.candidate.inspector.inspect(&judged.frame.image);
+        drop(turn);
+        self.rest_until = Some(Instant::now() + begun.elapsed() * REST);
+        let old = &judged.verdict;
+        match verdict {
+            Ok(new) => {
+                tracing::debug!(
+                    camera = &*judged.camera,
+                    old = old.score,
+                    new = new.score,
+                    "a live frame, judged by the model in force and by the one on trial"
+                );
+                self.seen.push(Seen {
+                    old_defective: old.is_defective(),
+                    old_score: old.score,
+                    defective: new.is_defective(),
+                    score: new.score,
+                });
+            }
+            Err(e) => self.failed = Some(format!("a live frame could not be judged: {e}")),
         }
-        match judged {
-            Ok(new) => state.seen.push(Seen {
-                old_defective: old.is_defective(),
-                old_score: old.score,
-                defective: new.is_defective(),
-                score: new.score,
-            }),
-            Err(e) => state.failed = Some(format!("a live frame could not be judged: {e}")),
-        }
-        drop(state);
-        self.changed.notify_one();
     }
 
-    /// Waits for the frames. Ok with a sentence when the candidate may judge.
-    ///
-    /// # Errors
-    /// In a sentence, why not, and whether that is the model's fault: a line that gives no frames is nobody's.
-    pub async fn finished(&self) -> Result<String, (String, bool)> {
-        let end = tokio::time::Instant::now() + self.config.deadline;
-        loop {
-            {
-                let state = self.state();
-                if let Some(why) = &state.failed {
-                    return Err((why.clone(), true));
-                }
-                if state.seen.len() >= self.config.frames as usize {
-                    return match absurd(&state.seen, &self.candidate.calibration) {
-                        Some(why) => Err((why, true)),
-                        None => Ok(sentence(&state.seen)),
-                    };
-                }
-            }
-            if tokio::time::timeout_at(end, self.changed.notified()).await.is_err() {
-                let (seen, of) = self.progress();
-                let seconds = self.config.deadline.as_secs();
-                return Err((format!("{seen} of {of} live frames came within {seconds} s"), false));
-            }
+    /// None while frames are missing. Ok with a sentence when the candidate may judge.
+    pub fn verdict(&self) -> Option<Result<String, String>> {
+        if let Some(why) = &self.failed {
+            return Some(Err(why.clone()));
         }
+        (self.seen.len() >= self.config.frames as usize)
+            .then(|| absurd(&self.seen, &self.candidate.calibration).map_or_else(|| Ok(sentence(&self.seen)), Err))
+    }
+
+    /// Why it is over when its time is: a line that gives no frames is nobody's fault.
+    pub fn too_late(&self) -> String {
+        let (seen, of) = self.progress();
+        format!("{seen} of {of} live frames came within {} s", self.config.deadline.as_secs())
     }
 }
 

@@ -3,12 +3,11 @@
 //! It lives in a thread of its own with a small runtime: a slow disk, a large download or a model that loads for seconds keep neither a camera nor
 //! the session waiting.
 
-use super::model::{Model, ModelError};
-use super::slot::ModelSlot;
 use super::trial::{Trial, TrialConfig, examine};
 use crate::events::{ModelPhase, ModelState, RepositoryState, SlotRef};
+use crate::judge::{EnginePool, Model, ModelError, ModelSlot, Taps};
 use ckaad_bundle::Bundle;
-use ckaad_update::disk::{Disk, RealDisk};
+use ckaad_update::disk::{Disk, RealDisk, fails};
 use ckaad_update::download::Parts;
 use ckaad_update::offer::{Candidate, Device};
 use ckaad_update::remote::{Remote, RemoteConfig};
@@ -22,14 +21,17 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// The first wait after something that may go better later; it doubles up to the time between two polls.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 /// Below the folder of updates: a folder for each model.
 pub const MODELS: &str = "models";
-/// A download says how far it is once in so long.
+/// Frames that may wait for the model on trial; it need not see each.
+const SHADOWS: usize = 2;
+/// A download or a trial says how far it is once in so long.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Where updates come from and go to, checked.
@@ -58,8 +60,6 @@ pub struct ManagedModel {
     pub name: String,
     /// The bundle of the configuration: what judges when there is no other.
     pub bundle: PathBuf,
-    /// Of the network.
-    pub threads: usize,
 }
 
 /// Why there are no updates. A message holds its cause.
@@ -82,8 +82,8 @@ pub enum UpdaterError {
         "updates: the bundle {path} is not signed: its digest {digest} is no target of the repository (update.require_signed)"
     )]
     Unsigned { path: PathBuf, digest: String },
-    #[error("updates: their thread cannot be started: {0}")]
-    Thread(std::io::Error),
+    #[error("updates: there can be no runtime for them: {0}")]
+    Runtime(std::io::Error),
 }
 
 /// Publishes the state of the model of this name, retained.
@@ -125,6 +125,18 @@ struct Wanted {
     force: bool,
 }
 
+/// What the updater works with beside its own.
+pub struct Surroundings {
+    /// Publishes what becomes of a model.
+    pub say: Say,
+    /// What is asked of it.
+    pub commands: mpsc::Receiver<UpdateCommand>,
+    /// The threads of all networks.
+    pub engine: Arc<EnginePool>,
+    /// Where it sees what cameras judged.
+    pub taps: Arc<Taps>,
+}
+
 /// Everything that updates need, opened: what cannot work is said before the agent publishes anything.
 pub struct Updates {
     settings: UpdateSettings,
@@ -139,16 +151,19 @@ pub struct Updates {
 }
 
 /// See the module.
-struct Updater {
+pub struct Updater {
     settings: UpdateSettings,
     disk: Arc<dyn Disk>,
     remote: Remote,
     trust: TrustFile,
     models: Vec<Managed>,
     repository: RepositoryState,
-    say: Say,
-    commands: mpsc::Receiver<UpdateCommand>,
-    stop: watch::Receiver<bool>,
+    around: Surroundings,
+    stop: CancellationToken,
+    /// Why nothing can be written.
+    stuck: Option<String>,
+    /// It ran, and panicked.
+    broke: bool,
     /// A command asked for a look at the repository.
     asked: bool,
     /// Held until the end.
@@ -202,7 +217,11 @@ impl Updates {
     ///
     /// # Errors
     /// The folder, the root or a configured bundle is no good.
-    pub fn open(settings: UpdateSettings, models: Vec<ManagedModel>) -> Result<Updates, UpdaterError> {
+    pub fn open(
+        settings: UpdateSettings,
+        models: Vec<ManagedModel>,
+        engine: &EnginePool,
+    ) -> Result<Updates, UpdaterError> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let made = lock(&settings.state).and_then(|lock| {
             for folder in [MODELS, "parts"] {
@@ -243,7 +262,7 @@ impl Updates {
             for found in found {
                 tracing::warn!(model = model.name, "{}", told(&found));
             }
-            let loaded = in_force(&mut slots, &model, &trust.trust, settings.require_signed)?;
+            let loaded = in_force(&mut slots, &model, &trust.trust, settings.require_signed, engine)?;
             let slot = Arc::new(ModelSlot::new(loaded));
             managed.push(Managed { model, slots, slot, wanted: None, said: None });
         }
@@ -258,59 +277,69 @@ impl Updates {
         self.models.iter().find(|m| m.model.name == name).map(|m| m.slot.clone())
     }
 
-    /// Starts the thread, which ends when `stop` is true.
-    ///
-    /// # Errors
-    /// There can be no more threads.
-    pub fn start(
-        self,
-        say: Say,
-        commands: mpsc::Receiver<UpdateCommand>,
-        stop: watch::Receiver<bool>,
-    ) -> Result<std::thread::JoinHandle<()>, UpdaterError> {
+    /// What keeps them, from now on.
+    pub fn updater(self, around: Surroundings) -> Updater {
         let Updates { settings, disk, remote, trust, models, lock, stuck } = self;
         let repository = RepositoryState { trouble: stuck.clone().unwrap_or_default(), ..RepositoryState::default() };
-        let updater = Updater {
-            settings,
-            disk,
-            remote,
-            trust,
-            models,
-            repository,
-            say,
-            commands,
-            stop,
-            asked: false,
-            _lock: lock,
-        };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(UpdaterError::Thread)?;
-        std::thread::Builder::new()
-            .name("updates".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    match stuck {
-                        None => updater.run().await,
-                        Some(why) => updater.stay(&why).await,
-                    }
-                });
-                // A name that is looked up in vain must not keep the end.
-                runtime.shutdown_background();
-            })
-            .map_err(UpdaterError::Thread)
+        let (stop, broke, asked) = (CancellationToken::new(), false, false);
+        Updater { settings, disk, remote, trust, models, repository, around, stop, stuck, broke, asked, _lock: lock }
     }
 }
 
 impl Updater {
+    /// Keeps models up to date until `stop`, in the caller's thread. It may be called again after it panicked: then what is on the disk counts, as at a
+    /// start.
+    ///
+    /// # Errors
+    /// There can be no runtime, or the disk does not give what is kept.
+    pub fn work(&mut self, stop: CancellationToken) -> Result<(), UpdaterError> {
+        self.stop = stop;
+        if std::mem::replace(&mut self.broke, true) {
+            self.recover()?;
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(UpdaterError::Runtime)?;
+        runtime.block_on(async {
+            match self.stuck.clone() {
+                None => self.run().await,
+                Some(why) => self.stay(&why).await,
+            }
+        });
+        // A name that is looked up in vain must not keep the end.
+        runtime.shutdown_background();
+        self.broke = false;
+        Ok(())
+    }
+
+    /// What was half-way when it panicked is told by the disk; a trial counts as one that ended uncleanly.
+    fn recover(&mut self) -> Result<(), UpdaterError> {
+        if self.stuck.is_some() {
+            return Ok(());
+        }
+        for m in 0..self.models.len() {
+            let Managed { model, slots, slot, said, .. } = &mut self.models[m];
+            let (newer, found) = Slots::open(self.disk.clone(), &self.settings.state.join(MODELS), &model.name)?;
+            for found in found {
+                tracing::warn!(model = model.name, "{}", told(&found));
+            }
+            (*slots, *said) = (newer, None);
+            let in_force = slots.committed().map(|slot| slot.digest.clone());
+            if in_force.is_some_and(|digest| digest != slot.current().reference.digest) {
+                self.reload(m);
+            }
+        }
+        Ok(())
+    }
+
     /// Says why there are no updates, until the end.
-    async fn stay(mut self, why: &str) {
+    async fn stay(&mut self, why: &str) {
         for m in 0..self.models.len() {
             self.tell(m);
         }
         loop {
             tokio::select! {
-                () = stopped(&mut self.stop) => return,
-                Some(command) = self.commands.recv() => {
+                () = self.stop.cancelled() => return,
+                Some(command) = self.around.commands.recv() => {
                     let (UpdateCommand::Update { answer, .. } | UpdateCommand::RollBack { answer, .. }) = command;
                     let _ = answer.send(Err(why.to_owned()));
                 }
@@ -318,7 +347,7 @@ impl Updater {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         for m in 0..self.models.len() {
             self.tell(m);
         }
@@ -326,7 +355,7 @@ impl Updater {
         // Soon after the start, but not all devices of a site at one instant.
         let mut next = Instant::now() + self.settings.poll.min(Duration::from_secs(10)).mul_f64(rand::rng().random());
         loop {
-            if *self.stop.borrow() {
+            if self.stop.is_cancelled() {
                 break;
             }
             if Instant::now() >= next || std::mem::take(&mut self.asked) {
@@ -342,8 +371,8 @@ impl Updater {
             }
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = stopped(&mut self.stop) => break,
-                command = self.commands.recv() => match command {
+                () = self.stop.cancelled() => break,
+                command = self.around.commands.recv() => match command {
                     Some(command) => self.command(command),
                     None => break,
                 }
@@ -353,13 +382,13 @@ impl Updater {
             if let Err(e) = managed.slots.suspend_trial() {
                 tracing::warn!("{e}");
             }
-            managed.slot.set_trial(None);
         }
     }
 
     /// Looks at the repository and does what is to be done; false when it is to be tried again soon.
     async fn poll(&mut self) -> bool {
         let Some(catalogue) = self.believe().await else { return false };
+        fail::fail_point!("updates", |_| false);
         let mut well = true;
         for m in 0..self.models.len() {
             match self.models[m].slots.withdraw(&catalogue.revoked) {
@@ -386,7 +415,7 @@ impl Updater {
                 None => {}
             }
             self.tell(m);
-            if *self.stop.borrow() {
+            if self.stop.is_cancelled() {
                 break;
             }
         }
@@ -485,7 +514,7 @@ impl Updater {
             return false;
         }
         let name = self.models[m].model.name.clone();
-        if self.models[m].slots.work().is_some_and(|work| work.step == Step::Downloading) {
+        if self.models[m].slots.work().is_some_and(|work| matches!(work.step, Step::Downloading | Step::Verified)) {
             tracing::info!(model = name, "{} is fetched", candidate.target);
             match self.fetch(m, candidate).await {
                 None => return true,
@@ -499,7 +528,7 @@ impl Updater {
                     return false;
                 }
                 Some(Ok(part)) => {
-                    if let Err((why, bar)) = self.stage(m, candidate, &part) {
+                    if let Err((why, bar)) = self.verify_and_stage(m, candidate, &part) {
                         self.refuse(m, &why, bar);
                         return bar;
                     }
@@ -525,8 +554,8 @@ impl Updater {
             let until = Instant::now() + SAY_EVERY;
             tokio::select! {
                 done = &mut fetching => return Some(done),
-                () = stopped(&mut self.stop) => return None,
-                Some(command) = self.commands.recv() => self.command(command),
+                () = self.stop.cancelled() => return None,
+                Some(command) = self.around.commands.recv() => self.command(command),
                 () = sleep_until(until) => {
                     let bytes = *got.lock().unwrap_or_else(PoisonError::into_inner);
                     self.tell_with(m, |state| state.received_bytes = Some(bytes));
@@ -535,8 +564,8 @@ impl Updater {
         }
     }
 
-    /// What is signed and whole, and yet may be no bundle that this agent can read.
-    fn stage(&mut self, m: usize, candidate: &Candidate, part: &Path) -> Result<(), (String, bool)> {
+    /// What is signed and whole may yet be no bundle that this agent can read.
+    fn verify_and_stage(&mut self, m: usize, candidate: &Candidate, part: &Path) -> Result<(), (String, bool)> {
         let bundle = Bundle::read(part).map_err(|e| (e.to_string(), true))?;
         if bundle.manifest.version != candidate.offer.version {
             let (signed, inside) = (&candidate.offer.version, &bundle.manifest.version);
@@ -547,6 +576,8 @@ impl Updater {
         if !engine.matches(&own) {
             return Err((format!("it needs an agent {engine}, this is {own}"), true));
         }
+        self.models[m].slots.verified().map_err(|e| (e.to_string(), false))?;
+        self.tell(m);
         self.models[m].slots.stage(part).map_err(|e| (e.to_string(), false))
     }
 
@@ -558,10 +589,10 @@ impl Updater {
             tracing::error!("{e}");
             return false;
         }
-        let (path, threads, in_force, slot) = (slots.path(&digest), model.threads, slot.current(), slot.clone());
+        let (path, in_force, slot) = (slots.path(&digest), slot.current(), slot.clone());
         tracing::info!(model = model.name, "a new bundle is on trial");
         self.tell(m);
-        let loaded = Model::load(&path, threads).map_err(|e| (e.to_string(), true));
+        let loaded = Model::load(&path, self.around.engine.pool()).map_err(|e| (e.to_string(), true));
         let examined = loaded.and_then(|(model, bundle)| {
             examine(&model, &bundle, &in_force, &self.settings.trial)?;
             Ok(model)
@@ -573,10 +604,8 @@ impl Updater {
                 return bar;
             }
         };
-        let trial = Arc::new(Trial::new(candidate.clone(), self.settings.trial.clone()));
-        slot.set_trial(Some(trial.clone()));
-        let result = self.watch(m, &trial).await;
-        slot.set_trial(None);
+        let trial = Trial::new(candidate.clone(), self.settings.trial.clone());
+        let result = self.watch(m, trial, in_force).await;
         let on_trial =
             |slots: &Slots| slots.work().is_some_and(|w| w.step == Step::Trial && w.candidate.digest == digest);
         match result {
@@ -601,19 +630,30 @@ impl Updater {
         }
     }
 
-    /// Waits for the trial's end and says how far it is. None: the agent ends.
-    async fn watch(&mut self, m: usize, trial: &Arc<Trial>) -> Option<Result<String, (String, bool)>> {
-        let mut finished = pin!(trial.finished());
+    /// Lets the candidate judge what the model in force has judged, until it is known whether it may take its place. None: the agent ends.
+    async fn watch(
+        &mut self,
+        m: usize,
+        mut trial: Trial,
+        in_force: Arc<Model>,
+    ) -> Option<Result<String, (String, bool)>> {
+        let mut tap = self.around.taps.open(SHADOWS, move |judged| Arc::ptr_eq(&judged.model, &in_force));
+        let end = Instant::now() + self.settings.trial.deadline;
+        let mut say_at = Instant::now() + SAY_EVERY;
         loop {
-            let until = Instant::now() + SAY_EVERY;
             tokio::select! {
-                done = &mut finished => return Some(done),
-                () = stopped(&mut self.stop) => return None,
-                Some(command) = self.commands.recv() => self.command(command),
-                () = sleep_until(until) => {
+                () = self.stop.cancelled() => return None,
+                Some(command) = self.around.commands.recv() => self.command(command),
+                Some(judged) = tap.next() => trial.shadow(&judged, &self.around.engine),
+                () = sleep_until(say_at) => {
                     let (frames, of) = trial.progress();
                     self.tell_with(m, |state| state.trial_frames = Some([frames, of]));
+                    say_at = Instant::now() + SAY_EVERY;
                 }
+                () = sleep_until(end) => return Some(Err((trial.too_late(), false))),
+            }
+            if let Some(verdict) = trial.verdict() {
+                return Some(verdict.map_err(|why| (why, true)));
             }
             if self.models[m].slots.work().is_none_or(|work| work.step != Step::Trial) {
                 return Some(Err(("it was given up".into(), false)));
@@ -622,9 +662,8 @@ impl Updater {
     }
 
     fn refuse(&mut self, m: usize, why: &str, bar: bool) {
-        let Managed { model, slots, slot, .. } = &mut self.models[m];
+        let Managed { model, slots, .. } = &mut self.models[m];
         tracing::warn!(model = model.name, "the new bundle is refused: {why}; the old one judges on");
-        slot.set_trial(None);
         if let Err(e) = slots.refuse(why, bar) {
             tracing::error!("{e}");
         }
@@ -634,8 +673,7 @@ impl Updater {
     /// Puts in force what the record says.
     fn reload(&mut self, m: usize) {
         let Managed { model, slots, slot, .. } = &mut self.models[m];
-        slot.set_trial(None);
-        match in_force(slots, model, &self.trust.trust, false) {
+        match in_force(slots, model, &self.trust.trust, false, &self.around.engine) {
             Ok(loaded) => drop(slot.swap(Arc::new(loaded))),
             Err(e) => tracing::error!("{e}; the model that is loaded judges on"),
         }
@@ -676,9 +714,8 @@ impl Updater {
     }
 
     fn roll_back(&mut self, m: usize) -> Result<String, String> {
-        let Managed { slots, slot, .. } = &mut self.models[m];
+        let Managed { slots, .. } = &mut self.models[m];
         if slots.work().is_some_and(|work| work.step == Step::Trial) {
-            slot.set_trial(None);
             slots.refuse("it was given up for a rollback by command", false).map_err(|e| e.to_string())?;
         }
         slots.roll_back("by command", true).map_err(|e| e.to_string())?;
@@ -693,8 +730,8 @@ impl Updater {
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                () = stopped(&mut self.stop) => return None,
-                Some(command) = self.commands.recv() => self.command(command),
+                () = self.stop.cancelled() => return None,
+                Some(command) = self.around.commands.recv() => self.command(command),
             }
         }
     }
@@ -714,6 +751,7 @@ impl Updater {
             (Some(work), _) => (
                 match work.step {
                     Step::Downloading => ModelPhase::Downloading,
+                    Step::Verified => ModelPhase::Verified,
                     Step::Staged => ModelPhase::Staged,
                     Step::Trial => ModelPhase::Trial,
                 },
@@ -749,21 +787,22 @@ impl Updater {
         };
         more(&mut state);
         if said.as_ref() != Some(&state) {
-            (self.say)(&model.name, &state);
+            (self.around.say)(&model.name, &state);
             *said = Some(state);
         }
     }
 }
 
-/// The agent ends, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 /// Loads the bundle in force. One that cannot be run any more is left for the one before.
-fn in_force(slots: &mut Slots, model: &ManagedModel, trust: &Trust, signed: bool) -> Result<Model, UpdaterError> {
+fn in_force(
+    slots: &mut Slots,
+    model: &ManagedModel,
+    trust: &Trust,
+    signed: bool,
+    engine: &EnginePool,
+) -> Result<Model, UpdaterError> {
     while let Some(slot) = slots.committed().cloned() {
-        match Model::load(&slots.path(&slot.digest), model.threads) {
+        match Model::load(&slots.path(&slot.digest), engine.pool()) {
             Ok((loaded, _)) => return Ok(loaded),
             Err(e) => {
                 tracing::error!(model = model.name, "{e}; the device goes back to the bundle before");
@@ -774,7 +813,7 @@ fn in_force(slots: &mut Slots, model: &ManagedModel, trust: &Trust, signed: bool
             }
         }
     }
-    let (loaded, _) = Model::load(&model.bundle, model.threads)?;
+    let (loaded, _) = Model::load(&model.bundle, engine.pool())?;
     let digest = &loaded.reference.digest;
     if signed && !trust.knows(digest) {
         return Err(UpdaterError::Unsigned { path: model.bundle.clone(), digest: digest.clone() });
@@ -859,5 +898,6 @@ fn read_trust(disk: &dyn Disk, settings: &UpdateSettings) -> Result<TrustFile, U
 }
 
 fn write_trust(disk: &dyn Disk, state: &Path, trust: &TrustFile) -> std::io::Result<()> {
+    fails("trust")?;
     disk.replace(&state.join("trust.json"), &serde_json::to_vec(trust).expect("trust is plain data"))
 }

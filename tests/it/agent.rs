@@ -131,20 +131,6 @@ fn a_hot_folder_keeps_the_image_whose_event_is_only_in_memory() {
     assert!(images.join("a.png").exists());
 }
 
-/// The observer runs in the line's thread, so its panic is the line's.
-#[test]
-fn a_line_that_panics_ends_the_agent_while_others_live() {
-    let site = Site::new();
-    let images = site.images("parts", &["a"]);
-    let more = format!("[camera.other]\nsource = \"synthetic\"\nbundle = {:?}\n", bundle());
-    let path = site.config(1, &images, "", &more);
-    let settings = ckaad_edge::agent::Settings::read(std::path::Path::new(&path)).unwrap();
-    let observer: ckaad_edge::agent::Observer =
-        std::sync::Arc::new(|frame, _| assert!(!frame.id.starts_with("a."), "this line breaks down"));
-    let end = ckaad_edge::agent::run_until_signal(settings, Some(observer)).unwrap_err();
-    assert!(end.is_breakdown() && end.to_string().contains("cam"), "{end}");
-}
-
 #[test]
 fn frames_that_cannot_be_read_are_published_and_the_camera_comes_back() {
     let site = Site::new();

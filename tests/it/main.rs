@@ -5,6 +5,9 @@ mod bad_input;
 mod capture;
 mod config_file;
 mod demo;
+mod device;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod floors;
 mod mqtt;
 mod regressions;

@@ -107,6 +107,11 @@ impl Running {
         assert!(done.success());
     }
 
+    /// Whether it has ended by itself.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The exit code, once it has ended.
     pub fn ended(&mut self) -> Option<i32> {
         let mut status = None;

@@ -1,7 +1,7 @@
 //! How many threads loaded models have. In a process of its own: other tests' threads would be counted too.
 
 use ckaad_bundle::Bundle;
-use ckaad_inspect::engine::Plan;
+use ckaad_inspect::engine::{Plan, Pool};
 use ckaad_testing::demo_bundle;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ fn threads() -> usize {
 }
 
 #[test]
-fn three_models_of_two_threads_have_one_thread_more_than_the_caller() {
+fn three_models_that_share_two_threads_have_one_thread_more_than_the_caller() {
     let model = Bundle::read(&demo_bundle()).unwrap().model;
     let image = [100; 192 * 192 * 3];
     let before = threads();
-    let plans: Vec<Plan> = (0..3).map(|_| Plan::load(&model, 2).unwrap()).collect();
+    let pool = Pool::new(2, 1);
+    let plans: Vec<Plan> = (0..3).map(|_| Plan::load(&model, pool.clone()).unwrap()).collect();
     assert_eq!(threads(), before + 1, "after loading");
     for plan in &plans {
         plan.run(&image).unwrap();
@@ -25,7 +26,7 @@ fn three_models_of_two_threads_have_one_thread_more_than_the_caller() {
         let maps: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
         assert!(maps.iter().all(|map| *map == maps[0]));
     });
-    drop(plans);
+    drop((plans, pool));
     // A thread that was waited for may still be listed for a moment.
     let begun = Instant::now();
     while threads() > before && begun.elapsed() < Duration::from_secs(10) {

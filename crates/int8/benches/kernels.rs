@@ -78,7 +78,7 @@ fn kernels(criterion: &mut Criterion) {
         let image: Vec<u8> = (0..SIDE * SIDE * channels).map(|i| (i * 101 % 251) as u8).collect();
         for isa in [Isa::best(), Isa::PORTABLE] {
             let program = Program::compile(region, &[[1, SIDE, SIDE, *channels]], isa, 1).expect("shapes that fit");
-            let (pool, mut scratch) = (Pool::of(1), program.scratch());
+            let (pool, mut scratch) = (Pool::from(1), program.scratch());
             let bytes = program.outputs()[0].bytes();
             let mut values = vec![0; bytes + 4];
             // Floats need an aligned place.

@@ -1,20 +1,30 @@
 //! Threads that wait for work: spinning for a moment, then asleep.
 //!
-//! [`Pool::run`] lets every thread call one function. A thread that comes late (the machine is busy) finds the work
+//! A [`Pool`] has a crew of threads for each of those who may work with it at one time. [`Pool::run`] lets every thread of a crew call one
+//! function. A thread that comes late (the machine is busy) finds the work
 //! done by the others and nothing waits for it: the function must be written so that any number of callers finish it.
-//! The caller of `run` takes part, so a pool of one has no threads at all.
+//! The caller of `run` takes part, so a crew of one has no threads at all.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, TryLockError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 
 /// How often a thread looks for work before it sleeps: half a millisecond on an AMD EPYC, whose pause is long; less
 /// elsewhere.
 const SPINS: u32 = 20_000;
 
-/// Some threads of the process, the caller of [`Pool::run`] not among them. They end with the last [`Arc`] of their
-/// pool.
-pub struct Pool {
+/// Threads of the process; cheap to clone, and shared by whatever was loaded with it. They end with the last clone.
+#[derive(Clone)]
+pub struct Pool(Arc<Crews>);
+
+struct Crews {
+    /// Of each crew, the caller of [`Pool::run`] counted.
+    threads: usize,
+    crews: Vec<Crew>,
+}
+
+/// The threads that help one caller.
+struct Crew {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Held by the caller of `run`.
@@ -37,7 +47,42 @@ struct Shared {
 const OPEN: usize = 1 << 32;
 
 impl Pool {
-    fn new(threads: usize) -> Pool {
+    /// So many threads for each of so many callers at one time, the callers counted. Whatever comes beyond them works alone.
+    pub fn new(threads: usize, callers: usize) -> Pool {
+        let crews = if threads > 1 { (0..callers.max(1)).map(|_| Crew::new(threads)).collect() } else { vec![] };
+        Pool(Arc::new(Crews { threads: threads.max(1), crews }))
+    }
+
+    /// Threads of a caller, itself counted.
+    pub fn threads(&self) -> usize {
+        self.0.threads
+    }
+
+    /// Calls `work` here and on every thread of a crew that is awake in time; returns when all of them have returned. While
+    /// other callers have all crews, `work` runs here alone.
+    pub fn run(&self, work: &Work<'_>) {
+        match self.0.crews.iter().find_map(|crew| Some((crew, crew.take()?))) {
+            Some((crew, _busy)) => crew.run(work),
+            None => work(),
+        }
+    }
+}
+
+/// So many threads for one caller.
+impl From<usize> for Pool {
+    fn from(threads: usize) -> Pool {
+        Pool::new(threads, 1)
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads for each of {} callers)", self.0.threads, self.0.crews.len().max(1))
+    }
+}
+
+impl Crew {
+    fn new(threads: usize) -> Crew {
         let shared = Arc::new(Shared {
             epoch: AtomicU32::new(0),
             inside: AtomicUsize::new(0),
@@ -52,35 +97,21 @@ impl Pool {
         };
         // A thread that the system does not give is one less; the work is done without it.
         let threads = (1..threads).filter_map(|i| spawn(i).ok()).collect();
-        Pool { shared, threads, busy: Mutex::new(()) }
+        Crew { shared, threads, busy: Mutex::new(()) }
     }
 
-    /// The process's pool of so many threads, the caller counted; all programs that ask for as many share one.
-    pub fn of(threads: usize) -> Arc<Pool> {
-        static POOLS: Mutex<Vec<(usize, Weak<Pool>)>> = Mutex::new(Vec::new());
-        let mut pools = POOLS.lock().unwrap_or_else(|e| e.into_inner());
-        pools.retain(|(_, pool)| pool.strong_count() > 0);
-        if let Some(pool) = pools.iter().find(|(n, _)| *n == threads).and_then(|(_, pool)| pool.upgrade()) {
-            return pool;
-        }
-        let pool = Arc::new(Pool::new(threads));
-        pools.push((threads, Arc::downgrade(&pool)));
-        pool
-    }
-
-    /// Calls `work` here and on every thread that is awake in time; returns when all of them have returned. While
-    /// another caller has the threads, `work` runs here alone.
-    pub fn run(&self, work: &Work<'_>) {
-        let busy = match self.busy.try_lock() {
+    /// None while another caller has it.
+    fn take(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.busy.try_lock() {
             Ok(busy) => Some(busy),
             // Work that panicked left everything in order: `Close` saw to it.
             Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
             Err(TryLockError::WouldBlock) => None,
-        };
-        let Some(_busy) = busy.filter(|_| !self.threads.is_empty()) else {
-            work();
-            return;
-        };
+        }
+    }
+
+    /// Of whoever has taken it.
+    fn run(&self, work: &Work<'_>) {
         // SAFETY: only the lifetime changes. The reference is gone from `shared` and no thread is inside the work when
         // the guard below is dropped, also when `work` panics here.
         let forever = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
@@ -109,7 +140,7 @@ impl Drop for Close<'_> {
     }
 }
 
-impl Drop for Pool {
+impl Drop for Crew {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.epoch.fetch_add(1, Ordering::Release);
@@ -186,7 +217,7 @@ pub fn pause(waited: &mut u32) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
@@ -196,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_piece_of_work_is_finished_before_run_returns() {
-        let pool = Pool::new(4);
+        let pool = Pool::new(4, 1);
         for round in 0..500 {
             let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let work = || {
@@ -211,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_second_caller_does_not_wait_for_the_first() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, 1);
         let inner = AtomicUsize::new(0);
         pool.run(&|| {
             pool.run(&|| {
@@ -223,7 +254,7 @@ mod tests {
 
     #[test]
     fn after_a_panic_the_threads_come_again() {
-        let pool = Pool::new(2);
+        let pool = Pool::new(2, 1);
         let panics = std::panic::AssertUnwindSafe(|| pool.run(&|| panic!("as the test wants")));
         assert!(std::panic::catch_unwind(panics).is_err());
         let here = AtomicUsize::new(0);
@@ -237,11 +268,40 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_shared_and_end_with_the_last_user() {
-        let (a, b) = (Pool::of(3), Pool::of(3));
-        assert!(Arc::ptr_eq(&a, &b));
-        let shared = Arc::downgrade(&a.shared);
-        drop((a, b));
+    fn callers_up_to_its_number_have_a_crew_each_and_one_more_works_alone() {
+        let pool = Pool::new(2, 2);
+        // Each level waits for its helper, so that it has a crew for certain.
+        let both = |inner: &(dyn Fn() + Sync)| {
+            let here = AtomicUsize::new(0);
+            pool.run(&|| {
+                if here.fetch_add(1, Ordering::AcqRel) == 0 {
+                    while here.load(Ordering::Acquire) < 2 {
+                        std::thread::yield_now();
+                    }
+                    inner();
+                }
+            });
+            here.load(Ordering::Acquire)
+        };
+        let (third, nested) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let outer = both(&|| {
+            let inner = both(&|| {
+                pool.run(&|| {
+                    third.fetch_add(1, Ordering::AcqRel);
+                });
+            });
+            nested.store(inner, Ordering::Release);
+        });
+        assert_eq!((outer, nested.into_inner(), third.into_inner()), (2, 2, 1));
+    }
+
+    #[test]
+    fn threads_end_with_the_last_clone() {
+        let pool = Pool::from(3);
+        let (clone, shared) = (pool.clone(), Arc::downgrade(&pool.0.crews[0].shared));
+        drop(pool);
+        assert!(shared.upgrade().is_some());
+        drop(clone);
         assert!(shared.upgrade().is_none());
     }
 }

@@ -110,6 +110,20 @@ pub(crate) fn hashed(path: &Path) -> io::Result<(u64, Sha256)> {
     }
 }
 
+/// In programs built for tests (feature `failpoints`), a disk that fails at this step as the variable `FAILPOINTS` says: `return` is an error,
+/// `return(cut)` the end of the process with nothing more done.
+///
+/// # Errors
+/// As a test wants it; never in a program that is built otherwise.
+pub fn fails(step: &str) -> io::Result<()> {
+    let _ = step;
+    fail::fail_point!(step, |how| match how.as_deref() {
+        Some("cut") => std::process::abort(),
+        _ => Err(io::Error::other("the disk fails, as a test wants it to")),
+    });
+    Ok(())
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

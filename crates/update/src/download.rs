@@ -2,7 +2,7 @@
 //!
 //! The part lies under its digest, so parts of different bundles never meet. It is judged only when it is whole: by length and digest.
 
-use crate::disk::hashed;
+use crate::disk::{fails, hashed};
 use crate::offer::Candidate;
 use crate::remote::{FetchError, Remote, Resume, Sink, free_space};
 use sha2::{Digest, Sha256};
@@ -72,18 +72,22 @@ impl Parts {
             (have, hash) = (0, Sha256::new());
         }
         self.room(candidate, have)?;
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(disk)?;
+        let opened = fails("part-open").and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
+        let file = opened.map_err(disk)?;
         let mut sink = Part { file, have, synced: have, hash, progress };
         if have < candidate.length {
             let etag = std::fs::read_to_string(self.etag_path(candidate)).ok().filter(|_| have > 0);
             let resume = Resume { have, etag };
             let name = format!("targets/{}.{}", candidate.digest, candidate.target);
-            let named = |etag: Option<&str>| match etag {
-                Some(etag) => std::fs::write(self.etag_path(candidate), etag),
-                None => remove(&self.etag_path(candidate)),
+            let named = |etag: Option<&str>| {
+                fails("part-etag")?;
+                match etag {
+                    Some(etag) => std::fs::write(self.etag_path(candidate), etag),
+                    None => remove(&self.etag_path(candidate)),
+                }
             };
             let fetched = remote.large(&name, candidate.length, &resume, &mut sink, named).await;
-            sink.file.sync_data().map_err(disk)?;
+            fails("part-end").and_then(|()| sink.file.sync_data()).map_err(disk)?;
             fetched?;
         }
         if hex::encode(sink.hash.finalize()) != candidate.digest {
@@ -146,6 +150,7 @@ struct Part<P> {
 
 impl<P: FnMut(u64) + Send> Sink for Part<P> {
     fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+        fails("part")?;
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
         self.have += bytes.len() as u64;

@@ -14,7 +14,7 @@
 //! wrote down (a crash, the watchdog, a power cut) is found at the next start and counts as one failure. The second one puts the bundle on
 //! the list of those that are not tried again.
 
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::offer::Candidate;
 use jiff::Timestamp;
 use semver::Version;
@@ -48,7 +48,9 @@ pub struct Slot {
 pub enum Step {
     /// On its way; the part lies elsewhere.
     Downloading,
-    /// In its slot, digest and contents checked.
+    /// Whole; signature, digest and contents checked. The part lies elsewhere still, and is looked at again when it gets its slot.
+    Verified,
+    /// In its slot.
     Staged,
     /// It judges beside the old one.
     Trial,
@@ -227,7 +229,7 @@ impl Slots {
             let previous = self.record.previous.clone().filter(|slot| self.is_whole(slot));
             let reason = format!("the bundle {} on the disk is damaged", committed.version);
             found.push(Found::Damaged(committed.version.clone()));
-            self.change(|record| {
+            self.change("mend-damaged", |record| {
                 record.committed = previous.clone();
                 record.previous = None;
                 record.outcome = Some(outcome(OutcomeKind::RolledBack, Some(committed), previous, reason));
@@ -242,13 +244,13 @@ impl Slots {
             }
             Step::Trial => {
                 found.push(Found::TrialInterrupted(slot.version));
-                self.change(|record| record.set_step(Step::Staged))?;
+                self.change("mend-trial", |record| record.set_step(Step::Staged))?;
             }
             _ => {}
         }
         // What was staged and is not there any more is fetched again.
         if self.record.work.as_ref().is_some_and(|work| work.step == Step::Staged && !self.is_whole(&work.slot())) {
-            self.change(|record| record.set_step(Step::Downloading))?;
+            self.change("mend-staged", |record| record.set_step(Step::Downloading))?;
         }
         Ok(())
     }
@@ -321,7 +323,7 @@ impl Slots {
             return Ok(());
         }
         let work = Work { candidate: candidate.clone(), step: Step::Downloading, unclean: 0 };
-        self.change(|record| {
+        self.change("begin", |record| {
             record.barred.retain(|barred| barred.digest != candidate.digest);
             record.work = Some(work);
         })?;
@@ -329,20 +331,34 @@ impl Slots {
         Ok(())
     }
 
-    /// The bundle lies at `part`, length and digest checked: it gets its slot.
+    /// The bundle on its way is whole, and what was signed.
     ///
     /// # Errors
     /// The disk's; or nothing is on its way.
+    pub fn verified(&mut self) -> Result<(), SlotError> {
+        let step = self.record.work.as_ref().map(|work| work.step);
+        match step {
+            Some(Step::Downloading) => self.change("verified", |record| record.set_step(Step::Verified)),
+            Some(Step::Verified) => Ok(()),
+            _ => Err(SlotError::Nothing),
+        }
+    }
+
+    /// The bundle that was verified lies at `part`: it gets its slot.
+    ///
+    /// # Errors
+    /// The disk's; or nothing was verified.
     pub fn stage(&mut self, part: &Path) -> Result<(), SlotError> {
-        let slot = self.record.work.as_ref().map(Work::slot).ok_or(SlotError::Nothing)?;
+        let work = self.record.work.as_ref().filter(|work| work.step == Step::Verified);
+        let slot = work.map(Work::slot).ok_or(SlotError::Nothing)?;
         let path = self.path(&slot.digest);
-        self.disk.adopt(part, &path).map_err(|e| self.error(&path, &e))?;
+        disk::fails("stage").and_then(|()| self.disk.adopt(part, &path)).map_err(|e| self.error(&path, &e))?;
         // Read back: a disk that says it wrote is believed only then.
         if !self.is_whole(&slot) {
             let _ = self.disk.remove(&path);
             return Err(SlotError::Damaged(slot.version));
         }
-        self.change(|record| record.set_step(Step::Staged))
+        self.change("staged", |record| record.set_step(Step::Staged))
     }
 
     /// The trial begins once this is on the disk.
@@ -353,7 +369,7 @@ impl Slots {
         if self.record.work.as_ref().is_none_or(|work| work.step != Step::Staged) {
             return Err(SlotError::Nothing);
         }
-        self.change(|record| {
+        self.change("begin-trial", |record| {
             record.set_step(Step::Trial);
             if let Some(work) = &mut record.work {
                 work.unclean += 1;
@@ -369,7 +385,7 @@ impl Slots {
         if self.record.work.as_ref().is_none_or(|work| work.step != Step::Trial) {
             return Ok(());
         }
-        self.change(|record| {
+        self.change("suspend-trial", |record| {
             record.set_step(Step::Staged);
             if let Some(work) = &mut record.work {
                 work.unclean = work.unclean.saturating_sub(1);
@@ -385,7 +401,7 @@ impl Slots {
         let work = self.record.work.clone().filter(|work| work.step == Step::Trial).ok_or(SlotError::Nothing)?;
         let slot = work.slot();
         let before = self.record.committed.clone();
-        self.change(|record| {
+        self.change("commit", |record| {
             record.outcome = Some(outcome(OutcomeKind::Committed, before.clone(), Some(slot.clone()), reason.into()));
             record.previous = before;
             record.committed = Some(slot);
@@ -401,7 +417,7 @@ impl Slots {
     /// The disk's; or nothing is on its way.
     pub fn refuse(&mut self, reason: &str, bar: bool) -> Result<(), SlotError> {
         let slot = self.record.work.as_ref().map(Work::slot).ok_or(SlotError::Nothing)?;
-        self.change(|record| {
+        self.change("refuse", |record| {
             if bar {
                 record.bar(&slot.digest, reason);
             }
@@ -427,7 +443,7 @@ impl Slots {
         {
             return Err(SlotError::Damaged(slot.version.clone()));
         }
-        self.change(|record| {
+        self.change("roll-back", |record| {
             record.bar(&left.digest, reason);
             if let Some(slot) = &to {
                 record.barred.retain(|barred| barred.digest != slot.digest);
@@ -447,7 +463,7 @@ impl Slots {
     pub fn leave(&mut self, reason: &str) -> Result<(), SlotError> {
         match self.roll_back(reason, false) {
             Err(SlotError::Damaged(_)) => {
-                self.change(|record| record.previous = None)?;
+                self.change("leave", |record| record.previous = None)?;
                 self.roll_back(reason, false)
             }
             done => done,
@@ -469,7 +485,7 @@ impl Slots {
             return Err(SlotError::Damaged(slot.version));
         }
         const REASON: &str = "by hand";
-        self.change(|record| {
+        self.change("activate", |record| {
             let left = record.committed.take();
             let forward = left.as_ref().is_none_or(|left| left.sequence < slot.sequence);
             if let Some(left) = left.as_ref().filter(|_| !forward) {
@@ -497,7 +513,7 @@ impl Slots {
         }
         let is_revoked = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| revoked.contains(&slot.digest));
         if is_revoked(&self.record.previous) {
-            self.change(|record| record.previous = None)?;
+            self.change("withdraw", |record| record.previous = None)?;
         }
         if !is_revoked(&self.record.committed) {
             return Ok(false);
@@ -515,13 +531,13 @@ impl Slots {
         self.folder.join("record.json")
     }
 
-    /// Changes the record on the disk, and here only when that went well.
-    fn change(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), SlotError> {
+    /// Changes the record on the disk, and here only when that went well. `step` is what tests call it.
+    fn change(&mut self, step: &str, change: impl FnOnce(&mut Record)) -> Result<(), SlotError> {
         let mut record = self.record.clone();
         change(&mut record);
         let bytes = serde_json::to_vec_pretty(&record).expect("a record is plain data");
         let path = self.record_path();
-        self.disk.replace(&path, &bytes).map_err(|e| self.error(&path, &e))?;
+        disk::fails(step).and_then(|()| self.disk.replace(&path, &bytes)).map_err(|e| self.error(&path, &e))?;
         self.record = record;
         Ok(())
     }

@@ -16,6 +16,7 @@ pub struct FileConfig {
     pub mqtt: Mqtt,
     pub outbox: Outbox,
     pub agent: Agent,
+    pub engine: Engine,
     pub update: Update,
     pub commands: Commands,
     /// One table a camera, `[camera.NAME]`.
@@ -183,11 +184,13 @@ pub struct Trial {
     pub deadline_s: u64,
     /// How many times as long as the model in force it may take for a picture.
     pub slower: f64,
+    /// Milliseconds that a picture may take, whatever the model in force takes; 0: no limit.
+    pub budget_ms: f64,
 }
 
 impl Default for Trial {
     fn default() -> Self {
-        Trial { frames: 50, deadline_s: 3600, slower: 2.0 }
+        Trial { frames: 50, deadline_s: 3600, slower: 2.0, budget_ms: 0.0 }
     }
 }
 
@@ -235,6 +238,16 @@ pub enum PictureFormat {
     Jpeg,
 }
 
+/// The threads of all networks together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// 0: one for each core that the agent may use.
+    pub threads: usize,
+    /// Frames judged at one time, each with its share of the threads; 0: one for each camera, as far as the threads go.
+    pub judges: usize,
+}
+
 /// One camera: where its frames come from, what judges them, and what is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -248,8 +261,6 @@ pub struct CameraTable {
     pub source: SourceKind,
     /// Score from which a frame is defective; 0 is the bundle's own, which was chosen for its false-alarm budget.
     pub threshold: f32,
-    /// Threads of the network.
-    pub threads: usize,
     /// `part`: every defective frame is an event. `incident`: opened, updated, closed.
     pub grouping: Grouping,
     /// `incident` only: good frames in a row that close it.
@@ -270,7 +281,6 @@ impl Default for CameraTable {
             model: String::new(),
             source: SourceKind::Camera,
             threshold: 0.0,
-            threads: 1,
             grouping: Grouping::Part,
             close_after: 5,
             results: false,

@@ -1,9 +1,10 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
 use super::ConfigError;
-use super::file::{CameraTable, FileConfig, Heatmap, Mqtt, Operation, SourceKind, Update};
+use super::file::{CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, SourceKind, Update};
 use crate::capture::{Resource, SourceConfig};
 use crate::events::{Grouping, Topics};
+use crate::judge::EngineSettings;
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
 use ckaad_update::offer::{Device, is_name};
@@ -22,6 +23,7 @@ pub struct Settings {
     pub outbox_path: PathBuf,
     pub outbox_limits: Limits,
     pub cameras: Vec<CameraSettings>,
+    pub engine: EngineSettings,
     pub update: Option<UpdateSettings>,
     pub commands: Vec<Operation>,
     pub shutdown_deadline: Duration,
@@ -39,7 +41,6 @@ pub struct CameraSettings {
     pub model: Option<String>,
     pub source: SourceConfig,
     pub threshold: Option<f32>,
-    pub threads: usize,
     pub grouping: Grouping,
     pub close_after: u32,
     pub results: bool,
@@ -85,6 +86,7 @@ impl Settings {
         if cameras.is_empty() {
             return Err(bad("camera", "has no enabled table; expected at least one [camera.NAME]".into()));
         }
+        let engine = engine(&file.engine, cameras.len(), &bad)?;
         let update = update(file, &prefix, &bad)?;
         managed_models(&cameras, update.is_some(), &bad)?;
         let canonical = serde_json::to_vec(file).expect("a configuration is plain data");
@@ -94,6 +96,7 @@ impl Settings {
             outbox_path: file.outbox.path.clone(),
             outbox_limits: Limits { max_bytes: file.outbox.max_bytes },
             cameras,
+            engine,
             update,
             commands: file.commands.allow.clone(),
             shutdown_deadline: Duration::from_millis(file.agent.shutdown_deadline_ms),
@@ -178,6 +181,25 @@ fn mqtt(table: &Mqtt, prefix: &str, bad: &impl Fn(&str, String) -> ConfigError) 
     })
 }
 
+fn engine(
+    table: &Engine,
+    cameras: usize,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<EngineSettings, ConfigError> {
+    let Engine { threads, judges } = *table;
+    if threads > 256 {
+        return Err(bad("engine.threads", format!("is {threads}; expected up to 256, or 0 for one a core")));
+    }
+    if judges > 256 || (threads > 0 && judges > threads) {
+        let most = if threads > 0 { threads } else { 256 };
+        return Err(bad(
+            "engine.judges",
+            format!("is {judges}; expected up to {most}: a judge has at least one thread"),
+        ));
+    }
+    Ok(EngineSettings::of(threads, judges, cameras))
+}
+
 /// None where there are no updates.
 fn update(
     file: &FileConfig,
@@ -220,6 +242,10 @@ fn update(
     if !(1.0..=1000.0).contains(&table.trial.slower) {
         return Err(bad("update.trial.slower", format!("is {}; expected 1 to 1000", table.trial.slower)));
     }
+    let budget_ms = table.trial.budget_ms;
+    if !(0.0..=60_000.0).contains(&budget_ms) {
+        return Err(bad("update.trial.budget_ms", format!("is {budget_ms}; expected 0 (none) to 60000")));
+    }
     let remote = RemoteConfig {
         url: url("update.url", &table.url)?,
         ca_file: given(&table.ca_file),
@@ -243,6 +269,7 @@ fn update(
             frames: table.trial.frames,
             deadline: Duration::from_secs(table.trial.deadline_s),
             slower: table.trial.slower,
+            budget_ms: (budget_ms > 0.0).then_some(budget_ms),
         },
     }))
 }
@@ -261,12 +288,9 @@ fn managed_models(
             return Err(bad(&key, format!("is {model:?}, but `update.url` is empty")));
         }
         if let Some(other) = seen.insert(model, camera)
-            && (&other.bundle, other.threads) != (&camera.bundle, camera.threads)
+            && other.bundle != camera.bundle
         {
-            let why = format!(
-                "is {model:?}, as that of `camera.{}`, which has another bundle or number of threads",
-                other.name
-            );
+            let why = format!("is {model:?}, as that of `camera.{}`, which has another bundle", other.name);
             return Err(bad(&key, why));
         }
     }
@@ -296,9 +320,6 @@ fn camera(
     if !(table.threshold.is_finite() && table.threshold >= 0.0) {
         return Err(bad(&key("threshold"), format!("is {}; expected 0 (the bundle's) or a score", table.threshold)));
     }
-    if !(1..=256).contains(&table.threads) {
-        return Err(bad(&key("threads"), format!("is {}; expected 1 to 256", table.threads)));
-    }
     if !(1..=100).contains(&table.heatmap.jpeg_quality) {
         return Err(bad(&key("heatmap.jpeg_quality"), format!("is {}; expected 1 to 100", table.heatmap.jpeg_quality)));
     }
@@ -317,7 +338,6 @@ fn camera(
         model: (!table.model.is_empty()).then(|| table.model.clone()),
         source,
         threshold: (table.threshold > 0.0).then_some(table.threshold),
-        threads: table.threads,
         grouping: table.grouping,
         close_after: table.close_after.max(1),
         results: table.results,

@@ -13,6 +13,7 @@ mod partition;
 mod patterns;
 mod tensors;
 
+pub use ckaad_int8::pool::Pool;
 use ckaad_int8::region::Region;
 use ndarray::Array2;
 use partition::Partitioned;
@@ -66,15 +67,15 @@ struct Network {
 }
 
 impl Plan {
-    /// `threads` share the work of the int8 engine: the caller's and those of a pool that all models with as many
-    /// threads have in common. tract's own operators stay on the caller's thread; a second set of threads would only
-    /// take the cores from the first.
+    /// The threads of `pool`, a number for threads of its own, share the work of the int8 engine. tract's own operators stay on the
+    /// caller's thread; a second set of threads would only take the cores from the first.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
     /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]` (one number
     /// may have any shape).
-    pub fn load(onnx: &[u8], threads: usize) -> Result<Plan, EngineError> {
+    pub fn load(onnx: &[u8], pool: impl Into<Pool>) -> Result<Plan, EngineError> {
+        let pool = pool.into();
         let mut reader = tract_onnx::onnx();
         op::register(&mut reader);
         let read = || reader.proto_model_for_read(&mut &onnx[..]).map_err(unsupported);
@@ -88,9 +89,9 @@ impl Plan {
         let Partitioned { model, regions, unfused } = partition::partition(proto);
         // A region whose parts do not fit after all (an addition that broadcasts, say) is no reason to refuse what
         // tract can run.
-        let (network, unfused) = match Network::load(&reader, model, regions, threads) {
+        let (network, unfused) = match Network::load(&reader, model, regions, &pool) {
             Err(EngineError::Unsupported(e)) => {
-                (Network::load(&reader, read()?, vec![], threads)?, vec![format!("the whole network: {e}")])
+                (Network::load(&reader, read()?, vec![], &pool)?, vec![format!("the whole network: {e}")])
             }
             network => (network?, unfused),
         };
@@ -148,9 +149,9 @@ impl Network {
         reader: &tract_onnx::Onnx,
         proto: ModelProto,
         regions: Vec<Region>,
-        threads: usize,
+        pool: &Pool,
     ) -> Result<Network, EngineError> {
-        let load = std::panic::AssertUnwindSafe(|| Network::build(reader, proto, regions, threads));
+        let load = std::panic::AssertUnwindSafe(|| Network::build(reader, proto, regions, pool));
         let panicked = || EngineError::Unsupported("it is not sound: reading it failed half-way".into());
         std::panic::catch_unwind(load).unwrap_or_else(|_| Err(panicked()))
     }
@@ -159,13 +160,13 @@ impl Network {
         reader: &tract_onnx::Onnx,
         mut proto: ModelProto,
         regions: Vec<Region>,
-        threads: usize,
+        pool: &Pool,
     ) -> Result<Network, EngineError> {
         float_conv::rewrite(&mut proto);
         let names: Vec<String> = proto.graph.iter().flat_map(|g| &g.output).map(|o| o.name.clone()).collect();
         let mut model = reader.model_for_proto_model(&proto).map_err(unsupported)?;
         drop(proto);
-        op::fill(&mut model, regions, threads).map_err(unsupported)?;
+        op::fill(&mut model, regions, pool).map_err(unsupported)?;
         let model = model.into_typed().and_then(|m| m.into_decluttered()).map_err(unsupported)?;
         let (width, height) = input_size(&model)?;
         let outputs = output_shapes(&model, names.len())?;
@@ -205,8 +206,8 @@ impl Engine {
     /// # Errors
     /// As [`Plan::load`]; also [`EngineError::Contract`] when the outputs are not `anomaly_map` of one channel, and
     /// `image_score` of one number or none.
-    pub fn load(onnx: &[u8], threads: usize) -> Result<Engine, EngineError> {
-        let plan = Plan::load(onnx, threads)?;
+    pub fn load(onnx: &[u8], pool: impl Into<Pool>) -> Result<Engine, EngineError> {
+        let plan = Plan::load(onnx, pool)?;
         let at = |name: &str| plan.names().iter().position(|n| n == name);
         let (map, image_score) = (at(MAP), at(IMAGE_SCORE));
         let known = 1 + usize::from(image_score.is_some());

@@ -21,14 +21,14 @@ pub fn register(reader: &mut tract_onnx::Onnx) {
 ///
 /// # Errors
 /// When a node has a number that no region has.
-pub fn fill(model: &mut InferenceModel, regions: Vec<Region>, threads: usize) -> TractResult<()> {
+pub fn fill(model: &mut InferenceModel, regions: Vec<Region>, pool: &Pool) -> TractResult<()> {
     let mut regions: Vec<Option<Region>> = regions.into_iter().map(Some).collect();
     for node in &mut model.nodes {
         let expansion = node.op_as::<Box<dyn Expansion>>();
         let Some(place) = expansion.and_then(|e| (**e).as_any().downcast_ref::<Place>()) else { continue };
         let region = place.0.and_then(|index| regions.get_mut(index)?.take());
         let region = region.ok_or_else(|| format_err!("{REGION} with the number of no region"))?;
-        node.op = expand(Unshaped::new(region, node.inputs.len(), threads));
+        node.op = expand(Unshaped::new(region, node.inputs.len(), pool.clone()));
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ impl Expansion for Place {
 struct Unshaped {
     region: Arc<Region>,
     inputs: Vec<DatumType>,
-    threads: usize,
+    pool: Pool,
 }
 
 fn datum_type(element: ElementType) -> DatumType {
@@ -80,14 +80,14 @@ fn datum_type(element: ElementType) -> DatumType {
 }
 
 impl Unshaped {
-    fn new(region: Region, inputs: usize, threads: usize) -> Unshaped {
+    fn new(region: Region, inputs: usize, pool: Pool) -> Unshaped {
         let mut types = vec![DatumType::U8; inputs];
         for input in region.nodes().iter().filter_map(|node| node.op.input()) {
             if let Some(kind) = types.get_mut(input.index) {
                 *kind = datum_type(input.element);
             }
         }
-        Unshaped { region: Arc::new(region), inputs: types, threads }
+        Unshaped { region: Arc::new(region), inputs: types, pool }
     }
 
     /// `[1,C,H,W]` and the type of each output.
@@ -143,12 +143,12 @@ impl Expansion for Unshaped {
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let shapes: Vec<TVec<TDim>> =
             inputs.iter().map(|&i| Ok(model.outlet_fact(i)?.shape.to_tvec())).collect::<TractResult<_>>()?;
-        let program = Program::compile(&self.region, &concrete(&shapes)?, Isa::best(), self.threads);
+        let program = Program::compile(&self.region, &concrete(&shapes)?, Isa::best(), self.pool.threads());
         let program = program.map_err(|e| format_err!("{e}"))?;
         let shaped = Int8 {
             outputs: program.outputs().iter().map(output).collect(),
             program: Arc::new(program),
-            pool: Pool::of(self.threads),
+            pool: self.pool.clone(),
             scratch: Arc::new(Mutex::new(vec![])),
         };
         model.wire_node(prefix, shaped, inputs)
@@ -160,7 +160,7 @@ impl Expansion for Unshaped {
 struct Int8 {
     program: Arc<Program>,
     outputs: Vec<([usize; 4], DatumType)>,
-    pool: Arc<Pool>,
+    pool: Pool,
     /// Memory of runs that are over; the next run takes one.
     scratch: Arc<Mutex<Vec<Scratch>>>,
 }
@@ -244,7 +244,7 @@ mod tests {
             let mut reader = tract_onnx::onnx();
             register(&mut reader);
             let mut model = reader.model_for_proto_model(&model).unwrap();
-            let error = fill(&mut model, vec![], 1).unwrap_err().to_string();
+            let error = fill(&mut model, vec![], &1.into()).unwrap_err().to_string();
             assert!(error.contains("the number of no region"), "{error}");
         }
     }

@@ -31,7 +31,7 @@ pub use score::{fuse, map_score, top_k_mean};
 pub use smooth::smooth;
 pub use verdict::{DecidedBy, Region, StageTimes, Verdict};
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Pool};
 use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Manifest, ScoreRule};
 use ndarray::ArrayView2;
@@ -66,17 +66,17 @@ pub enum InspectError {
 }
 
 /// What the one who runs the model may set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct InspectOptions {
-    /// Threads inside the network's matrix products.
-    pub threads: usize,
+    /// The threads of the network.
+    pub pool: Pool,
     /// Replaces the bundle's threshold.
     pub threshold: Option<f32>,
 }
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        InspectOptions { threads: 1, threshold: None }
+        InspectOptions { pool: 1.into(), threshold: None }
     }
 }
 
@@ -103,7 +103,7 @@ impl Inspector {
             Ok(forest) => forest,
             Err(cause) => return Err(InspectError::Forest { name, version, cause }),
         };
-        let engine = match Engine::load(&bundle.model, options.threads) {
+        let engine = match Engine::load(&bundle.model, options.pool.clone()) {
             Ok(engine) => engine,
             Err(cause) => return Err(InspectError::Engine { name, version, cause }),
         };

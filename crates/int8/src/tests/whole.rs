@@ -179,7 +179,7 @@ fn a_region_gives_the_same_bits_everywhere() {
         let (region, image) = (region(&mut rng), noise(&mut rng, IMAGE.iter().product()));
         let run = |isa: Isa, threads: usize| {
             let program = Program::compile(&region, &[IMAGE], isa, threads).unwrap();
-            let (pool, mut scratch) = (Pool::of(threads), program.scratch());
+            let (pool, mut scratch) = (Pool::from(threads), program.scratch());
             let mut results = Results::of(&region, 0);
             for round in 0..20 {
                 // A second run finds the first one's bytes in its memory, and others where the results belong.
@@ -206,7 +206,7 @@ fn nothing_is_allocated_while_a_region_runs() {
     let (region, image) = (region(&mut rng), noise(&mut rng, IMAGE.iter().product()));
     for threads in [1, 2] {
         let program = Program::compile(&region, &[IMAGE], Isa::best(), threads).unwrap();
-        let (pool, mut scratch, mut results) = (Pool::of(threads), program.scratch(), Results::of(&region, 0));
+        let (pool, mut scratch, mut results) = (Pool::from(threads), program.scratch(), Results::of(&region, 0));
         let mut results = results.bytes();
         watch(&pool, threads, true);
         let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -243,7 +243,7 @@ fn layer_normalisation_is_the_formula() {
     let mut result = vec![CacheLine([0; 64]); (4 * count).div_ceil(64)];
     // SAFETY: lines are bytes and nothing else.
     let bytes = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), 4 * count) };
-    program.run(&Pool::of(2), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
+    program.run(&Pool::from(2), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
     let x: Vec<f64> = image.iter().map(|&b| (f64::from(b) - 120.0) * 0.1).collect();
     let mean = x.iter().sum::<f64>() / count as f64;
     let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64;
@@ -271,7 +271,7 @@ fn pooled_statistics_are_what_sorting_gives() {
         let mut result = vec![CacheLine([0; 64]); (12 * channels).div_ceil(64)];
         // SAFETY: lines are bytes and nothing else.
         let bytes = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), 12 * channels) };
-        program.run(&Pool::of(1), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
+        program.run(&Pool::from(1), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
         let got: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
         for (channel, values) in image.chunks_exact(cells).enumerate() {
             let mut sorted: Vec<f64> = values.iter().map(|&b| (f64::from(b) - 7.0) * 0.25).collect();

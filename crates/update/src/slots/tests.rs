@@ -132,8 +132,9 @@ fn install(slots: &mut Slots, disk: &Memory, n: u64) -> Result<(), SlotError> {
         Err(SlotError::InForce(_)) => return Ok(()),
         other => other?,
     }
-    if slots.work().unwrap().step == Step::Downloading {
+    if matches!(slots.work().unwrap().step, Step::Downloading | Step::Verified) {
         disk.put(Path::new(PART), &bytes(n));
+        slots.verified()?;
         slots.stage(Path::new(PART))?;
     }
     slots.begin_trial()?;
@@ -149,7 +150,7 @@ fn assert_sound(slots: &Slots, disk: &Memory, what: &str) {
     for slot in [slots.committed(), slots.previous()].into_iter().flatten() {
         assert!(slots.is_whole(slot), "{what}: {} is in the record and not whole", slot.version);
     }
-    let staged = slots.work().filter(|work| work.step != Step::Downloading);
+    let staged = slots.work().filter(|work| matches!(work.step, Step::Staged | Step::Trial));
     assert!(staged.is_none_or(|work| slots.is_whole(&work.slot())), "{what}: what is staged is not whole");
     let files = disk.names(&Path::new(STATE).join("press/slots")).unwrap();
     assert!(files.len() <= 3, "{what}: {files:?}");
@@ -218,6 +219,7 @@ fn two_unclean_ends_bar_a_bundle_and_clean_ends_do_not_count() {
     install(&mut slots, &disk, 1).unwrap();
     slots.begin(&candidate(2), false).unwrap();
     disk.put(Path::new(PART), &bytes(2));
+    slots.verified().unwrap();
     slots.stage(Path::new(PART)).unwrap();
     for _ in 0..5 {
         slots.begin_trial().unwrap();
@@ -273,6 +275,7 @@ fn at_every_change_a_cut_or_an_error_leaves_exactly_the_old_or_exactly_the_new_b
     let refused: Step = |slots, disk| {
         slots.begin(&candidate(3), false)?;
         disk.put(Path::new(PART), &bytes(3));
+        slots.verified()?;
         slots.stage(Path::new(PART))?;
         slots.begin_trial()?;
         slots.refuse("its golden samples fail", true)

@@ -125,11 +125,12 @@ fn install(disk: Arc<dyn Disk>, state: &Path, candidate: &Candidate) -> Result<(
         Err(SlotError::InForce(_)) => return Ok(()),
         other => other?,
     }
-    if slots.work().is_some_and(|work| work.step == Step::Downloading) {
+    if slots.work().is_some_and(|work| matches!(work.step, Step::Downloading | Step::Verified)) {
         // As a download leaves it: nobody made it reach the disk.
         let part = state.join("part");
         let lost = |e: io::Error| SlotError::Unknown(e.to_string());
         std::fs::write(&part, bytes(candidate.offer.sequence)).map_err(lost)?;
+        slots.verified()?;
         slots.stage(&part)?;
     }
     slots.begin_trial()?;

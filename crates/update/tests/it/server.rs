@@ -16,6 +16,8 @@ pub enum Fault {
     StallAt(usize),
     /// A byte at a time, for ever.
     Drip,
+    /// As it should be, after so long.
+    Late(Duration),
     /// 200 with everything, whatever range is asked for.
     NoRanges,
     /// 206 with another part than was asked for.
@@ -106,7 +108,7 @@ async fn serve(mut stream: TcpStream, folder: &Path, shared: &Mutex<Shared>) -> 
         (fault, format!("\"{}-{}\"", path.len(), shared.edition))
     };
     let page = b"<html>Please log in</html>";
-    match fault {
+    match fault.clone() {
         Some(Fault::Status(status)) => return answer(&mut write, &format!("{status} No"), &[], page).await,
         Some(Fault::Html) => return answer(&mut write, "200 OK", &[], page).await,
         Some(Fault::RedirectLoop) => return answer(&mut write, "302 Found", &[format!("Location: {path}")], b"").await,
@@ -117,6 +119,7 @@ async fn serve(mut stream: TcpStream, folder: &Path, shared: &Mutex<Shared>) -> 
                 write.write_all(&[b' '; 4096]).await?;
             }
         }
+        Some(Fault::Late(late)) => tokio::time::sleep(late).await,
         _ => {}
     }
     let file: PathBuf = folder.join(path.trim_start_matches('/'));

@@ -5,6 +5,7 @@ use crate::server::{Fault, Server};
 use ckaad_update::download::{DownloadError, Parts};
 use ckaad_update::offer::Candidate;
 use ckaad_update::remote::{FetchError, Remote, RemoteConfig};
+use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -210,4 +211,23 @@ async fn redirects_are_followed_and_a_rate_is_kept() {
     let begun = Instant::now();
     bench.fetch(&candidate).await.unwrap();
     assert!(begun.elapsed() > Duration::from_millis(1300), "{:?}", begun.elapsed());
+}
+
+/// Whether something has expired is asked of one instant, that of the beginning, however slowly the answers come: a clock that moves in between was an
+/// advisory of tough's.
+#[tokio::test]
+async fn expires_during_a_slow_load() {
+    let mut bench = bench().await;
+    let now = Timestamp::now();
+    bench.forge.timestamp.expires = Timestamp::from_second(now.as_second() + 2).unwrap();
+    bench.forge.write_targets().await;
+    for role in ["timestamp.json", "snapshot.json", "targets.json"] {
+        bench.server.set(role, Some(Fault::Late(Duration::from_millis(700))));
+    }
+    bench.device.system = now;
+    bench.device.look().await.unwrap();
+    assert!(Timestamp::now() > bench.forge.timestamp.expires, "it was not slow enough");
+    bench.device.system = Timestamp::now();
+    let said = bench.device.refusal().await;
+    assert!(said.contains("its timestamp expired at"), "{said}");
 }

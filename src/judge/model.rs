@@ -2,6 +2,7 @@
 
 use crate::events::ModelRef;
 use ckaad_bundle::{Bundle, BundleError, Calibration};
+use ckaad_inspect::engine::Pool;
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use std::path::{Path, PathBuf};
 
@@ -26,13 +27,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads and plans a bundle, which is given back for its golden samples.
+    /// Reads and plans a bundle, for the threads of `pool`, which is given back for its golden samples.
     ///
     /// # Errors
     /// It is no good bundle, or cannot be run here.
-    pub fn load(path: &Path, threads: usize) -> Result<(Model, Bundle), ModelError> {
+    pub fn load(path: &Path, pool: Pool) -> Result<(Model, Bundle), ModelError> {
         let bundle = Bundle::read(path).map_err(Box::new)?;
-        let options = InspectOptions { threads, threshold: None };
+        let options = InspectOptions { pool, threshold: None };
         let inspector =
             Inspector::new(&bundle, &options).map_err(|e| ModelError::Inspect(path.to_owned(), Box::new(e)))?;
         let reference = ModelRef {
