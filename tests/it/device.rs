@@ -112,6 +112,16 @@ impl Device {
         site.write(port, camera, &format!("{}\n{tables}", publisher.settings(&site.path().join("state"), more)))
     }
 
+    /// As if it had just been bought: nothing on its disk, and a broker that knows nothing of it.
+    pub fn forget_all(&mut self) {
+        let _ = std::fs::remove_dir_all(self.site.path().join("state"));
+        for file in ["outbox.sqlite", "outbox.sqlite-wal", "outbox.sqlite-shm"] {
+            let _ = std::fs::remove_file(self.site.path().join(file));
+        }
+        self.broker = Mosquitto::start(self.site.path());
+        self.config = Device::configure(&self.site, self.broker.port, &self.publisher, "", "");
+    }
+
     pub fn states(&self) -> Running {
         self.broker.subscriber(&["model/press/state", "camera/+/state", "camera/+/anomaly", "state"], "%t %r %p", &[])
     }
