@@ -189,7 +189,9 @@ impl CameraPipeline {
             self.release_stored(&mut state);
         }
         self.enter(CameraPhase::Disabled, why.into(), &mut state);
-        tracing::info!("{}", self.progress.ended(why));
+        // Not within the macro: it asks for nothing where nobody wants to hear it.
+        let report = self.progress.ended(why);
+        tracing::info!("{report}");
     }
 
     /// Tells the source which frames it may forget: those whose events are on disk. What the disk did not take stays with the source.

@@ -622,6 +622,7 @@ impl Updater {
                     self.refuse(m, &e.to_string(), false);
                     return false;
                 }
+                let _ = fails("swap");
                 slot.swap(candidate);
                 tracing::info!(model = self.models[m].model.name, "the new bundle is in force: {why}");
                 self.tell(m);

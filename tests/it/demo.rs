@@ -11,6 +11,8 @@ fn demo_ends_by_itself_with_alerts_and_heatmaps() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
     assert!(text.contains("mosquitto_sub -V mqttv5 -p ") && text.contains("defective parts alerted"), "{text}");
+    // Also where nobody wants to read the log.
+    assert!(text.contains("demo: 30 frames judged") && !text.contains("measured: 0.0 ms"), "{text}");
     let events = text.lines().filter(|l| l.contains("  Opened  ")).count();
     assert!(events > 0, "{text}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), events, "a heatmap for each event");

@@ -102,14 +102,14 @@ impl Device {
         // One good bundle, under another model's name: the repository is there from the beginning.
         publisher
             .publish_as(&variant("0.0.1", |_| {}), &Publication { model: "other".into(), ..Publication::default() });
-        let config = Device::configure(&site, broker.port, &publisher, more, tables);
+        let config = Device::configure(&site, broker.port, &publisher, &site.path().join("state"), more, tables);
         Device { site, broker, publisher, config }
     }
 
-    pub fn configure(site: &Site, port: u16, publisher: &Publisher, more: &str, tables: &str) -> String {
+    pub fn configure(site: &Site, port: u16, publisher: &Publisher, state: &Path, more: &str, tables: &str) -> String {
         let camera = "model = \"press\"\nsource = \"synthetic\"\nresults = true\n[camera.cam.heatmap]\nenabled = false\n\
                       [camera.cam.synthetic]\nfps = 60\n";
-        site.write(port, camera, &format!("{}\n{tables}", publisher.settings(&site.path().join("state"), more)))
+        site.write(port, camera, &format!("{}\n{tables}", publisher.settings(state, more)))
     }
 
     /// As if it had just been bought: nothing on its disk, and a broker that knows nothing of it.
@@ -119,7 +119,14 @@ impl Device {
             let _ = std::fs::remove_file(self.site.path().join(file));
         }
         self.broker = Mosquitto::start(self.site.path());
-        self.config = Device::configure(&self.site, self.broker.port, &self.publisher, "", "");
+        let state = self.site.path().join("state");
+        self.config = Device::configure(&self.site, self.broker.port, &self.publisher, &state, "", "");
+    }
+
+    /// As [`Device::forget_all`], with the updates' state elsewhere.
+    pub fn move_to(&mut self, state: &Path) {
+        self.forget_all();
+        self.config = Device::configure(&self.site, self.broker.port, &self.publisher, state, "", "");
     }
 
     pub fn states(&self) -> Running {

@@ -3,6 +3,7 @@
 
 use crate::device::*;
 use crate::util::*;
+use ckaad_testing::volume::Volume;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -13,12 +14,12 @@ fn run_with(config: &str, failpoints: &str) -> Running {
     Running::spawn(command)
 }
 
-/// A synthetic line with an end, all of whose parts alert.
+/// A synthetic line with an end, all of whose parts are defective.
 fn site(frames: u32, more: &str) -> (Site, Mosquitto, String) {
     let site = Site::new();
     let broker = Mosquitto::start(site.path());
     let camera =
-        format!("source = \"synthetic\"\nthreshold = 0.000001\n[camera.cam.synthetic]\nframes = {frames}\nfps = 20\n");
+        format!("source = \"synthetic\"\n[camera.cam.synthetic]\nframes = {frames}\nfps = 20\ndefect_rate = 1.0\n");
     let config = site.write(broker.port, &camera, more);
     (site, broker, config)
 }
@@ -212,6 +213,63 @@ fn every_step_at_which_the_power_fails_once() {
 #[test]
 fn every_step_at_which_the_power_fails_at_every_start() {
     every_step(Fails::ForeverByCut);
+}
+
+/// The power fails for real: the state lies on an ext4 that the kernel cuts off while the agent stands at a step, and the agent is gone with it.
+#[test]
+fn the_power_fails_at_every_step_of_the_running_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(volume) = Volume::make(folder.path()) else { return };
+    let mut device = Device::new("", "");
+    let new = device.publisher.publish(&variant("0.2.0", |_| {}));
+    let (mut kept_old, mut kept_new) = (0, 0);
+    for step in STEPS.iter().chain(&["swap"]) {
+        device.move_to(&volume.at.join(step));
+        let subscriber = device.states();
+        let before = if *step == "part" { "9*off->" } else { "" };
+        let mut agent = run_with(&device.config, &format!("{step}={before}return(hold)"));
+        agent.wait_for(&format!("held at {step}"));
+        wait_until("the old model judges on", || {
+            let last = payloads(&subscriber, "camera/cam/state").pop().unwrap_or_default();
+            last["state"] == "running" && last["model"]["version"] == "0.1.0"
+        });
+        volume.cut();
+        agent.signal("KILL");
+        agent.ended();
+        volume.mount_again();
+        // Without a repository, so that it is seen which one the disk has.
+        let repository = device.publisher.repository();
+        let away = repository.with_extension("away");
+        std::fs::rename(&repository, &away).unwrap();
+        let subscriber = device.states();
+        wait_until("what the agent before said last", || !payloads(&subscriber, "camera/cam/state").is_empty());
+        let mut agent = device.start();
+        let mut judges = Value::Null;
+        wait_until(&format!("{step}: it judges: {:#?}", agent.lines()), || {
+            let last = payloads(&subscriber, "camera/cam/state").into_iter().skip(1).last().unwrap_or_default();
+            judges = last["model"]["version"].clone();
+            last["state"] == "running"
+        });
+        if judges == "0.2.0" {
+            kept_new += 1
+        } else {
+            kept_old += 1
+        }
+        assert_eq!(judges, if *step == "swap" { "0.2.0" } else { "0.1.0" }, "{step}");
+        agent.signal("TERM");
+        assert_eq!(agent.ended(), Some(0), "{step}: {:#?}", agent.lines());
+        std::fs::rename(&away, &repository).unwrap();
+        let subscriber = device.states();
+        let mut agent = device.start();
+        let committed = wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+        assert_eq!(committed["digest"], new.as_str(), "{step}");
+        agent.signal("TERM");
+        agent.ended();
+    }
+    eprintln!(
+        "after {} cuts the old bundle judged {kept_old} times, the new one {kept_new} times",
+        kept_old + kept_new
+    );
 }
 
 /// The ways back, each failing once by an error and by a cut: refusing, withdrawing, ending in a trial.

@@ -88,7 +88,7 @@ fn a_model_that_alarms_on_everything_is_refused_by_its_live_frames() {
     let device = Device::new("", "");
     let (subscriber, agent) = (device.states(), device.start());
     wait_for_state(&subscriber, &agent, "idle", "0.1.0");
-    device.publisher.publish(&variant("0.2.0", |draft| draft.manifest.calibration.threshold = 1e-6));
+    device.publisher.publish(&variant("0.2.0", |draft| draft.manifest.calibration.threshold = -100.0));
     let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
     assert!(refused["reason"].as_str().unwrap().contains("it alarms on"), "{refused}");
     // What was published meanwhile came from the old model.

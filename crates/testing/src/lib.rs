@@ -1,7 +1,8 @@
-//! What the tests of several crates need: where the repository's files are, and ONNX Runtime as a judge.
-#![forbid(unsafe_code)]
+//! What the tests of several crates need: where the repository's files are, ONNX Runtime as a judge, a disk whose power can be cut.
+#![deny(unsafe_code)]
 
 pub mod onnx_runtime;
+pub mod volume;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

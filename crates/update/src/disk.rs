@@ -111,7 +111,7 @@ pub(crate) fn hashed(path: &Path) -> io::Result<(u64, Sha256)> {
 }
 
 /// In programs built for tests (feature `failpoints`), a disk that fails at this step as the variable `FAILPOINTS` says: `return` is an error,
-/// `return(cut)` the end of the process with nothing more done.
+/// `return(cut)` the end of the process with nothing more done, `return(hold)` a word on standard error and no way on.
 ///
 /// # Errors
 /// As a test wants it; never in a program that is built otherwise.
@@ -119,6 +119,12 @@ pub fn fails(step: &str) -> io::Result<()> {
     let _ = step;
     fail::fail_point!(step, |how| match how.as_deref() {
         Some("cut") => std::process::abort(),
+        Some("hold") => {
+            eprintln!("held at {step}");
+            loop {
+                std::thread::park();
+            }
+        }
         _ => Err(io::Error::other("the disk fails, as a test wants it to")),
     });
     Ok(())

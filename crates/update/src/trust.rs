@@ -16,6 +16,7 @@ use crate::remote::{FetchError, Remote};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tough::schema::{RoleType, Root, Signed, Targets};
@@ -51,6 +52,8 @@ pub enum TrustError {
         "the update repository is refused: its {role} has version {new}, after version {known} was seen (a rollback)"
     )]
     Older { role: String, known: u64, new: u64 },
+    #[error("the update repository is refused: its {role} {version} says something else than when it was seen first")]
+    Changed { role: String, version: u64 },
     #[error("the update repository is refused: its root {new} does not follow the root {known}")]
     RootSequence { known: u64, new: u64 },
     #[error(
@@ -79,7 +82,7 @@ pub enum TrustError {
     Scratch(String),
 }
 
-/// What was verified last, as `tough` wrote it down. Cheap to clone; its owner keeps it as one file.
+/// What was verified last, byte for byte as it was served. Cheap to clone; its owner keeps it as one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
@@ -157,11 +160,11 @@ impl Trust {
         remote.set_floor(self.clock(system).floor);
         let scratch = tempfile::tempdir().map_err(|e| TrustError::Scratch(e.to_string()))?;
         self.write(scratch.path()).map_err(|e| TrustError::Scratch(e.to_string()))?;
-        let failure = Arc::new(Mutex::new(None));
-        let transport = MetadataTransport { remote: remote.clone(), failure: failure.clone() };
+        let (failure, served) = (Arc::new(Mutex::new(None)), Arc::<Mutex<Served>>::default());
+        let transport = MetadataTransport { remote: remote.clone(), failure: failure.clone(), served: served.clone() };
         // Only the names of the files matter: the transport knows where they lie.
         let nowhere = Url::parse("ckaad-update:///").expect("a constant");
-        let root = self.root.clone();
+        let (root, before) = (self.root.clone(), self.clone());
         let loaded = RepositoryLoader::new(&root, nowhere.clone(), nowhere)
             .transport(transport)
             .limits(LIMITS)
@@ -170,12 +173,30 @@ impl Trust {
             .expiration_enforcement(ExpirationEnforcement::Unsafe)
             .load()
             .await;
-        self.read(scratch.path());
+        self.read(scratch.path(), &served.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(version) = changed_without_a_new_version(before.timestamp.as_deref(), self.timestamp.as_deref()) {
+            self.keep_only_the_root(before);
+            return Err(TrustError::Changed { role: RoleType::Timestamp.to_string(), version });
+        }
         let repository = loaded.map_err(|e| {
             let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
             failure.unwrap_or_else(|| explain(&e))
         })?;
-        self.judge(&repository, system)
+        let judged = self.judge(&repository, system);
+        // What has expired is believed in no respect, nor is what lies behind it.
+        if let Err(TrustError::Expired { role, .. }) = &judged {
+            match role.as_str() {
+                "targets" => self.targets = before.targets,
+                "snapshot" => (self.snapshot, self.targets) = (before.snapshot, before.targets),
+                _ => self.keep_only_the_root(before),
+            }
+        }
+        judged
+    }
+
+    /// All but a new root is as it was: the keys that it withdraws are withdrawn whatever else is wrong.
+    fn keep_only_the_root(&mut self, before: Trust) {
+        *self = Trust { root: std::mem::take(&mut self.root), issued: self.issued.max(before.issued), ..before };
     }
 
     /// Lays what is believed where `tough` looks for it. Not the root: it takes that as an argument.
@@ -192,14 +213,41 @@ impl Trust {
         [("timestamp.json", &self.timestamp), ("snapshot.json", &self.snapshot), ("targets.json", &self.targets)]
     }
 
-    /// Takes over what `tough` verified.
-    fn read(&mut self, folder: &Path) {
-        let part = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-        if let Some(root) = part("root.json") {
+    /// Takes over what `tough` verified. It writes down what it understood, so that a signature over what it did not write in the same way (a fraction
+    /// of a second) would be wrong the next time: what was served is what is kept.
+    fn read(&mut self, folder: &Path, served: &Served) {
+        let part = |name: &str, old: Option<&String>| {
+            let verified = std::fs::read_to_string(folder.join(name)).ok()?;
+            // Not written by this load, it is what we laid there.
+            if old == Some(&verified) {
+                return Some(verified);
+            }
+            let same = |text: &&String| version_of(text) == version_of(&verified);
+            let files = served.iter().filter(|(file, _)| file.ends_with(name)).map(|(_, text)| text);
+            Some(files.into_iter().find(same).cloned().unwrap_or(verified))
+        };
+        // We laid no root there.
+        if let Some(root) = part("root.json", None).filter(|root| version_of(root) != version_of(&self.root)) {
             self.root = root;
         }
-        (self.timestamp, self.snapshot, self.targets) =
-            (part("timestamp.json"), part("snapshot.json"), part("targets.json"));
+        (self.timestamp, self.snapshot, self.targets) = (
+            part("timestamp.json", self.timestamp.as_ref()),
+            part("snapshot.json", self.snapshot.as_ref()),
+            part("targets.json", self.targets.as_ref()),
+        );
+    }
+
+    /// The files of what is believed, by their names: root, timestamp, snapshot and targets, as far as they are known.
+    pub fn metadata(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let parts = self.parts().into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)));
+        std::iter::once(("root.json", self.root.as_str())).chain(parts)
+    }
+
+    /// Length and SHA-256 of a target, whatever it is.
+    pub fn target(&self, name: &str) -> Option<(u64, String)> {
+        let targets = serde_json::from_str::<Signed<Targets>>(self.targets.as_deref()?).ok()?;
+        let (_, target) = targets.signed.targets.iter().find(|(target, _)| target.raw() == name)?;
+        Some((target.length, hex::encode(&target.hashes.sha256)))
     }
 
     /// Expiry, and what is ours to ask of the targets.
@@ -265,6 +313,21 @@ impl Trust {
     }
 }
 
+fn signed(text: &str) -> Option<serde_json::Value> {
+    Some(serde_json::from_str::<serde_json::Value>(text).ok()?.get_mut("signed")?.take())
+}
+
+fn version_of(text: &str) -> Option<u64> {
+    signed(text)?["version"].as_u64()
+}
+
+/// The version under which two files say different things: `tough` compares no more than versions.
+fn changed_without_a_new_version(before: Option<&str>, now: Option<&str>) -> Option<u64> {
+    let (before, now) = (signed(before?)?, signed(now?)?);
+    let version = now["version"].as_u64()?;
+    (before["version"] == now["version"] && before != now).then_some(version)
+}
+
 /// SHA-256 over the canonical form of what a root says, without its signatures: the same on device and publisher.
 pub fn root_fingerprint(root: &Signed<Root>) -> String {
     use sha2::Digest;
@@ -279,7 +342,11 @@ struct MetadataTransport {
     remote: Remote,
     /// Why a file did not come: `tough`'s own sentence would name a URL that is none.
     failure: Arc<Mutex<Option<TrustError>>>,
+    served: Arc<Mutex<Served>>,
 }
+
+/// Files as they came, by their names.
+type Served = BTreeMap<String, String>;
 
 /// Which role's file this is, and how long it may be.
 fn role_of(file: &str) -> Option<(&'static str, u64)> {
@@ -301,12 +368,18 @@ impl tough::Transport for MetadataTransport {
     async fn fetch(&self, url: Url) -> Result<tough::TransportStream, TransportError> {
         let file = url.path().trim_start_matches('/').to_owned();
         let fetched = match role_of(&file) {
-            None => Err(TrustError::Delegated(file.trim_end_matches(".json").into())),
+            None => {
+                let role = file.trim_end_matches(".json").trim_start_matches(|c: char| c.is_ascii_digit());
+                Err(TrustError::Delegated(role.trim_start_matches('.').into()))
+            }
             Some((role, limit)) => self.remote.small(&format!("metadata/{file}"), limit).await.map_err(|e| match e {
                 FetchError::TooLong { limit, .. } => TrustError::TooLong { role: role.into(), limit },
                 e => TrustError::Fetch(e),
             }),
         };
+        if let Ok(text) = fetched.as_deref().map(String::from_utf8_lossy) {
+            self.served.lock().unwrap_or_else(PoisonError::into_inner).insert(file.clone(), text.into_owned());
+        }
         // A failure is the stream's first item: told by `fetch` itself, it would end the chain of roots without a word.
         let item = fetched.map(Bytes::from).map_err(|why| {
             let absent = matches!(why, TrustError::Fetch(FetchError::NotThere { .. })) && file.ends_with(".root.json");

@@ -25,8 +25,11 @@ pub fn turbo(value: f32) -> [u8; 3] {
 pub struct ColourScale {
     /// Value of the map below which nothing is coloured.
     pub from: f32,
-    /// Value of the map from which the colour is full.
+    /// Value of the map from which the colour is full, if no value of this map is larger.
     pub full: f32,
+    /// The largest value of this map. Where it is far beyond `full`, the colours go up to it by ratios: a place would else be one blot, in which nothing shows where
+    /// the defect is.
+    pub peak: f32,
 }
 
 /// Of the way from `from` to `full`: within it the colour fades in, so that the border of a place is no staircase.
@@ -37,17 +40,20 @@ const SOFT_EDGE: f32 = 0.12;
 pub fn overlay(image: &RgbImage, map: ArrayView2<f32>, placement: &Placement, scale: ColourScale) -> RgbImage {
     let (map_height, map_width) = map.dim();
     let span = (scale.full - scale.from).max(f32::EPSILON);
+    let height_of = |value: f32| ((value - scale.from) / span).max(0.0);
+    let peak = height_of(scale.peak);
     RgbImage::from_fn(image.width(), image.height(), |x, y| {
         let pixel = *image.get_pixel(x, y);
         let (mx, my) = placement.to_input(x as f32 + 0.5, y as f32 + 0.5);
         if !(0.0..map_width as f32).contains(&mx) || !(0.0..map_height as f32).contains(&my) {
             return pixel;
         }
-        let t = ((bilinear(map, mx - 0.5, my - 0.5) - scale.from) / span).clamp(0.0, 1.0);
-        if t == 0.0 {
+        let height = height_of(bilinear(map, mx - 0.5, my - 0.5));
+        if height == 0.0 {
             return pixel;
         }
-        let edge = (t / SOFT_EDGE).min(1.0);
+        let edge = (height / SOFT_EDGE).min(1.0);
+        let t = if peak > 1.0 { height.ln_1p() / peak.ln_1p() } else { height }.min(1.0);
         let alpha = 0.6 * edge * edge * (3.0 - 2.0 * edge);
         // From yellow to dark red: what is coloured at all is above the threshold.
         let colour = turbo(0.62 + 0.33 * t);
@@ -170,12 +176,23 @@ mod tests {
         let grey = RgbImage::from_pixel(24, 16, Rgb([100; 3]));
         let mut map = Array2::from_elem((8, 8), 0.9);
         map[[4, 4]] = 5.0;
-        let scale = ColourScale { from: 1.0, full: 2.0 };
+        let scale = ColourScale { from: 1.0, full: 2.0, peak: 2.0 };
         let painted = overlay(&grey, map.view(), &SEEN, scale);
         assert_eq!(*painted.get_pixel(4 + 9, 9), Rgb(turbo(0.95).map(|c| (40.0 + 0.6 * f32::from(c)).round() as u8)));
         assert_eq!(*painted.get_pixel(5, 1), Rgb([100; 3]), "below the scale");
         let all = overlay(&grey, Array2::from_elem((8, 8), 9.0).view(), &SEEN, scale);
         assert_eq!([3, 4, 19, 20].map(|x| *all.get_pixel(x, 8) == Rgb([100; 3])), [true, false, false, true]);
+    }
+
+    #[test]
+    fn within_a_place_far_beyond_the_scale_the_defect_is_seen() {
+        let grey = RgbImage::from_pixel(24, 16, Rgb([100; 3]));
+        let mut map = Array2::from_elem((8, 8), 11.0);
+        [[4, 4], [4, 5], [5, 4], [5, 5]].iter().for_each(|&at| map[at] = 101.0);
+        let painted = overlay(&grey, map.view(), &SEEN, ColourScale { from: 1.0, full: 2.0, peak: 101.0 });
+        let colour = |t: f32| Rgb(turbo(0.62 + 0.33 * t).map(|c| (40.0 + 0.6 * f32::from(c)).round() as u8));
+        assert_eq!(*painted.get_pixel(4 + 9, 9), colour(1.0));
+        assert_eq!(*painted.get_pixel(5, 1), colour(11f32.ln() / 101f32.ln()));
     }
 
     #[test]

@@ -41,9 +41,11 @@ pub unsafe fn dense(conv: &Dense, area: Area) {
                         w = w.add(64);
                     }
                 }
-                for p in 0..count {
-                    let sums = [pairs(acc[p][0], acc[p][1]), pairs(acc[p][2], acc[p][3])];
-                    store(sums, &conv.requant, block, tiles.outputs[p]);
+                for p in 0..TILE {
+                    if p < count {
+                        let sums = [pairs(acc[p][0], acc[p][1]), pairs(acc[p][2], acc[p][3])];
+                        store(sums, &conv.requant, block, tiles.outputs[p]);
+                    }
                 }
             }
         }
@@ -90,10 +92,12 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
                         w = w.add(BLOCK);
                     }
                 }
-                for p in 0..count {
-                    for half in 0..2 {
-                        let out = tiles.outputs[p].add((block * BLOCK + 8 * half) * 4);
-                        _mm256_storeu_ps(out.cast(), bend(acc[p][half], slope, ceiling));
+                for p in 0..TILE {
+                    if p < count {
+                        for half in 0..2 {
+                            let out = tiles.outputs[p].add((block * BLOCK + 8 * half) * 4);
+                            _mm256_storeu_ps(out.cast(), bend(acc[p][half], slope, ceiling));
+                        }
                     }
                 }
             }
@@ -131,8 +135,10 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
                     }
                     w = w.add(conv.blocks * BLOCK);
                 }
-                for p in 0..count {
-                    store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                for p in 0..4 {
+                    if p < count {
+                        store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                    }
                 }
             }
         }
@@ -163,9 +169,11 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
                         acc[p] = _mm256_fmadd_ps(x, weights, acc[p]);
                     }
                 }
-                for p in 0..count {
-                    let out = tiles.outputs[p].add(start * 4);
-                    _mm256_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                for p in 0..4 {
+                    if p < count {
+                        let out = tiles.outputs[p].add(start * 4);
+                        _mm256_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                    }
                 }
             }
         }

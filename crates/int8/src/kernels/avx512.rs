@@ -312,9 +312,11 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
                         acc[p] = _mm512_fmadd_ps(x, weights, acc[p]);
                     }
                 }
-                for p in 0..count {
-                    let out = tiles.outputs[p].add(block * BLOCK * 4);
-                    _mm512_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                for p in 0..ACROSS {
+                    if p < count {
+                        let out = tiles.outputs[p].add(block * BLOCK * 4);
+                        _mm512_storeu_ps(out.cast(), bend(acc[p], slope, ceiling));
+                    }
                 }
             }
         }

@@ -132,6 +132,9 @@ fn requantise(acc: i32, scale: f32, zero: i32) -> u8 {
 }
 
 /// `P` output pixels at a time; the last tile repeats its first pixel where there are fewer.
+///
+/// A kernel that is done with a tile goes over all `P` and asks `p < count`: with `0..count` the compiler would index the sums by a number that it does not
+/// know, so keep them in memory, and store each of them in every round of the innermost loop (`cross/test-kernels` reads the assembly for that).
 struct Tiles<const P: usize> {
     inputs: [*const u8; P],
     outputs: [*mut u8; P],

@@ -46,8 +46,10 @@ pub mod dot {
                             w = w.add(64);
                         }
                     }
-                    for p in 0..count {
-                        store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                    for p in 0..TILE {
+                        if p < count {
+                            store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                        }
                     }
                 }
             }
@@ -131,8 +133,10 @@ pub mod plain {
                             w = w.add(64);
                         }
                     }
-                    for p in 0..count {
-                        store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                    for p in 0..TILE {
+                        if p < count {
+                            store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                        }
                     }
                 }
             }
@@ -182,10 +186,12 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
                         w = w.add(BLOCK);
                     }
                 }
-                for p in 0..count {
-                    for j in 0..4 {
-                        let out = tiles.outputs[p].add((block * BLOCK + 4 * j) * 4);
-                        vst1q_f32(out.cast(), bend(acc[p][j], conv.slope, conv.ceiling));
+                for p in 0..TILE {
+                    if p < count {
+                        for j in 0..4 {
+                            let out = tiles.outputs[p].add((block * BLOCK + 4 * j) * 4);
+                            vst1q_f32(out.cast(), bend(acc[p][j], conv.slope, conv.ceiling));
+                        }
                     }
                 }
             }
@@ -222,8 +228,10 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
                     }
                     w = w.add(conv.blocks * BLOCK);
                 }
-                for p in 0..count {
-                    store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                for p in 0..TILE {
+                    if p < count {
+                        store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                    }
                 }
             }
         }
@@ -253,8 +261,10 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
                         acc[p] = vfmaq_f32(acc[p], x, weights);
                     }
                 }
-                for p in 0..count {
-                    vst1q_f32(tiles.outputs[p].add(start * 4).cast(), bend(acc[p], conv.slope, conv.ceiling));
+                for p in 0..TILE {
+                    if p < count {
+                        vst1q_f32(tiles.outputs[p].add(start * 4).cast(), bend(acc[p], conv.slope, conv.ceiling));
+                    }
                 }
             }
         }

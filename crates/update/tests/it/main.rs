@@ -1,6 +1,7 @@
 //! The update's client against repositories of every kind, on disks and servers of every kind.
 
 mod attacks;
+mod conformance;
 mod forge;
 mod https;
 mod peer;

@@ -2,66 +2,15 @@
 //! everything that is done to the disk. Needs root and loop devices, and says so where there are none.
 
 use crate::forge::Forge;
+use ckaad_testing::volume::Volume;
 use ckaad_update::disk::{Disk, RealDisk};
 use ckaad_update::offer::Candidate;
 use ckaad_update::slots::{SlotError, Slots, Step};
 use sha2::{Digest, Sha256};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// `FS_IOC_SHUTDOWN`, and the flag by which nothing is flushed.
-const SHUTDOWN: u32 = 0x8004_587D;
-const NOLOGFLUSH: u32 = 2;
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
-}
-
-/// A file system that can be cut off.
-struct Volume {
-    image: PathBuf,
-    at: PathBuf,
-}
-
-impl Volume {
-    /// None where this machine has no way to it.
-    fn make(folder: &Path) -> Option<Volume> {
-        let volume = Volume { image: folder.join("image"), at: folder.join("mounted") };
-        std::fs::create_dir_all(&volume.at).unwrap();
-        std::fs::File::create(&volume.image).unwrap().set_len(24 << 20).unwrap();
-        let made = run("mkfs.ext4", &["-q", "-F", volume.image.to_str()?]) && volume.mount();
-        if !made {
-            eprintln!(
-                "SKIPPED: no ext4 on a loop device can be mounted here (it takes root); the disk model's tests ran"
-            );
-        }
-        made.then_some(volume)
-    }
-
-    fn mount(&self) -> bool {
-        run("mount", &["-o", "loop", self.image.to_str().unwrap(), self.at.to_str().unwrap()])
-    }
-
-    /// What a power cut does.
-    fn cut(&self) {
-        let root = std::fs::File::open(&self.at).unwrap();
-        // SAFETY: the kernel reads a u32 for this request, and it is one.
-        unsafe { rustix::ioctl::ioctl(&root, rustix::ioctl::Setter::<SHUTDOWN, u32>::new(NOLOGFLUSH)) }.unwrap();
-    }
-
-    fn cut_and_mount_again(&self) {
-        assert!(run("umount", &[self.at.to_str().unwrap()]) && self.mount());
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        run("umount", &[self.at.to_str().unwrap()]);
-    }
-}
 
 /// The machine's disk, whose power fails before or after one change; every change behind it fails, as it does then.
 struct Cutting {
@@ -156,7 +105,7 @@ fn a_power_cut_at_every_change_leaves_exactly_the_old_or_exactly_the_new_bundle(
                 assert!(done.is_ok());
                 break;
             }
-            volume.cut_and_mount_again();
+            volume.mount_again();
             cuts += 1;
             let (slots, _) = Slots::open(Arc::new(RealDisk), &state, "press").unwrap();
             let in_force = slots.committed().unwrap_or_else(|| panic!("nothing is in force, cut at {at}, {after}"));
