@@ -26,7 +26,7 @@ impl Volume {
     pub fn make(folder: &Path) -> Option<Volume> {
         let volume = Volume { image: folder.join("image"), at: folder.join("mounted") };
         std::fs::create_dir_all(&volume.at).unwrap();
-        std::fs::File::create(&volume.image).unwrap().set_len(24 << 20).unwrap();
+        std::fs::File::create(&volume.image).unwrap().set_len(64 << 20).unwrap();
         let made = run("mkfs.ext4", &["-q", "-F", volume.image.to_str()?]) && volume.mount();
         if !made {
             eprintln!(
