@@ -64,8 +64,9 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
     }
 
-    let (stages, seconds) = measure(&inspector, &engine, &image, cameras, options.runs.max(1)).map_err(cannot)?;
-    let frames_per_second = (cameras * options.runs.max(1)) as f64 / seconds;
+    let runs = options.runs.max(1);
+    let (stages, seconds) = measure(&inspector, &engine, &image, cameras, runs).map_err(cannot)?;
+    let frames_per_second = (cameras * runs) as f64 / seconds;
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
     let rss = peak_rss_bytes();
     // Multiply-adds as the trainer counted them, all operators together.

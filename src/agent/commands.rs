@@ -5,13 +5,14 @@
 
 use super::config::Operation;
 use super::parts::{Part, PartError};
+use super::pipeline::Publisher;
 use crate::events::{CommandResult, RollbackModel, Topics, UpdateModel, to_json};
 use crate::mqtt::{Incoming, Note, ReplyTo, SessionHandle, StoreHandle};
 use crate::ota::UpdateCommand;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -40,19 +41,26 @@ pub(super) struct Commands {
 impl Commands {
     /// `notes`: what the outbox kept.
     pub(super) fn new(
-        topics: Topics,
-        session: SessionHandle,
-        store: StoreHandle,
+        publisher: &Publisher,
         allow: Vec<Operation>,
         updates: Option<mpsc::Sender<UpdateCommand>>,
         incoming: mpsc::Receiver<Incoming>,
-        notes: impl Iterator<Item = (String, String)>,
+        notes: &BTreeMap<String, String>,
     ) -> Commands {
-        let answer = |(key, value): (String, String)| {
+        let answer = |(key, value): (&String, &String)| {
             key.strip_prefix(COMMAND_NOTE)?;
-            serde_json::from_str(&value).ok()
+            serde_json::from_str(value).ok()
         };
-        Commands { topics, session, store, allow, updates, incoming, answered: notes.filter_map(answer).collect() }
+        let Publisher { topics, session, store, .. } = publisher.clone();
+        Commands {
+            topics,
+            session,
+            store,
+            allow,
+            updates,
+            incoming,
+            answered: notes.iter().filter_map(answer).collect(),
+        }
     }
 
     /// Hears one and answers it.

@@ -4,7 +4,7 @@ use super::quantile;
 use crate::events::{CameraHealth, CameraPhase};
 use ckaad_inspect::Counts;
 use ckaad_inspect::imaging::Truth;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -23,7 +23,6 @@ pub(super) struct CameraProgress {
     dropped: AtomicU64,
     inspect_us: AtomicU64,
     wait_us: AtomicU64,
-    ended: AtomicBool,
     more: Mutex<More>,
     /// Wakes whoever waits for a change of phase; shared by all cameras.
     phase_changed: Arc<Notify>,
@@ -38,6 +37,7 @@ struct More {
     truth: Option<Counts>,
     phase: CameraPhase,
     reason: String,
+    /// Once it has ended.
     report: Option<CameraReport>,
 }
 
@@ -53,7 +53,6 @@ impl CameraProgress {
             dropped: AtomicU64::new(0),
             inspect_us: AtomicU64::new(0),
             wait_us: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
             more: Mutex::new(More { times: Vec::new(), oldest: 0, truth: None, phase, reason, report: None }),
             phase_changed,
         }
@@ -125,7 +124,7 @@ impl CameraProgress {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Relaxed)
+        self.more().report.is_some()
     }
 
     pub(super) fn health(&self) -> CameraHealth {
@@ -144,7 +143,6 @@ impl CameraProgress {
 
     /// The thread has ended as it should.
     pub(super) fn ended(&self, why: &str) -> CameraReport {
-        self.ended.store(true, Relaxed);
         let mut more = self.more();
         let report = CameraReport {
             health: self.health(),

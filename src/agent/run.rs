@@ -12,7 +12,7 @@ use crate::capture::{CaptureError, Source};
 use crate::events::{Anomaly, Grouping, OutboxHealth, to_json};
 use crate::judge::{EnginePool, Model, ModelError, ModelSlot, Taps};
 use crate::mqtt::{Incoming, Session, Store, StoreHandle};
-use crate::ota::{ManagedModel, Say, Surroundings, UpdateCommand, UpdaterError, Updates};
+use crate::ota::{ManagedModel, Say, Surroundings, UpdaterError, Updates};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
@@ -152,7 +152,7 @@ impl Agent {
         let Agent { settings, engine, taps, cameras, updates, store: (store, outbox), session, publisher, incoming } =
             self;
         tokio::pin!(stop);
-        let started = Instant::now();
+        let started = std::time::Instant::now();
         let restarts = Arc::<Restarts>::default();
         let mut parts = Parts::new(restarts.clone());
         let ends_at = Arc::<OnceLock<Instant>>::default();
@@ -175,8 +175,7 @@ impl Agent {
             asked
         });
         if let Some(incoming) = incoming {
-            let answers: Commands = commands(&settings, &publisher, incoming, asked, notes);
-            parts.start(Stage::Control, answers);
+            parts.start(Stage::Control, Commands::new(&publisher, settings.commands.clone(), asked, incoming, &notes));
         }
         let phase_changed = Arc::<Notify>::default();
         let mut progress = vec![];
@@ -189,7 +188,7 @@ impl Agent {
             let part = CameraPart { settings, source, slot, engine, taps, publisher, incidents, progress: camera };
             parts.start(Stage::Cameras, part);
         }
-        let metrics = Metrics { started: started.into_std(), cameras: progress, store, engine, taps, restarts };
+        let metrics = Metrics { started, cameras: progress, store, engine, taps, restarts };
         let metrics = Arc::new(metrics);
         parts.start(
             Stage::Health,
@@ -241,18 +240,6 @@ fn managed(settings: &Settings) -> Vec<ManagedModel> {
         }
     }
     models
-}
-
-/// What hears commands and answers them.
-fn commands(
-    settings: &Settings,
-    publisher: &Publisher,
-    incoming: mpsc::Receiver<Incoming>,
-    asked: Option<mpsc::Sender<UpdateCommand>>,
-    notes: BTreeMap<String, String>,
-) -> Commands {
-    let (topics, session, store) = (settings.topics.clone(), publisher.session.clone(), publisher.store.clone());
-    Commands::new(topics, session, store, settings.commands.clone(), asked, incoming, notes.into_iter())
 }
 
 /// What was kept beside the outbox when the agent ended.

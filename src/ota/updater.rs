@@ -622,6 +622,7 @@ impl Updater {
                     self.refuse(m, &e.to_string(), false);
                     return false;
                 }
+                // Committed and not yet swapped: a place for tests to hold it, at which nothing can fail.
                 let _ = fails("swap");
                 slot.swap(candidate);
                 tracing::info!(model = self.models[m].model.name, "the new bundle is in force: {why}");

@@ -36,6 +36,15 @@ fn wrong_values_name_file_and_key() {
     let camera = "[camera.a]\nsource = \"synthetic\"\n";
     for (table, sentence) in [
         ("[mqtt]\nkeep_alive_s = 1", "{}: `mqtt.keep_alive_s` is 1; expected 5 to 65535"),
+        ("[engine]\nthreads = 300", "{}: `engine.threads` is 300; expected up to 256, or 0 for one a core"),
+        (
+            "[engine]\nthreads = 2\njudges = 3",
+            "{}: `engine.judges` is 3; expected up to 2: a judge has at least one thread",
+        ),
+        (
+            "[update]\nurl = \"http://127.0.0.1/\"\n[update.trial]\nbudget_ms = -1.0",
+            "{}: `update.trial.budget_ms` is -1; expected 0 (none) to 60000",
+        ),
         ("[mqtt]\nport = \"many\"", "{}: invalid type: string \"many\", expected an integer for key `mqtt.port`"),
         ("[mqtt]\nprotocol = \"4\"", "{}: enum Protocol does not have variant constructor 4 for key `mqtt.protocol`"),
         (

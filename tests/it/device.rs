@@ -112,6 +112,13 @@ impl Device {
         site.write(port, camera, &format!("{}\n{tables}", publisher.settings(state, more)))
     }
 
+    /// Changes its configuration before the next start.
+    pub fn change(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
     /// As if it had just been bought: nothing on its disk, and a broker that knows nothing of it.
     pub fn forget_all(&mut self) {
         let _ = std::fs::remove_dir_all(self.site.path().join("state"));

@@ -310,8 +310,7 @@ fn the_ways_back_whose_disk_fails() {
         wait_for_state(&subscriber, &agent, "rolled-back", "0.1.0");
     }
     let device = Device::new("", "");
-    let text = std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 100000");
-    std::fs::write(&device.config, text).unwrap();
+    device.change("frames = 10", "frames = 100000");
     device.publisher.publish(&variant("0.2.0", |_| {}));
     let mut agent = run_with(&device.config, "suspend-trial=return");
     agent.wait_for("a new bundle is on trial");

@@ -73,9 +73,7 @@ fn a_model_whose_golden_samples_fail_is_refused_and_not_tried_again() {
 #[test]
 fn a_model_that_is_too_slow_for_the_line_is_refused() {
     let device = Device::new("", "");
-    let text =
-        std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 10\nbudget_ms = 0.001");
-    std::fs::write(&device.config, text).unwrap();
+    device.change("frames = 10", "frames = 10\nbudget_ms = 0.001");
     let (subscriber, agent) = (device.states(), device.start());
     wait_for_state(&subscriber, &agent, "idle", "0.1.0");
     device.publisher.publish(&variant("0.2.0", |_| {}));
@@ -139,8 +137,7 @@ fn killed_in_every_state_the_agent_judges_with_the_old_or_the_new_model_and_goes
 fn killed_twice_in_its_trial_a_model_is_barred() {
     let device = Device::new("", "");
     // A trial that waits for more frames than come.
-    let text = std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 100000");
-    std::fs::write(&device.config, text).unwrap();
+    device.change("frames = 10", "frames = 100000");
     device.publisher.publish(&variant("0.2.0", |_| {}));
     for _ in 0..2 {
         let agent = device.start();
@@ -168,9 +165,7 @@ fn killed_twice_in_its_trial_a_model_is_barred() {
 #[test]
 fn commands_are_answered_and_done_once() {
     let device = Device::new("", "[commands]\nallow = [\"update-model\", \"rollback-model\"]\n");
-    let text =
-        std::fs::read_to_string(&device.config).unwrap().replace("poll_interval_s = 1", "poll_interval_s = 86400");
-    std::fs::write(&device.config, text).unwrap();
+    device.change("poll_interval_s = 1", "poll_interval_s = 86400");
     let (subscriber, mut agent) = (device.states(), device.start());
     wait_until("the first look", || last(&subscriber)["repository"]["checked_at"].is_string());
     // Nobody looks again by himself.
@@ -363,8 +358,7 @@ fn what_the_repository_says_and_cannot_be_kept_is_not_built_upon() {
 #[test]
 fn what_was_on_its_way_and_is_not_offered_any_more_is_given_up() {
     let device = Device::new("", "");
-    let text = std::fs::read_to_string(&device.config).unwrap().replace("frames = 10", "frames = 100000");
-    std::fs::write(&device.config, text).unwrap();
+    device.change("frames = 10", "frames = 100000");
     let bundle = variant("0.2.0", |_| {});
     device.publisher.publish(&bundle);
     let mut agent = device.start();

@@ -183,7 +183,7 @@ impl Trust {
             failure.unwrap_or_else(|| explain(&e))
         })?;
         let judged = self.judge(&repository, system);
-        // What has expired is believed in no respect, nor is what lies behind it.
+        // What has expired is not kept, nor what lies behind it; the time at which it was signed is, for that has been.
         if let Err(TrustError::Expired { role, .. }) = &judged {
             match role.as_str() {
                 "targets" => self.targets = before.targets,

@@ -1,10 +1,10 @@
 //! The outbox and the session with the broker, as parts.
 
-use super::{Part, PartError, in_thread};
+use super::{Part, PartError, in_thread_with};
 use crate::mqtt::{Session, SessionHandle, Store};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +23,7 @@ impl Part for OutboxPart {
     }
 
     fn run<'a>(&'a mut self, _: &'a CancellationToken) -> BoxFuture<'a, Result<(), PartError>> {
-        let store = self.0.clone();
-        // It is good for another start after a panic, and takes the lock as it is.
-        in_thread(self.name(), move || store.lock().unwrap_or_else(PoisonError::into_inner).work()).boxed()
+        in_thread_with(self.name(), &self.0, Store::work).boxed()
     }
 }
 

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -174,6 +174,16 @@ async fn in_thread<T: Send + 'static>(name: String, work: impl FnOnce() -> T + S
         Ok(Err(panic)) => resume_unwind(panic),
         Err(_) => Err(PartError("its thread is gone".into())),
     }
+}
+
+/// As [`in_thread`], with something that outlives a failure: it is good for another start, and its lock is taken as it is.
+async fn in_thread_with<K: Send + 'static, T: Send + 'static>(
+    name: String,
+    kept: &Arc<Mutex<K>>,
+    work: impl FnOnce(&mut K) -> T + Send + 'static,
+) -> Result<T, PartError> {
+    let kept = kept.clone();
+    in_thread(name, move || work(&mut kept.lock().unwrap_or_else(PoisonError::into_inner))).await
 }
 
 #[cfg(test)]

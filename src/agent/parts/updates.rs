@@ -1,10 +1,10 @@
 //! The updates' thread, as a part.
 
-use super::{Part, PartError, in_thread};
+use super::{Part, PartError, in_thread_with};
 use crate::ota::Updater;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 /// Slow disks, large downloads and models that load for seconds have a thread of their own.
@@ -22,11 +22,10 @@ impl Part for UpdatesPart {
     }
 
     fn run<'a>(&'a mut self, stop: &'a CancellationToken) -> BoxFuture<'a, Result<(), PartError>> {
-        let (updater, stop) = (self.0.clone(), stop.clone());
+        let stop = stop.clone();
         async move {
-            // It is good for another start after a panic, and takes the lock as it is.
-            let work = move || updater.lock().unwrap_or_else(PoisonError::into_inner).work(stop);
-            in_thread("updates".into(), work).await?.map_err(|e| PartError(e.to_string()))
+            let worked = in_thread_with(self.name(), &self.0, move |updater| updater.work(stop)).await?;
+            worked.map_err(|e| PartError(e.to_string()))
         }
         .boxed()
     }

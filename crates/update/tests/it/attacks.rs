@@ -159,6 +159,47 @@ async fn expired() {
     assert!(device.refusal().await.contains("its root expired"));
 }
 
+/// Found by the conformance suite: what was refused as expired was kept all the same, as the floor under later versions.
+#[tokio::test]
+async fn what_has_expired_is_no_floor() {
+    let kept = |device: &Device| -> Vec<String> { device.trust.metadata().map(|(_, text)| text.to_owned()).collect() };
+    // Root, timestamp, snapshot and targets: which are as they were.
+    for (role, same) in [
+        (RoleType::Timestamp, [true, true, true, true]),
+        (RoleType::Snapshot, [true, false, true, true]),
+        (RoleType::Targets, [true, false, false, true]),
+    ] {
+        let (mut forge, mut device) = seen().await;
+        let before = kept(&device);
+        match role {
+            RoleType::Timestamp => forge.timestamp.expires = in_days(-1),
+            RoleType::Snapshot => forge.snapshot.expires = in_days(-1),
+            _ => forge.targets.expires = in_days(-1),
+        }
+        forge.timestamp._extra.remove(ISSUED);
+        forge.write_targets().await;
+        assert!(device.refusal().await.contains(&format!("its {role} expired at")));
+        let unchanged: Vec<bool> = before.iter().zip(kept(&device)).map(|(before, now)| *before == now).collect();
+        assert_eq!(unchanged, same, "{role}");
+    }
+}
+
+/// Found by the conformance suite: a timestamp that said something else under its old version was followed, and what it led to became the floor.
+#[tokio::test]
+async fn a_timestamp_that_changes_under_its_version_is_not_followed() {
+    let (mut forge, mut device) = seen().await;
+    // A rule of ours.
+    device.second = None;
+    let before = device.trust.clone();
+    forge.timestamp.version = version(1);
+    forge.write_targets().await;
+    let sentence = "its timestamp 1 says something else than when it was seen first";
+    let said = device.refusal().await;
+    assert!(said.contains(sentence), "{said}");
+    assert_eq!(device.trust, before);
+    refused(&mut forge, &mut device, sentence).await;
+}
+
 #[tokio::test]
 async fn rollback_of_each_role() {
     let (mut forge, device) = seen().await;

@@ -54,6 +54,7 @@ async fn the_client_of_the_conformance_suite_speaks_its_protocol() {
     assert_eq!(client.run(&["refresh"]).await, 0);
     // Byte for byte as served, and nothing else in the folder.
     assert_eq!(client.believed("timestamp.json"), served(&forge, "timestamp.json"));
+    assert_eq!(client.believed("root.json"), served(&forge, "1.root.json"));
     let names = |folder: &Path| {
         let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
