@@ -119,9 +119,11 @@ mod tests {
     fn an_incident_opens_updates_and_closes_after_enough_good_frames() {
         let mut grouper = Grouper::new(Grouping::Incident, 2, None);
         let verdicts = [(true, 1.0), (true, 3.0), (false, 0.0), (true, 2.0), (false, 0.0), (false, 0.0), (false, 0.0)];
-        let changes: Vec<_> = verdicts.map(|(d, s)| grouper.judge(d, s)).into_iter().flatten().collect();
+        let changes = verdicts.map(|(d, s)| grouper.judge(d, s));
         use ChangeKind::*;
-        assert_eq!(changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [Opened, Updated, Updated, Closed]);
+        let kinds = changes.map(|change| change.map(|c| c.kind));
+        assert_eq!(kinds, [Some(Opened), Some(Updated), None, Some(Updated), None, Some(Closed), None]);
+        let changes: Vec<_> = changes.into_iter().flatten().collect();
         assert!(changes.iter().all(|c| c.incident.id == changes[0].incident.id));
         let closed = changes[3].incident;
         assert_eq!((closed.defective_frames, closed.peak_score), (3, 3.0));

@@ -317,6 +317,28 @@ mod tests {
         })
     }
 
+    /// The last word is what was said last, but for why it ends, which event and start of the agent this is, and that no
+    /// picture comes with it.
+    #[test]
+    fn the_last_word_on_an_incident_is_what_was_said_last() {
+        let mut said = stored();
+        said["heatmap"] = json!(true);
+        let said: Anomaly = serde_json::from_value(said).unwrap();
+        let stamp = Stamp { incarnation: Uuid::from_u128(7), sequence: 9 };
+        let mut expected = stored();
+        for (key, value) in
+            [("reason", json!("the agent stops")), ("sequence", json!(9)), ("run", json!(stamp.incarnation))]
+        {
+            expected[key] = value;
+        }
+        let closed: Value = serde_json::from_slice(&to_json(&said.closed("the agent stops", stamp))).unwrap();
+        // Single precision is written with as many digits as it has.
+        for key in ["score", "peak_score"] {
+            expected[key] = closed[key].clone();
+        }
+        assert_eq!(closed, expected);
+    }
+
     /// An incident that is open when the agent is updated was stored by the one before.
     #[test]
     fn an_incident_that_was_stored_before_decided_by_is_read() {

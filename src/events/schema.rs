@@ -94,3 +94,76 @@ fn localised(schema: Value, name: &str) -> Value {
     let text = schema.to_string().replace("\"#/$defs/", &format!("\"#/components/schemas/{name}/$defs/"));
     serde_json::from_str(&text).expect("replacing text inside a JSON string keeps it JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Topics;
+    use super::*;
+
+    /// What the document says of where messages lie is where they are sent.
+    #[test]
+    fn the_addresses_of_the_document_are_the_topics() {
+        let topics = Topics::new("site/line").unwrap();
+        assert_eq!(topics.prefix(), "site/line");
+        let document = asyncapi();
+        let channels = document["channels"].as_object().unwrap();
+        let address = |name: &str| {
+            let address = channels[name]["address"].as_str().unwrap();
+            [("prefix", "site/line"), ("camera", "left"), ("model", "washer"), ("id", "7")]
+                .iter()
+                .fold(address.to_owned(), |text, (level, value)| text.replace(&format!("{{{level}}}"), value))
+        };
+        let expected = [
+            ("state", topics.state()),
+            ("health", topics.health()),
+            ("camera-state", topics.camera_state("left")),
+            ("anomaly", topics.anomaly("left")),
+            ("heatmap", topics.heatmap("left")),
+            ("result", topics.result("left")),
+            ("model-state", topics.model_state("washer")),
+            ("update-model-result", topics.command_result("update-model", "7")),
+            ("rollback-model-result", topics.command_result("rollback-model", "7")),
+        ];
+        for (name, topic) in &expected {
+            assert_eq!(&address(name), topic, "{name}");
+            assert_eq!(document["operations"][format!("publish-{name}")]["action"], "send", "{name}");
+        }
+        for operation in ["update-model", "rollback-model"] {
+            assert_eq!(topics.command(&address(operation)), Some((operation, "7")));
+            assert_eq!(document["operations"][format!("receive-{operation}")]["action"], "receive");
+        }
+        assert_eq!(channels.len(), expected.len() + 2, "every channel was looked at");
+        assert_eq!(topics.commands(), "site/line/cmd/+/+");
+        assert_eq!(topics.command("site/cmd/update-model/7"), None);
+    }
+
+    /// Whoever makes code of the document follows its references; and it says of every payload what `schema` alone says.
+    #[test]
+    fn every_reference_of_the_document_leads_somewhere() {
+        let document = asyncapi();
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(members) => {
+                    found.extend(members.get("$ref").and_then(Value::as_str));
+                    members.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let mut found = vec![];
+        references(&document, &mut found);
+        assert!(found.iter().any(|reference| reference.contains("/$defs/")), "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} leaves the document"));
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+        let (alone, components) = (schemas(), &document["components"]["schemas"]);
+        let names = |of: &Value| of.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&alone), names(components));
+        for (name, schema) in alone.as_object().unwrap() {
+            let properties = names(&schema["properties"]);
+            assert!(!properties.is_empty() && properties == names(&components[name]["properties"]), "{name}");
+        }
+    }
+}
