@@ -76,6 +76,9 @@ pub enum ResizeMode {
     Stretch,
     /// Both sides by one factor, so that the whole frame is inside, with grey around it.
     Letterbox,
+    /// As [`Letterbox`](ResizeMode::Letterbox), but around the frame its own outermost pixels go on, so that the network
+    /// sees no edge where the part has none.
+    Pad,
     /// Both sides by one factor, so that the input is filled; what stands out, the same on both sides, is cut off.
     Crop,
 }

@@ -25,22 +25,28 @@ impl Logistic {
     /// `rows` is `[n, columns]`. A column without spread has the weight 0; where a class is missing, all have, and the
     /// bias is 0: nothing was learned.
     pub fn fit(rows: ArrayView2<f64>, positive: &[bool], ridge: f64) -> Logistic {
-        let positives = positive.iter().filter(|&&p| p).count();
-        if positives == 0 || positives == positive.len() {
-            return Logistic { weights: vec![0.0; rows.ncols()], bias: 0.0 };
-        }
         let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(rows.ncols()));
         let deviation = rows.std_axis(Axis(0), 0.0).mapv(|d| if d > 1e-12 { d } else { f64::INFINITY });
         let standard = (&rows - &mean) / &deviation;
+        let Logistic { weights, bias } = Logistic::fit_as_is(standard, positive, ridge);
+        let scaled = &Array1::from(weights) / &deviation;
+        Logistic { bias: bias - scaled.dot(&mean), weights: scaled.to_vec() }
+    }
+
+    /// As [`Logistic::fit`], with the ridge on the weights of the columns as they are.
+    pub fn fit_as_is(rows: Array2<f64>, positive: &[bool], ridge: f64) -> Logistic {
+        let columns = rows.ncols();
+        let positives = positive.iter().filter(|&&p| p).count();
+        if positives == 0 || positives == positive.len() {
+            return Logistic { weights: vec![0.0; columns], bias: 0.0 };
+        }
         let share = |of: usize| 0.5 / of.max(1) as f64;
         let (each_positive, each_negative) = (share(positives), share(positive.len() - positives));
         let weight = positive.iter().map(|&p| if p { each_positive } else { each_negative }).collect();
         let target = positive.iter().map(|&p| f64::from(u8::from(p))).collect();
-        let problem = Problem { rows: standard, target, weight, ridge };
-        let solution = problem.solve();
-        let (weights, bias) = solution.view().split_at(Axis(0), rows.ncols());
-        let scaled = &weights / &deviation;
-        Logistic { bias: bias[0] - scaled.dot(&mean), weights: scaled.to_vec() }
+        let mut weights = Problem { rows, target, weight, ridge }.solve().to_vec();
+        let bias = weights.pop().unwrap_or_default();
+        Logistic { weights, bias }
     }
 
     /// The logit of one row.

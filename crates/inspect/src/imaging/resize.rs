@@ -78,22 +78,39 @@ pub fn resize(image: &RgbImage, input: &Input) -> (Vec<u8>, Placement) {
             let crop = [origin.0, origin.1, cw, ch].map(f64::from);
             (scale(image, Some(crop), width, height, filter), Placement { scale: (s, s), origin })
         }
-        ResizeMode::Letterbox => {
+        ResizeMode::Letterbox | ResizeMode::Pad => {
             let s = sx.max(sy);
             let inner_w = ((iw / s).round() as u32).clamp(1, width);
             let inner_h = ((ih / s).round() as u32).clamp(1, height);
             let (x0, y0) = ((width - inner_w) / 2, (height - inner_h) / 2);
             let inner = scale(image, None, inner_w, inner_h, filter);
             let mut out = vec![FILL; (width * height * 3) as usize];
-            for (row, line) in inner.chunks_exact(inner_w as usize * 3).enumerate() {
-                let at = ((y0 as usize + row) * width as usize + x0 as usize) * 3;
-                out[at..at + line.len()].copy_from_slice(line);
+            let rows = inner.chunks_exact(inner_w as usize * 3);
+            let outer = width as usize * 3;
+            for (line, inner) in out.chunks_exact_mut(outer).skip(y0 as usize).zip(rows) {
+                let (left, right) = (x0 as usize * 3, x0 as usize * 3 + inner.len());
+                line[left..right].copy_from_slice(inner);
+                if fit == ResizeMode::Pad {
+                    repeat(&mut line[..left], &inner[..3]);
+                    repeat(&mut line[right..], &inner[inner.len() - 3..]);
+                }
+            }
+            if fit == ResizeMode::Pad {
+                let (above, inside) = out.split_at_mut(y0 as usize * outer);
+                let (inside, below) = inside.split_at_mut(inner_h as usize * outer);
+                repeat(above, &inside[..outer]);
+                repeat(below, &inside[inside.len() - outer..]);
             }
             let scale = (iw / inner_w as f32, ih / inner_h as f32);
             let origin = (-(x0 as f32) * scale.0, -(y0 as f32) * scale.1);
             (out, Placement { scale, origin })
         }
     }
+}
+
+/// Fills `to` with copies of `piece`.
+fn repeat(to: &mut [u8], piece: &[u8]) {
+    to.chunks_exact_mut(piece.len()).for_each(|place| place.copy_from_slice(piece));
 }
 
 fn scale(image: &RgbImage, crop: Option<[f64; 4]>, width: u32, height: u32, filter: Filter) -> Vec<u8> {

@@ -6,5 +6,6 @@ mod judging;
 mod models;
 mod parity;
 mod qlinearconv;
+mod resize;
 mod strips;
 mod synthetic;

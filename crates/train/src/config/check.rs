@@ -12,6 +12,10 @@ fn row(key: &'static str, good: bool, found: impl Debug, expected: &'static str)
     (key, good, format!("{found:?}"), expected)
 }
 
+const POOLS: &str = "strides of the backbone expected, for instance [16, 32]";
+const ONE_IN: &str = "1 to 1000000 expected";
+/// With what lies in none as many segments as k-means finds at most.
+const MOST_POLYGONS: usize = 15;
 const RATE: &str = "above 0 and at most 1 expected";
 
 fn rate(value: f64) -> bool {
@@ -93,7 +97,7 @@ impl TrainConfig {
             ),
             row("ckaad.discriminator.width", d.width <= 4096, d.width, "at most 4096 expected"),
             row("ckaad.discriminator.kernel", d.kernel == 1 || d.kernel == 3, d.kernel, "1 or 3 expected"),
-            row("ckaad.discriminator.hard_share", rate(d.hard_share), d.hard_share, RATE),
+            row("ckaad.discriminator.places", d.places <= 65_536, d.places, "at most 65536 expected"),
             row("ckaad.discriminator.noise", (0.0..=100.0).contains(&d.noise), d.noise, "0 to 100 expected"),
             row(
                 "ckaad.discriminator.noise_weight",
@@ -107,8 +111,9 @@ impl TrainConfig {
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        let (p, m) = (&self.pooled, &self.mil);
+        let (g, p, m) = (&self.gaussian, &self.pooled, &self.mil);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
+        let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
         let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
         vec![
@@ -116,13 +121,12 @@ impl TrainConfig {
             row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank or mil"),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
-            row(
-                "pooled.strides",
-                !p.strides.is_empty() && p.strides.iter().all(|s| offered.contains(s)),
-                &p.strides,
-                "strides of the backbone expected, for instance [16, 32]",
-            ),
-            row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, "1 to 1000000 expected"),
+            row("gaussian.strides", pools(&g.strides), &g.strides, POOLS),
+            row("gaussian.one_in", (1..=1_000_000).contains(&g.one_in), g.one_in, ONE_IN),
+            row("gaussian.directions", g.directions <= 4096, g.directions, "at most 4096 expected"),
+            row("pooled.strides", pools(&p.strides), &p.strides, POOLS),
+            row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, ONE_IN),
+            row("pooled.directions", p.directions <= 4096, p.directions, "at most 4096 expected"),
             row("pooled.c", p.c > 0.0 && p.c <= 1e6, p.c, "above 0 and at most 1000000 expected"),
             row("mil.width", (1..=4096).contains(&m.width), m.width, "1 to 4096 expected"),
             row("mil.context", (1..=4096).contains(&m.context), m.context, "1 to 4096 expected"),
@@ -169,7 +173,7 @@ impl TrainConfig {
     }
 
     fn score(&self) -> Vec<Row> {
-        let weights = &self.score.weights;
+        let (weights, polygons) = (&self.score.weights, &self.score.polygons);
         let q = &self.quantise;
         vec![
             row("score.sigma_px", (0.0..=64.0).contains(&self.score.sigma_px), self.score.sigma_px, "0 to 64 expected"),
@@ -179,7 +183,19 @@ impl TrainConfig {
                 "score.segments",
                 self.score.rule != Rule::Forest || self.score.segments != SegmentsKind::None,
                 self.score.segments,
-                "foreground or k-means expected with the rule forest",
+                "foreground, k-means or polygons expected with the rule forest",
+            ),
+            row(
+                "score.polygons",
+                self.score.segments != SegmentsKind::Polygons || (1..=MOST_POLYGONS).contains(&polygons.len()),
+                polygons.len(),
+                "1 to 15 polygons expected with the segments polygons",
+            ),
+            row(
+                "score.polygons",
+                polygons.iter().all(|p| p.len() >= 3 && p.iter().flatten().all(|at| (0.0..=1.0).contains(at))),
+                polygons,
+                "at least three corners each expected, across and down from 0 to 1",
             ),
             row("score.clusters", (2..=16).contains(&self.score.clusters), self.score.clusters, "2 to 16 expected"),
             row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),

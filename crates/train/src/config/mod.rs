@@ -9,7 +9,7 @@ use crate::backbones::Backbone;
 use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
 use crate::methods::mil::{Mil, MilConfig};
-use crate::methods::{Bank, BankConfig, Method, Model, Pooled, PooledConfig};
+use crate::methods::{Bank, BankConfig, Gaussian, GaussianConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
 use crate::score::ScoreConfig;
@@ -62,12 +62,14 @@ pub struct TrainConfig {
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the three below where theirs is.
+    /// Read where `ckaad` is among the methods, as the four below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
     /// The image branch on pooled features.
     pub pooled: PooledConfig,
+    /// The image's distance from normal ones.
+    pub gaussian: GaussianConfig,
     /// The head taught by coarse labels.
     pub mil: MilConfig,
     /// The anomalous training images.
@@ -92,7 +94,7 @@ impl Default for TrainConfig {
             name: "ckaad".into(),
             version: Version::new(0, 1, 0),
             seed: 1,
-            methods: vec![MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled],
+            methods: vec![MethodKind::Ckaad, MethodKind::Bank, MethodKind::Gaussian, MethodKind::Pooled],
             backbone: Backbone::EfficientNetLite0,
             weights: None,
             input: InputConfig::default(),
@@ -101,6 +103,7 @@ impl Default for TrainConfig {
             ckaad: CkaadConfig::default(),
             bank: BankConfig::default(),
             pooled: PooledConfig::default(),
+            gaussian: GaussianConfig::default(),
             mil: MilConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
@@ -121,6 +124,8 @@ pub enum MethodKind {
     Ckaad,
     /// A bank of normal patches: term `distance` of the map.
     Bank,
+    /// The distance of an image's pooled features from those of normal ones: term `mahalanobis` of the image branch.
+    Gaussian,
     /// Logistic regression on pooled features: term `pooled` of the image branch.
     Pooled,
     /// A head taught by coarse labels and painted defects: term `instance` of the map, term `bag` of the image branch.
@@ -129,13 +134,15 @@ pub enum MethodKind {
 
 impl MethodKind {
     /// Every one.
-    pub const ALL: [MethodKind; 4] = [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Pooled, MethodKind::Mil];
+    pub const ALL: [MethodKind; 5] =
+        [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Gaussian, MethodKind::Pooled, MethodKind::Mil];
 
     /// What the keys of its own section begin with.
     pub fn section(self) -> &'static str {
         match self {
             MethodKind::Ckaad => "ckaad.",
             MethodKind::Bank => "bank.",
+            MethodKind::Gaussian => "gaussian.",
             MethodKind::Pooled => "pooled.",
             MethodKind::Mil => "mil.",
         }
@@ -146,7 +153,7 @@ impl MethodKind {
         match self {
             MethodKind::Ckaad => &["error", "energy"],
             MethodKind::Bank => &["distance"],
-            MethodKind::Pooled => &[],
+            MethodKind::Gaussian | MethodKind::Pooled => &[],
             MethodKind::Mil => &["instance"],
         }
     }
@@ -260,8 +267,10 @@ impl TrainConfig {
 
     /// What the extractor is made of: as deep as any method reads.
     pub fn reading(&self) -> Reading<'_> {
-        let pooled = self.pooled.strides.iter().filter(|_| self.methods.contains(&MethodKind::Pooled));
-        let deepest = self.features.strides.iter().chain(pooled).copied().max().unwrap_or(0);
+        let of = |kind: MethodKind, strides| if self.methods.contains(&kind) { strides } else { &[] as &[usize] };
+        let pooled = of(MethodKind::Pooled, &self.pooled.strides).iter();
+        let gaussian = of(MethodKind::Gaussian, &self.gaussian.strides).iter();
+        let deepest = self.features.strides.iter().chain(pooled).chain(gaussian).copied().max().unwrap_or(0);
         Reading { backbone: self.backbone, strides: &self.features.strides, deepest, input: self.input.into() }
     }
 
@@ -271,6 +280,7 @@ impl TrainConfig {
             match kind {
                 MethodKind::Ckaad => Box::new(Ckaad::new(&self.ckaad, extractor, device)),
                 MethodKind::Bank => Box::new(Bank::new(self.bank)),
+                MethodKind::Gaussian => Box::new(Gaussian::new(self.gaussian.clone())),
                 MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
                 MethodKind::Mil => Box::new(Mil::new(&self.mil, extractor, device)),
             }

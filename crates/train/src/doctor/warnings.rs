@@ -210,7 +210,7 @@ fn stretched(images: &[Examined]) -> Option<Warning> {
     };
     let what = format!(
         "images more than {UNEQUAL} times as long as wide or as wide as long, which a square input stretches (input.fit = \
-         \"letterbox\" does not, nor does a fitting input.width and input.height)"
+         \"pad\" does not, nor does a fitting input.width and input.height)"
     );
     warning(Problem::Stretched, names(images, far), &what)
 }

@@ -1,4 +1,5 @@
-//! The segments of the network's input that the score rule `forest` looks at, found on normal training images.
+//! The segments of the network's input that the score rule `forest` looks at: drawn by a person, or found on normal
+//! training images.
 
 use super::{Context, ExportError};
 use crate::augment::View;
@@ -26,6 +27,7 @@ pub fn find(context: &Context) -> Result<Option<Segments>, ExportError> {
         SegmentsKind::None => return Ok(None),
         SegmentsKind::Foreground => foreground(&mean_image(context)?),
         SegmentsKind::KMeans => clusters(context, score.clusters)?,
+        SegmentsKind::Polygons => drawn(context, &score.polygons)?,
     };
     let count = labels.iter().copied().max().map_or(1, |most| u32::from(most) + 1);
     Ok(Some(Segments { labels, count }))
@@ -57,6 +59,33 @@ fn foreground(image: &GrayImage) -> Array2<u8> {
     let level = otsu_level(image);
     let shape = (image.height() as usize, image.width() as usize);
     Array2::from_shape_fn(shape, |(y, x)| u8::from(image.get_pixel(x as u32, y as u32).0[0] > level))
+}
+
+/// The number of the last polygon that a pixel of the input lies in, from 1; 0 in none. Polygons are drawn on the image,
+/// which the first normal one stands for where images differ in shape.
+fn drawn(context: &Context, polygons: &[Vec<[f32; 2]>]) -> Result<Array2<u8>, ExportError> {
+    let input: Input = context.config.input.into();
+    let side = |length: u32| length as usize;
+    let Some(first) = normal(context).into_iter().next() else {
+        return Ok(Array2::zeros((side(input.height), side(input.width))));
+    };
+    let image = imaging::load(&first.path)?;
+    let placement = imaging::resize(&image, &input).1;
+    let (width, height) = (image.width() as f32, image.height() as f32);
+    Ok(Array2::from_shape_fn((side(input.height), side(input.width)), |(y, x)| {
+        let (x, y) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
+        let last = polygons.iter().rposition(|polygon| inside(polygon, [x / width, y / height]));
+        last.map_or(0, |i| i as u8 + 1)
+    }))
+}
+
+/// Whether a ray to the right of the point crosses an odd number of sides.
+fn inside(polygon: &[[f32; 2]], [x, y]: [f32; 2]) -> bool {
+    let sides = polygon.iter().zip(polygon.iter().cycle().skip(1));
+    let crosses = |(a, b): &(&[f32; 2], &[f32; 2])| {
+        (a[1] > y) != (b[1] > y) && x < a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0])
+    };
+    sides.filter(crosses).count() % 2 == 1
 }
 
 /// Labels of the places by k-means over the mean normal image's features at the finest scale, enlarged to the input.
@@ -137,6 +166,29 @@ mod tests {
         let image = GrayImage::from_fn(20, 10, |x, y| Luma([if x < 5 { 20 + y as u8 } else { 150 + x as u8 }]));
         let labels = foreground(&image);
         assert!(labels.indexed_iter().all(|((_, x), &label)| label == u8::from(x >= 5)));
+    }
+
+    #[test]
+    fn a_point_is_inside_a_polygon_or_not() {
+        // The letter L, once closed by hand as some programs do.
+        for closed in [false, true] {
+            let mut l = vec![[0.1, 0.1], [0.3, 0.1], [0.3, 0.7], [0.8, 0.7], [0.8, 0.9], [0.1, 0.9]];
+            if closed {
+                l.push(l[0]);
+            }
+            for (point, expected) in [
+                ([0.2, 0.2], true),
+                ([0.2, 0.8], true),
+                ([0.7, 0.8], true),
+                ([0.5, 0.5], false),
+                ([0.7, 0.2], false),
+                ([0.05, 0.5], false),
+                ([0.9, 0.8], false),
+                ([0.2, 0.95], false),
+            ] {
+                assert_eq!(inside(&l, point), expected, "{point:?}");
+            }
+        }
     }
 
     #[test]

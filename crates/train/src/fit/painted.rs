@@ -118,7 +118,7 @@ mod tests {
         let centre =
             |of: fn(&(usize, usize)) -> usize| marked.iter().map(of).sum::<usize>() as f32 / marked.len() as f32 + 0.5;
         let (y, x) = (centre(|at| at.0), centre(|at| at.1));
-        for fit in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Crop] {
+        for fit in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Pad, ResizeMode::Crop] {
             let input = Input { width: 160, height: 160, fit, filter: Filter::Bilinear };
             let found = painted_cells(&image, (change, seed), &input, (20, 20)).unwrap();
             let placement = imaging::resize(&plain, &input).1;

@@ -9,6 +9,8 @@ pub use ranges::Ranges;
 pub use statistics::ChannelStatistics;
 pub use terms::{Term, TermKind, TermWeights};
 
+use serde::{Deserialize, Serialize};
+
 /// Slope of the LeakyReLU between the convolutions of an [`EnergyHead`].
 pub const LEAK: f32 = 0.1;
 
@@ -94,6 +96,8 @@ pub enum Op {
     Pool(Pool),
     /// `bias + Σ weight · value` over all values of its inputs, behind one another: `[1,1,1]`.
     Linear(Linear),
+    /// How far all values of its inputs, behind one another, are from those of normal images: `[1,1,1]`.
+    Gaussian(Gaussian),
     /// `ln(1 + e^x)` of every cell: a logit as a map that is never negative.
     Softplus,
 }
@@ -119,6 +123,27 @@ pub struct Linear {
     pub weights: Vec<f32>,
     /// Added to the sum.
     pub bias: f32,
+}
+
+/// The Mahalanobis distance to a Gaussian that has a variance of its own in some directions and one in all others:
+/// `sqrt(|x'|² - Σ (direction · x')²)` with `x' = (x - mean) * inverse`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gaussian {
+    /// One a value.
+    pub mean: Vec<f32>,
+    /// One a value: one over its deviation, and over that of the other directions.
+    pub inverse: Vec<f32>,
+    /// As many numbers each as there are values, row by row: of length below 1, the closer to 1 the wider the Gaussian
+    /// is along it.
+    pub directions: Vec<f32>,
+}
+
+impl Gaussian {
+    /// The number of directions that have a variance of their own.
+    pub fn count(&self) -> usize {
+        self.directions.len() / self.mean.len().max(1)
+    }
 }
 
 /// Normalisation over the cells of every channel.
@@ -340,8 +365,12 @@ impl Graph {
         self.push(name, Op::SumMaps(weights), maps, shape)
     }
 
-    /// Appends [`Op::Pool`].
+    /// Appends [`Op::Pool`]; where another method has it already, that one.
     pub fn pool(&mut self, name: impl Into<String>, input: Id, pool: Pool) -> Id {
+        let same = |node: &Node| node.inputs == [input] && matches!(node.op, Op::Pool(of) if of == pool);
+        if let Some(there) = self.nodes.iter().position(same) {
+            return there;
+        }
         let channels = self.shape(input)[0];
         self.push(name, Op::Pool(pool), vec![input], [3 * channels, 1, 1])
     }
@@ -350,6 +379,12 @@ impl Graph {
     pub fn linear(&mut self, name: impl Into<String>, inputs: Vec<Id>, linear: Linear) -> Id {
         debug_assert_eq!(inputs.iter().map(|&i| self.shape(i)[0]).sum::<usize>(), linear.weights.len());
         self.push(name, Op::Linear(linear), inputs, [1, 1, 1])
+    }
+
+    /// Appends [`Op::Gaussian`] over `[C,1,1]` inputs, with as many values as its mean has.
+    pub fn gaussian(&mut self, name: impl Into<String>, inputs: Vec<Id>, gaussian: Gaussian) -> Id {
+        debug_assert_eq!(inputs.iter().map(|&i| self.shape(i)[0]).sum::<usize>(), gaussian.mean.len());
+        self.push(name, Op::Gaussian(gaussian), inputs, [1, 1, 1])
     }
 
     /// Appends [`Op::Softplus`].
@@ -378,7 +413,7 @@ impl Op {
             Op::Image | Op::Ones | Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => false,
             Op::MaxPool | Op::Upsample2 | Op::Concat => false,
             Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
-            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Softplus => true,
+            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Gaussian(_) | Op::Softplus => true,
         }
     }
 
@@ -389,6 +424,7 @@ impl Op {
             Op::Energy(head) => head.convs.iter().map(|c| c.weight.len()).sum(),
             Op::Nearest(bank) => bank.vectors.len(),
             Op::Linear(linear) => linear.weights.len(),
+            Op::Gaussian(gaussian) => gaussian.directions.len(),
             _ => 0,
         }
     }

@@ -7,12 +7,14 @@ mod batch;
 pub mod ckaad;
 mod clip;
 mod folding;
+mod gaussian;
 mod images;
 pub mod mil;
 mod pooled;
 
 pub use bank::{Bank, BankConfig};
 pub use batch::{Batch, Losses, Painted, StepBatch};
+pub use gaussian::{Gaussian, GaussianConfig};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use pooled::{Pooled, PooledConfig};
 

@@ -1,6 +1,10 @@
 //! The image branch: logistic regression on pooled frozen features. Of each channel of some strides the mean, the mean
 //! of the largest and the mean of the smallest cells; no map, no steps. It decides about the image as a whole, and knows
-//! only kinds of defects that it was shown: the maps are for the others.
+//! only kinds of defects that it was shown: the maps, and how far an image lies from normal ones as a whole
+//! ([`Gaussian`](super::Gaussian)), are for the others.
+//!
+//! The weights are held back in coordinates in which normal images spread alike in every direction ([`Whitening`]): so it
+//! looks first along those in which normal images hardly differ.
 //!
 //! What is kept for a whole model is the mean of as many heads as there are folds, each of which has not seen one.
 
@@ -8,6 +12,7 @@ use super::{Method, MethodError, Needs, TrainingImages};
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Linear, Pool, Term};
 use crate::logistic::Logistic;
+use crate::whitening::Whitening;
 use ckaad_bundle::replace;
 use ndarray::{Array2, Axis};
 use schemars::JsonSchema;
@@ -25,11 +30,14 @@ pub struct PooledConfig {
     pub one_in: usize,
     /// The inverse of the ridge, as scikit-learn's `C`: smaller holds the weights back more.
     pub c: f64,
+    /// Directions in which normal images spread each in its own way, at most; 0 holds the weights of the standardised
+    /// values back, as if these did not depend on each other.
+    pub directions: usize,
 }
 
 impl Default for PooledConfig {
     fn default() -> Self {
-        PooledConfig { strides: vec![8, 16, 32], one_in: 50, c: 0.01 }
+        PooledConfig { strides: vec![8, 16, 32], one_in: 50, c: 0.01, directions: 256 }
     }
 }
 
@@ -38,6 +46,12 @@ const POOLED: Term = Term::image("pooled").taught();
 
 /// Fewer labels cannot be cross-fitted in five folds.
 const LABELS: usize = 5;
+
+/// Appends the pooled values of each of the strides.
+pub(super) fn pools(graph: &mut Graph, extractor: &Extractor, strides: &[usize], one_in: usize) -> Vec<Id> {
+    let taps = strides.iter().filter_map(|&stride| extractor.tap(stride).map(|tap| (stride, tap)));
+    taps.map(|(stride, tap)| graph.pool(format!("pooled.{stride}"), tap, Pool { one_in })).collect()
+}
 
 /// The method.
 pub struct Pooled {
@@ -52,18 +66,16 @@ impl Pooled {
         Pooled { config, head: Linear { weights: vec![], bias: 0.0 } }
     }
 
-    /// Appends the pooled values of each stride.
-    fn pools(&self, graph: &mut Graph, extractor: &Extractor) -> Vec<Id> {
-        let pool = Pool { one_in: self.config.one_in };
-        let taps = self.config.strides.iter().filter_map(|&s| extractor.tap(s).map(|tap| (s, tap)));
-        taps.map(|(stride, tap)| graph.pool(format!("pooled.{stride}"), tap, pool)).collect()
-    }
-
     fn fit(&self, rows: &Array2<f64>, positive: &[bool], kept: &[usize]) -> Logistic {
+        let normal: Vec<usize> = kept.iter().copied().filter(|&i| !positive[i]).collect();
+        let whitening = Whitening::of(rows.select(Axis(0), &normal).view(), self.config.directions);
         let positive: Vec<bool> = kept.iter().map(|&i| positive[i]).collect();
         // As scikit-learn weighs the loss: C for each of the images.
         let ridge = 1.0 / (self.config.c * kept.len() as f64);
-        Logistic::fit(rows.select(Axis(0), kept).view(), &positive, ridge)
+        let rows = whitening.rows(rows.select(Axis(0), kept).view());
+        let Logistic { weights, bias } = Logistic::fit_as_is(rows, &positive, ridge);
+        let (weights, bias) = whitening.linear(&weights, bias);
+        Logistic { weights, bias }
     }
 }
 
@@ -82,7 +94,8 @@ impl Method for Pooled {
 
     fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
         let mut graph = images.extractor().graph.clone();
-        let pools = self.pools(&mut graph, images.extractor());
+        let PooledConfig { strides, one_in, .. } = &self.config;
+        let pools = pools(&mut graph, images.extractor(), strides, *one_in);
         let all = graph.concat("pooled.values", pools);
         let rows = images.table("pooled.values", &graph, all)?.mapv(f64::from);
         let positive: Vec<bool> = images.iter().map(|image| image.sample.defect.is_some()).collect();
@@ -98,7 +111,7 @@ impl Method for Pooled {
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
-        let pools = self.pools(graph, extractor);
+        let pools = pools(graph, extractor, &self.config.strides, self.config.one_in);
         let mut head = self.head.clone();
         if head.weights.is_empty() {
             // Untrained, it has its size but says nothing.

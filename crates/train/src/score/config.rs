@@ -20,6 +20,8 @@ pub struct ScoreConfig {
     pub segments: SegmentsKind,
     /// How many `k-means` finds.
     pub clusters: usize,
+    /// Those of `polygons`: the corners of each, across and down as shares of the image's width and height.
+    pub polygons: Vec<Vec<[f32; 2]>>,
     /// Whether the image branch takes part, where there is one.
     pub image: ImageRule,
     /// Weight of a term in the map, in units of its mean over normal images, by the term's name. A weight that is not
@@ -62,6 +64,8 @@ pub enum SegmentsKind {
     Foreground,
     /// Places with like features in the mean normal image; for parts that always lie alike.
     KMeans,
+    /// `polygons`, one segment each, and one of all that lies in none; for parts that always lie alike.
+    Polygons,
 }
 
 /// Whether the image branch takes part in the score.
@@ -82,6 +86,7 @@ impl Default for ScoreConfig {
             top_k: 100,
             segments: SegmentsKind::None,
             clusters: 6,
+            polygons: vec![],
             image: ImageRule::Auto,
             weights: BTreeMap::new(),
         }

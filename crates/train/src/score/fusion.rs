@@ -31,8 +31,11 @@ pub struct Branch {
 
 impl Branch {
     /// Every branch that `terms` can make, the default first: each in units of its spread over normal images, times what it
-    /// is [`worth`]; then each alone.
+    /// is [`worth`]; then each alone. What few labels taught is no part of any.
     pub fn of(terms: &[ImageTerm], positive: &[bool]) -> Vec<Branch> {
+        let few = labels(positive) < FEW_LABELS;
+        let terms: Vec<ImageTerm> = terms.iter().filter(|term| !(few && term.term.taught)).cloned().collect();
+        let terms = terms.as_slice();
         let weights = |terms: &[ImageTerm]| {
             let worths: Vec<f32> = terms.iter().map(|term| worth(&term.seen, term.unseen.as_ref(), positive)).collect();
             let nothing = worths.iter().all(|w| *w == 0.0);
@@ -87,12 +90,12 @@ impl Branch {
     /// elsewhere the map keeps a voice for what nobody has shown yet.
     pub(super) fn ways(&self, scores: &[f32], score: &Score, positive: &[bool], kinds: bool) -> Vec<Score> {
         let alone = Score { image: None, ..score.clone() };
-        // Of fewer nobody could say what the branch is worth.
-        if labels(positive) < FEW_LABELS {
-            return vec![alone];
-        }
         let (map, image) = (standard(scores, positive), standard(&self.seen, positive));
         let way = |weight, fusion| Score { image: Some(ImageBranch { map, image, weight, fusion }), ..alone.clone() };
+        // Of fewer nobody could say what the branch is worth: both count alike.
+        if labels(positive) < FEW_LABELS {
+            return vec![way(0.5, Fusion::Sum)];
+        }
         let unseen = self.unseen.as_ref().filter(|_| kinds);
         let (of_map, of_image) = (worth(scores, None, positive), worth(&self.seen, unseen, positive));
         let share = of_image / (of_map + of_image);

@@ -137,6 +137,27 @@ fn the_image_branch_takes_part_as_far_as_it_helps() {
     assert_eq!(fuse(useless.clone(), useless).score.image, None);
 }
 
+/// With few labels, or none, nobody can say what a branch is worth: what no label taught counts as much as the map, and
+/// what these few taught has no voice.
+#[test]
+fn without_labels_an_untaught_branch_counts_as_much_as_the_map() {
+    let noise = |i: usize| ((i * 31) % 47) as f32 / 47.0;
+    for anomalous in [0, FEW_LABELS - 1] {
+        let labels = Judged { positive: (0..50).map(|i| i >= 50 - anomalous).collect(), ..judged(vec![]) };
+        let term = |term| ImageTerm { term, seen: (0..50).map(noise).collect(), unseen: None };
+        let untaught = Term::image("other");
+        let branches = Branch::of(&[term(untaught), term(POOLED)], &labels.positive);
+        assert_eq!(branches.len(), 1, "{branches:?}");
+        let judged = Judged { branches, maps: vec![(ERROR, maps(|_, _| {}))], ..labels.labels() };
+        let choice = judged.choose_fusion(judged.choose_map(&config(), SIZE), &config());
+        let image = choice.score.image.expect("the branch has a voice");
+        assert_eq!((image.weight, image.fusion), (0.5, Fusion::Sum));
+        assert_eq!((choice.weights.of(POOLED), choice.weights.of(untaught) > 0.0), (0.0, true));
+        let taught = Branch::of(&[term(POOLED)], &labels.positive);
+        assert!(taught.is_empty(), "{taught:?}");
+    }
+}
+
 /// Peaks on the left are how these parts look, the same peaks on the right are defects: only segments tell them apart.
 #[test]
 fn a_forest_learns_which_segment_matters() {

@@ -106,7 +106,7 @@ fn the_papers_parts_reach_the_bundle_too() {
         + &CONFIG
             .replace("[ckaad.net]\n", "[ckaad.net]\nnorm = \"instance\"\nblocks = 2\n")
             .replace("epochs = 4", "epochs = 2")
-        + "[ckaad.discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nhard_share = 1.0\nnoise = 0.0\n\
+        + "[ckaad.discriminator]\nkind = \"both\"\njoint = false\nwidth = 0\nplaces = 0\nnoise = 0.0\n\
            [anomalies]\nsource = \"perlin\"\nsynthetic_share = 0.2\n\
            [augment]\nbrightness = 0.1\nrotate_deg = 5.0\n[score]\nrule = \"combined\"\n";
     let manifest = through_the_bundle(&config, &[]);
@@ -117,9 +117,10 @@ fn the_papers_parts_reach_the_bundle_too() {
 /// Segments, trees and the picture of the segments travel in the bundle, and the agent's inspection says which decided.
 #[test]
 fn a_forest_over_segments_reaches_the_bundle_too() {
-    for segments in ["foreground", "k-means"] {
+    for (segments, expected) in [("foreground", 2), ("k-means", 3), ("polygons", 3)] {
         let config = format!(
-            "methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n[score]\nrule = \"forest\"\nsegments = \"{segments}\"\nclusters = 3\n"
+            "methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n[score]\nrule = \"forest\"\nsegments = \"{segments}\"\nclusters = 3\n\
+             polygons = [[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]], [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]]]\n"
         );
         let (folder, output) = train_on(&config, &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -127,7 +128,6 @@ fn a_forest_over_segments_reaches_the_bundle_too() {
         train_well(&["export", "--run", &at("run"), "--out", &at("forest.ckaad")]);
         train_well(&["evaluate", "--bundle", &at("forest.ckaad"), "--data", &at("data")]);
         let bundle = Bundle::read(Path::new(&at("forest.ckaad"))).unwrap();
-        let expected = if segments == "foreground" { 2 } else { 3 };
         assert!(
             matches!(bundle.manifest.score.rule, ScoreRule::Forest { segments, .. } if segments == expected),
             "{:?}",
@@ -139,7 +139,7 @@ fn a_forest_over_segments_reaches_the_bundle_too() {
     let config = format!("methods = [\"bank\"]\n{CONFIG}[score]\nrule = \"forest\"\n");
     let (folder, output) = train_on(&config, &[]);
     let path = folder.path().join("config.toml");
-    let told = "score.segments is None; foreground or k-means expected with the rule forest";
+    let told = "score.segments is None; foreground, k-means or polygons expected with the rule forest";
     assert_eq!(complaint(&output), format!("{}: {told}", path.display()));
 }
 
@@ -158,11 +158,11 @@ fn a_resnet_reaches_the_bundle_too() {
     assert_eq!(manifest.backbone, "resnet18");
 }
 
-/// A head that labels and painted defects teach gives a map and an image score; beside it pooled features vote. Both learn
+/// A head that labels and painted defects teach gives a map and an image score; beside it pooled features vote. All learn
 /// from the numbers of int8, and the bundle names what has a part in the answer.
 #[test]
 fn a_head_taught_by_labels_reaches_the_bundle_too() {
-    let config = "methods = [\"mil\", \"pooled\"]\n".to_owned()
+    let config = "methods = [\"mil\", \"gaussian\", \"pooled\"]\n".to_owned()
         + &CONFIG
             .replace("strides = [4, 8, 16]", "strides = [8, 16]")
             .replace("[ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n", "")
@@ -230,6 +230,24 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("methods = [\"pooled\"]", "methods is [Pooled]; at least one that gives a map expected: ckaad, bank or mil"),
         ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
+        ("[pooled]\ndirections = 5000", "pooled.directions is 5000; at most 4096 expected"),
+        (
+            "methods = [\"bank\", \"gaussian\"]\n[gaussian]\nstrides = []",
+            "gaussian.strides is []; strides of the backbone expected, for instance [16, 32]",
+        ),
+        (
+            "methods = [\"bank\", \"gaussian\"]\n[gaussian]\ndirections = 5000",
+            "gaussian.directions is 5000; at most 4096 expected",
+        ),
+        ("[ckaad.discriminator]\nplaces = 100000", "ckaad.discriminator.places is 100000; at most 65536 expected"),
+        (
+            "[score]\nsegments = \"polygons\"",
+            "score.polygons is 0; 1 to 15 polygons expected with the segments polygons",
+        ),
+        (
+            "[score]\npolygons = [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]",
+            "score.polygons is [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]; at least three corners each expected, across and down from 0 to 1",
+        ),
         ("[validation]\nfolds = 1", "validation.folds is 1; 2 to 20 expected"),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -26,10 +26,10 @@ pub struct DiscriminatorConfig {
     pub width: usize,
     /// Kernel of the second convolution of a patch head: 1 (the paper) or 3.
     pub kernel: usize,
-    /// Share of an anomalous image's patches, those of the highest energy, that are taught to be anomalous. 1 is the
-    /// paper: every patch. Less looks for the defect (multiple-instance learning); the same share of every normal image
-    /// then counts twice.
-    pub hard_share: f64,
+    /// How many patches of an anomalous image, those of the highest energy, are taught to be anomalous; 0 is the paper:
+    /// every patch. Fewer look for the defect (multiple-instance learning); as many of every normal image then count twice.
+    /// About as many as a defect covers: a number and no share, since a larger image does not make the defect larger.
+    pub places: usize,
     /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units,
     /// are anomalous at every patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).
     pub noise: f64,
@@ -45,7 +45,7 @@ impl Default for DiscriminatorConfig {
             stride: 8,
             width: 64,
             kernel: 1,
-            hard_share: 0.05,
+            places: 40,
             noise: 0.7,
             noise_weight: 0.5,
         }

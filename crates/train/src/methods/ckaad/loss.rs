@@ -56,12 +56,12 @@ pub fn reconstruction(cosine: Cosine, features: &[Tensor<4>], outputs: &[Tensor<
 }
 
 /// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over heads. `anomalous` is `None` when no
-/// coarse labels are there; reconstructions then carry the whole margin loss. With `hard_share` below 1 only that share
-/// of an anomalous image's patches counts, those of the highest energy, and the mean over the same share of normal
-/// images is added.
+/// coarse labels are there; reconstructions then carry the whole margin loss. Unless `places` is 0, only so many
+/// of an anomalous image's patches count, those of the highest energy, and the mean over as many of normal images is
+/// added.
 pub fn discriminator(
     config: &LossConfig,
-    hard_share: f64,
+    places: usize,
     normal: &[Tensor<4>],
     anomalous: Option<&[Tensor<4>]>,
     reconstructed: &[Tensor<4>],
@@ -72,11 +72,11 @@ pub fn discriminator(
     let per_head = (0..normal.len()).map(|i| {
         let gamma = if anomalous.is_some() { config.gamma } else { 1.0 };
         let mut loss = normal[i].clone().mean() + lift(flat(&reconstructed[i])).mul_scalar(gamma);
-        if hard_share < 1.0 {
-            loss = loss + hardest(flat(&normal[i]), hard_share).mean();
+        if places > 0 {
+            loss = loss + hardest(flat(&normal[i]), places).mean();
         }
         if let Some(anomalous) = anomalous {
-            loss = loss + lift(hardest(flat(&anomalous[i]), hard_share)).mul_scalar(1.0 - gamma);
+            loss = loss + lift(hardest(flat(&anomalous[i]), places)).mul_scalar(1.0 - gamma);
         }
         loss
     });
@@ -94,11 +94,10 @@ fn hinge<const D: usize>(margin: f64, energy: Tensor<D>) -> Tensor<D> {
     relu(energy.neg().add_scalar(margin))
 }
 
-/// The largest `share` of each row, at least one value.
-fn hardest(energies: Tensor<2>, share: f64) -> Tensor<2> {
+/// The `places` largest of each row; all where that is 0.
+fn hardest(energies: Tensor<2>, places: usize) -> Tensor<2> {
     let [_, patches] = energies.dims();
-    let count = (patches as f64 * share) as usize;
-    if count >= patches { energies } else { energies.topk(count.max(1), 1) }
+    if places == 0 || places >= patches { energies } else { energies.topk(places, 1) }
 }
 
 /// `mean E(G)`, averaged over heads: what the auto-encoder wants low.
@@ -147,21 +146,21 @@ mod tests {
         let e = |v: f32| vec![map(&[v; 4], [1, 1, 2, 2])];
         let (normal, anomalous, reconstructed) = (e(0.5), e(6.0), e(1.0));
         // 0.5 + 0.75 * max(5-6, 0) + 0.25 * (5-1)
-        is(discriminator(&config, 1.0, &normal, Some(&anomalous), &reconstructed), 1.5);
+        is(discriminator(&config, 0, &normal, Some(&anomalous), &reconstructed), 1.5);
         // Without coarse labels: 0.5 + (5-1)
-        is(discriminator(&config, 1.0, &normal, None, &reconstructed), 4.5);
+        is(discriminator(&config, 0, &normal, None, &reconstructed), 4.5);
         is(adversarial(&reconstructed), 1.0);
     }
 
     #[test]
-    fn the_hard_share_looks_only_at_the_highest_energies() {
+    fn few_places_are_those_of_the_highest_energies() {
         let config = LossConfig { gamma: 0.5, ..Default::default() };
         let normal = vec![map(&[0.0, 0.0, 0.0, 2.0], [1, 1, 2, 2])];
         let anomalous = vec![map(&[0.0, 1.0, 4.0, 3.0], [1, 1, 2, 2])];
         let reconstructed = vec![map(&[5.0; 4], [1, 1, 2, 2])];
         // All: 0.5 + 0.5 * mean(5, 4, 1, 2).
-        is(discriminator(&config, 1.0, &normal, Some(&anomalous), &reconstructed), 2.0);
-        // Half: 0.5 + mean(2, 0) + 0.5 * mean(1, 2).
-        is(discriminator(&config, 0.5, &normal, Some(&anomalous), &reconstructed), 2.25);
+        is(discriminator(&config, 0, &normal, Some(&anomalous), &reconstructed), 2.0);
+        // Two: 0.5 + mean(2, 0) + 0.5 * mean(1, 2).
+        is(discriminator(&config, 2, &normal, Some(&anomalous), &reconstructed), 2.25);
     }
 }

@@ -169,13 +169,13 @@ impl Trainer {
         anomalous: Option<&Energies>,
         reconstructed: &Energies,
     ) -> Tensor<1> {
-        let one = |share: f64, kind: fn(&Energies) -> &Vec<Tensor<4>>| {
+        let one = |places: usize, kind: fn(&Energies) -> &Vec<Tensor<4>>| {
             (!kind(normal).is_empty()).then(|| {
                 let anomalous = anomalous.map(|a| kind(a).as_slice());
-                loss::discriminator(&self.loss, share, kind(normal), anomalous, kind(reconstructed))
+                loss::discriminator(&self.loss, places, kind(normal), anomalous, kind(reconstructed))
             })
         };
-        let terms = [one(self.discriminator.hard_share, |e| &e.patch), one(1.0, |e| &e.image)];
+        let terms = [one(self.discriminator.places, |e| &e.patch), one(0, |e| &e.image)];
         terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
     }
 

@@ -117,7 +117,7 @@ fn step_as_pytorch(case: &Case, joint: bool) {
         kind: if joint { DiscriminatorKind::Patch } else { DiscriminatorKind::Both },
         joint,
         width: 0,
-        hard_share: if joint { 0.25 } else { 1.0 },
+        places: if joint { 16 * 16 / 4 } else { 0 },
         noise: 0.0,
         ..Default::default()
     };
