@@ -74,3 +74,57 @@ impl SessionHandle {
         let _ = self.0.send(Request::Stop(Instant::now() + deadline));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(topic: Option<&str>) -> Incoming {
+        Incoming {
+            topic: "site/cmd/update-model/7".into(),
+            payload: vec![],
+            content_type: None,
+            event_id: None,
+            retained: false,
+            response_topic: topic.map(str::to_owned),
+            correlation_data: Some(vec![1, 2]),
+        }
+    }
+
+    /// Whoever sends a command says where the answer goes; a topic that cannot be published at is none.
+    #[test]
+    fn an_answer_goes_where_it_was_asked_for_or_to_the_usual_place() {
+        for (asked, expected) in [
+            (Some("mine/answers"), "mine/answers"),
+            (Some(""), "usual"),
+            (Some("a/+/b"), "usual"),
+            (Some("a/#"), "usual"),
+            (Some("a\0b"), "usual"),
+            (Some("$SYS/a"), "usual"),
+            (None, "usual"),
+        ] {
+            let (handle, mut requests) = SessionHandle::new();
+            handle.reply(ReplyTo::of(&asking(asked)), "usual".into(), vec![9]);
+            let Some(Request::Reply { topic, payload, correlation_data }) = requests.try_recv().ok() else {
+                panic!("no answer for {asked:?}");
+            };
+            assert_eq!((topic.as_str(), payload, correlation_data), (expected, vec![9], Some(vec![1, 2])), "{asked:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_agent_asks_reaches_the_session() {
+        let (handle, mut requests) = SessionHandle::new();
+        handle.retain("a".into(), vec![1]);
+        handle.best_effort("b".into(), vec![2]);
+        handle.drain();
+        handle.stop(Duration::from_secs(3));
+        let mut next = || requests.try_recv().ok();
+        assert!(matches!(next(), Some(Request::Retain { topic, payload }) if topic == "a" && payload == [1]));
+        assert!(matches!(next(), Some(Request::BestEffort { topic, payload }) if topic == "b" && payload == [2]));
+        assert!(matches!(next(), Some(Request::Drain)));
+        let until = Instant::now() + Duration::from_secs(3);
+        assert!(matches!(next(), Some(Request::Stop(deadline)) if deadline == until));
+        assert!(next().is_none());
+    }
+}

@@ -158,6 +158,7 @@ fn behaves_as_its_model() {
         assert!(!gone.contains(&Priority::Opened), "no opened is lost");
         model.retain(|id, _| left.contains(id));
         assert!(outbox.health().bytes <= limits.max_bytes);
+        assert_eq!(outbox.health().failed_writes, 0, "room was made before SQLite had to say that there is none");
         assert!(path.metadata().unwrap().len() <= limits.max_bytes);
     }
 }
@@ -318,4 +319,165 @@ fn to_look_changes_neither_the_file_nor_its_folder() {
     assert_eq!(Outbox::look(&at("closed #1?")).unwrap().waiting, 0);
     assert_eq!(Outbox::look(&at("open")).unwrap().waiting, 1, "beside a running agent, with what is in its log still");
     assert_eq!(state(), before);
+}
+
+/// Of so many bytes in the outbox's own count.
+fn of_size(priority: Priority, n: usize, size: usize) -> Message {
+    let mut message = message(priority, n, 0);
+    message.payload = vec![0; size - message.size() as usize];
+    message
+}
+
+/// An outbox whose disk takes nothing, with room for messages of 8 MiB.
+fn without_disk() -> Outbox {
+    Outbox::open(Path::new("/nowhere/at/all.sqlite"), Limits { max_bytes: 64 << 20 }).0
+}
+
+#[test]
+fn a_messages_size_is_that_of_its_parts_and_a_little_more() {
+    let message = Message {
+        priority: Priority::Opened,
+        topic: "four".into(),
+        content_type: "application".into(),
+        event_id: "0123456".into(),
+        payload: vec![0; 100],
+    };
+    assert_eq!(message.size(), 4 + 11 + 7 + 100 + 64);
+}
+
+#[test]
+fn memory_is_full_at_its_last_byte_and_counts_what_it_holds() {
+    const QUARTER: usize = MEMORY_BYTES / 4;
+    let mut outbox = without_disk();
+    for n in 0..4 {
+        let priority = if n == 1 { Priority::Heatmap } else { Priority::Opened };
+        assert_eq!(put(&mut outbox, of_size(priority, n, QUARTER)).unwrap(), Stored::InMemory);
+    }
+    assert_eq!((outbox.health().bytes, outbox.health().in_memory), (MEMORY_BYTES as u64, 4), "not a byte is left");
+    // The heatmap gives way, whatever came before it.
+    assert_eq!(put(&mut outbox, of_size(Priority::Opened, 4, 1000)).unwrap(), Stored::InMemory);
+    assert_eq!(ids(&mut outbox), ["0", "2", "3", "4"]);
+    let health = outbox.health();
+    assert_eq!((health.bytes, health.dropped_heatmaps), ((MEMORY_BYTES - QUARTER + 1000) as u64, 1));
+    outbox.acked(&[-1, -5]).unwrap();
+    assert_eq!(outbox.health().bytes, 2 * QUARTER as u64);
+}
+
+#[test]
+fn in_memory_a_message_never_pushes_out_one_that_matters_more() {
+    const QUARTER: usize = MEMORY_BYTES / 4;
+    let mut outbox = without_disk();
+    for n in 0..3 {
+        put(&mut outbox, of_size(Priority::Opened, n, QUARTER)).unwrap();
+    }
+    put(&mut outbox, of_size(Priority::Closed, 3, QUARTER)).unwrap();
+    assert!(put(&mut outbox, of_size(Priority::Updated, 4, QUARTER)).is_err(), "a closed matters more");
+    assert_eq!(put(&mut outbox, of_size(Priority::Closed, 5, QUARTER)).unwrap(), Stored::InMemory);
+    assert_eq!(ids(&mut outbox), ["0", "1", "2", "5"]);
+    put(&mut outbox, of_size(Priority::Opened, 6, QUARTER)).unwrap();
+    assert!(put(&mut outbox, of_size(Priority::Opened, 7, QUARTER)).is_err(), "no opened gives way to another");
+    assert_eq!(ids(&mut outbox), ["0", "1", "2", "6"]);
+    let health = outbox.health();
+    assert_eq!((health.dropped_updates, health.lost_opened), (3, 1));
+}
+
+#[test]
+fn one_message_may_take_an_eighth_of_the_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut outbox, _) = Outbox::open(&dir.path().join("o.sqlite"), Limits { max_bytes: 1 << 20 });
+    let eighth = (1 << 20) / 8;
+    assert_eq!(put(&mut outbox, of_size(Priority::Opened, 0, eighth)).unwrap(), Stored::OnDisk);
+    assert!(put(&mut outbox, of_size(Priority::Opened, 1, eighth + 1)).is_err());
+    // Between two that fit it takes neither's place.
+    let three = [(2, 100), (3, eighth + 1), (4, 100)].map(|(n, size)| of_size(Priority::Opened, n, size));
+    let stored = outbox.put(three.into(), vec![]);
+    assert!(matches!(stored.as_slice(), [Ok(Stored::OnDisk), Err(_), Ok(Stored::OnDisk)]), "{stored:?}");
+    assert_eq!(ids(&mut outbox), ["0", "2", "4"]);
+    assert_eq!(outbox.health().lost_opened, 2);
+}
+
+#[test]
+fn every_message_that_the_disk_refuses_is_counted() {
+    let mut outbox = without_disk();
+    outbox.put((0..3).map(|n| message(Priority::Opened, n, 10)).collect(), vec![]);
+    assert_eq!((outbox.health().failed_writes, outbox.health().in_memory), (3, 3));
+    outbox.count_oversize(2);
+    outbox.count_oversize(3);
+    assert_eq!(outbox.health().dropped_oversize, 5);
+}
+
+#[test]
+fn a_disk_that_refused_is_asked_again_only_after_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later/o.sqlite");
+    let (mut outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    assert!(matches!(trouble, Some(OutboxError::Closed { .. })), "no file was there to be set aside: {trouble:?}");
+    std::fs::create_dir(dir.path().join("later")).unwrap();
+    assert_eq!(put(&mut outbox, message(Priority::Opened, 0, 10)).unwrap(), Stored::InMemory);
+    outbox.tried_at = Instant::now().checked_sub(REOPEN_EVERY).unwrap();
+    assert_eq!(put(&mut outbox, message(Priority::Opened, 1, 10)).unwrap(), Stored::OnDisk);
+    assert_eq!(outbox.health().in_memory, 0, "what waited was stored behind it");
+    assert_eq!(outbox.health().bytes, Outbox::look(&path).unwrap().bytes);
+    assert!(outbox.health().bytes > 0);
+}
+
+#[test]
+fn a_note_alone_is_written_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("later/o.sqlite");
+    let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    outbox.put(vec![], vec![note("a", Some("1"))]);
+    std::fs::create_dir(dir.path().join("later")).unwrap();
+    outbox.flush();
+    drop(outbox);
+    assert_eq!(Outbox::open(&path, Limits { max_bytes: 1 << 20 }).0.notes().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_pending_is_bounded_in_number_and_in_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = Outbox::open(&dir.path().join("o.sqlite"), Limits { max_bytes: 1 << 20 }).0;
+    for mut outbox in [on_disk, without_disk()] {
+        for n in 0..4 {
+            put(&mut outbox, message(Priority::Closed, n, 100)).unwrap();
+        }
+        let mut found = |count, bytes| outbox.pending(|_| false, count, bytes).unwrap().len();
+        assert_eq!([found(2, usize::MAX), found(10, 300), found(10, 299), found(10, 1)], [2, 3, 2, 1]);
+        let all = outbox.pending(|_| false, 10, usize::MAX).unwrap();
+        assert!(all.iter().all(|(_, m)| m.priority == Priority::Closed));
+        let last = all[3].0;
+        assert_eq!(outbox.pending(|id| id != last, 10, usize::MAX).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_deleted_stays_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    put(&mut outbox, message(Priority::Opened, 0, 10)).unwrap();
+    let id = outbox.pending(|_| false, 1, usize::MAX).unwrap()[0].0;
+    Connection::open(&path).unwrap().execute_batch("ALTER TABLE message RENAME TO hidden").unwrap();
+    assert!(matches!(outbox.acked(&[id]), Err(OutboxError::Write { .. })));
+    assert_eq!((outbox.health().failed_writes, outbox.health().waiting), (1, 1));
+}
+
+/// SQLite itself finds such damage only when it comes to the page.
+#[test]
+fn damage_in_the_middle_of_the_file_is_found_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("o.sqlite");
+    let (mut outbox, _) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    for n in 0..200 {
+        put(&mut outbox, message(Priority::Opened, n, 500)).unwrap();
+    }
+    drop(outbox);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / database::PAGE as usize * database::PAGE as usize;
+    bytes[middle..middle + 64].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    assert!(Outbox::look(&path).is_err());
+    let (outbox, trouble) = Outbox::open(&path, Limits { max_bytes: 1 << 20 });
+    assert!(trouble.is_some());
+    assert_eq!(outbox.health().set_aside, 1);
 }

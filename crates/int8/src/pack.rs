@@ -52,6 +52,9 @@ pub struct Dense {
     /// 128 times the sum of each output channel's weights: what sums lack whose inputs are taken as i8, 128 less.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub shift: Vec<i32>,
+    /// No weight is -128: two products with bytes taken as i8 then fit an i16.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    pub narrow: bool,
     pub requant: Requant,
 }
 
@@ -99,6 +102,9 @@ pub struct Depthwise {
     pub blocks: usize,
     /// `[tap][channel]`, widened: what multiply-add instructions take.
     pub weights: Vec<i32>,
+    /// The same, half as wide: what those of NEON take.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    pub halves: Vec<i16>,
     pub requant: Requant,
     /// For kernels that take 64 channels and a few pixels of a row at once, where there is one for this window.
     pub wide: Option<Wide>,
@@ -219,7 +225,8 @@ impl Weights {
             .map(|channel| channel.iter().map(|&w| 128 * i32::from(w)).sum())
             .collect();
         shift.resize(blocks * BLOCK, 0);
-        Dense { segments, blocks, quads, weights, shift, requant: self.requant() }
+        let narrow = self.values.iter().all(|&w| w != i8::MIN);
+        Dense { segments, blocks, quads, weights, shift, narrow, requant: self.requant() }
     }
 
     /// As [`Weights::dense`], for one group a channel; `stride` is the step across.
@@ -235,7 +242,9 @@ impl Weights {
         }
         let requant = self.requant();
         let wide = Wide::new(self, stride, &requant, lanes, row);
-        Depthwise { taps, blocks, weights, requant, wide }
+        // Each comes from an i8.
+        let halves = weights.iter().map(|&w: &i32| w as i16).collect();
+        Depthwise { taps, blocks, weights, halves, requant, wide }
     }
 }
 

@@ -34,15 +34,26 @@ pub mod dot {
                     let mut w = conv.weights_of(block).as_ptr().cast::<i8>();
                     let flip = vdupq_n_s32(i32::from_ne_bytes([0x80; 4]));
                     for segment in &conv.segments {
-                        for quad in 0..segment.quads {
-                            let weights: [int8x16_t; 4] = std::array::from_fn(|j| vld1q_s8(w.add(16 * j)));
-                            for p in 0..TILE {
-                                let x = tiles.inputs[p].add(segment.offset + 4 * quad).cast::<i32>().read_unaligned();
-                                let x = vreinterpretq_s8_s32(veorq_s32(vdupq_n_s32(x), flip));
-                                for j in 0..4 {
-                                    acc[p][j] = sdot(acc[p][j], weights[j], x);
-                                }
-                            }
+                        // Four quads of a pixel are one load, and the instruction takes the one that is meant out of it.
+                        for four in 0..segment.quads / 4 {
+                            let at = segment.offset + 16 * four;
+                            let x: [int8x16_t; TILE] = std::array::from_fn(|p| {
+                                let bytes = vld1q_s8(tiles.inputs[p].add(at).cast());
+                                veorq_s8(bytes, vreinterpretq_s8_s32(flip))
+                            });
+                            add_quad::<0>(&mut acc, w, &x);
+                            add_quad::<1>(&mut acc, w.add(64), &x);
+                            add_quad::<2>(&mut acc, w.add(128), &x);
+                            add_quad::<3>(&mut acc, w.add(192), &x);
+                            w = w.add(256);
+                        }
+                        for quad in segment.quads / 4 * 4..segment.quads {
+                            let at = segment.offset + 4 * quad;
+                            let x: [int8x16_t; TILE] = std::array::from_fn(|p| {
+                                let bytes = tiles.inputs[p].add(at).cast::<i32>().read_unaligned();
+                                vreinterpretq_s8_s32(veorq_s32(vdupq_n_s32(bytes), flip))
+                            });
+                            add_quad::<0>(&mut acc, w, &x);
                             w = w.add(64);
                         }
                     }
@@ -51,6 +62,24 @@ pub mod dot {
                             store(acc[p], &conv.requant, block, tiles.outputs[p]);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// The products of 16 output channels' weights for a quad, which lie at `w`, with the quad `LANE` of each pixel.
+    ///
+    /// # Safety
+    /// 64 bytes are readable at `w`; the CPU has the dot-product instructions.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn add_quad<const LANE: u32>(acc: &mut [[int32x4_t; 4]; TILE], w: *const i8, x: &[int8x16_t; TILE]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let weights: [int8x16_t; 4] = std::array::from_fn(|j| vld1q_s8(w.add(16 * j)));
+            for p in 0..TILE {
+                for j in 0..4 {
+                    acc[p][j] = sdot::<LANE>(acc[p][j], weights[j], x[p]);
                 }
             }
         }
@@ -68,25 +97,26 @@ pub mod dot {
         for _ in 0..ROUNDS {
             for sum in &mut acc {
                 // SAFETY: the CPU has the instruction.
-                *sum = unsafe { sdot(*sum, x, x) };
+                *sum = unsafe { sdot::<0>(*sum, x, x) };
             }
         }
         std::hint::black_box(acc);
         ROUNDS * 16 * 16
     }
 
-    /// Four products of bytes added to each lane. In assembly: the intrinsic is not stable.
+    /// The four products of each lane of `a` with the four bytes of the lane `LANE` of `b`, added to its sum. In assembly:
+    /// the intrinsic is not stable.
     ///
     /// # Safety
     /// The CPU has the dot-product instructions.
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    unsafe fn sdot<const LANE: u32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
         // SAFETY: the instruction reads and writes only these registers.
         unsafe {
             std::arch::asm!(
-                "sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b",
-                acc = inout(vreg) acc, a = in(vreg) a, b = in(vreg) b,
+                "sdot {acc:v}.4s, {a:v}.16b, {b:v}.4b[{lane}]",
+                acc = inout(vreg) acc, a = in(vreg) a, b = in(vreg) b, lane = const LANE,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
@@ -99,11 +129,16 @@ pub mod plain {
     use super::*;
     pub use super::{dense_f32, depthwise, depthwise_f32};
 
+    /// Pixels of a tile: each has two sums a channel, of even and of odd pairs of products.
+    const TILE: usize = 2;
+
     /// # Safety
     /// As [`crate::kernels::dense`].
     #[target_feature(enable = "neon")]
     pub unsafe fn dense(conv: &Dense, area: Area) {
         for block in area.blocks.clone() {
+            // Inputs are taken as i8, 128 less; this is what the sums then lack.
+            let lacking = &conv.shift[block * BLOCK..(block + 1) * BLOCK];
             let mut tiles = Tiles::<TILE>::new(&area);
             loop {
                 let count = tiles.advance();
@@ -113,46 +148,62 @@ pub mod plain {
                 // SAFETY: a line of 64 weights for every quad of the block; the segments of every pixel are readable
                 // and its blocks writable by the caller's promise.
                 unsafe {
-                    let mut acc = [[vdupq_n_s32(0); 4]; TILE];
+                    let start: [int32x4_t; 8] = std::array::from_fn(|i| {
+                        let (four, none) = (vld1q_s32(lacking.as_ptr().add(i / 2 * 4)), vdupq_n_s32(0));
+                        if i % 2 == 0 { vzip1q_s32(four, none) } else { vzip2q_s32(four, none) }
+                    });
+                    let mut acc = [start; TILE];
                     let mut w = conv.weights_of(block).as_ptr().cast::<i8>();
+                    let flip = vdup_n_s32(i32::from_ne_bytes([0x80; 4]));
                     for segment in &conv.segments {
-                        for quad in 0..segment.quads {
-                            // One register for each of the quad's bytes, 16 output channels in it.
-                            let weights = vld4q_s8(w);
-                            let weights = [weights.0, weights.1, weights.2, weights.3]
-                                .map(|w| [vmovl_s8(vget_low_s8(w)), vmovl_s8(vget_high_s8(w))]);
-                            for p in 0..TILE {
-                                let x = tiles.inputs[p].add(segment.offset + 4 * quad).cast::<u32>().read_unaligned();
-                                let x = vget_low_u16(vmovl_u8(vcreate_u8(u64::from(x))));
-                                let x = vreinterpret_s16_u16(x);
-                                acc[p] = add_products::<0>(acc[p], weights[0], x);
-                                acc[p] = add_products::<1>(acc[p], weights[1], x);
-                                acc[p] = add_products::<2>(acc[p], weights[2], x);
-                                acc[p] = add_products::<3>(acc[p], weights[3], x);
+                        // Two products are one i16 where no weight is -128.
+                        let paired = if conv.narrow { segment.quads / 2 } else { 0 };
+                        for pair in 0..paired {
+                            let at = segment.offset + 8 * pair;
+                            let x: [[int8x16_t; 2]; TILE] = std::array::from_fn(|p| {
+                                let x = veor_s32(vld1_s32(tiles.inputs[p].add(at).cast()), flip);
+                                [vdupq_lane_s32::<0>(x), vdupq_lane_s32::<1>(x)].map(|x| vreinterpretq_s8_s32(x))
+                            });
+                            for j in 0..4 {
+                                let (a, b) = (vld1q_s8(w.add(16 * j)), vld1q_s8(w.add(64 + 16 * j)));
+                                for p in 0..TILE {
+                                    let [xa, xb] = x[p];
+                                    let low = vmull_s8(vget_low_s8(a), vget_low_s8(xa));
+                                    let low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(xb));
+                                    let high = vmlal_high_s8(vmull_high_s8(a, xa), b, xb);
+                                    acc[p][2 * j] = vpadalq_s16(acc[p][2 * j], low);
+                                    acc[p][2 * j + 1] = vpadalq_s16(acc[p][2 * j + 1], high);
+                                }
+                            }
+                            w = w.add(128);
+                        }
+                        for single in 2 * paired..segment.quads {
+                            let at = segment.offset + 4 * single;
+                            let x: [int8x16_t; TILE] = std::array::from_fn(|p| {
+                                let x = tiles.inputs[p].add(at).cast::<i32>().read_unaligned();
+                                let x = veor_s32(vdup_n_s32(x), flip);
+                                vreinterpretq_s8_s32(vcombine_s32(x, x))
+                            });
+                            for j in 0..4 {
+                                let a = vld1q_s8(w.add(16 * j));
+                                for p in 0..TILE {
+                                    let low = vmull_s8(vget_low_s8(a), vget_low_s8(x[p]));
+                                    acc[p][2 * j] = vpadalq_s16(acc[p][2 * j], low);
+                                    acc[p][2 * j + 1] = vpadalq_s16(acc[p][2 * j + 1], vmull_high_s8(a, x[p]));
+                                }
                             }
                             w = w.add(64);
                         }
                     }
                     for p in 0..TILE {
                         if p < count {
-                            store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                            let sums = std::array::from_fn(|j| vpaddq_s32(acc[p][2 * j], acc[p][2 * j + 1]));
+                            store(sums, &conv.requant, block, tiles.outputs[p]);
                         }
                     }
                 }
             }
         }
-    }
-
-    /// 16 output channels' products with lane `L` of `x`.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn add_products<const L: i32>(acc: [int32x4_t; 4], w: [int16x8_t; 2], x: int16x4_t) -> [int32x4_t; 4] {
-        [
-            vmlal_lane_s16::<L>(acc[0], vget_low_s16(w[0]), x),
-            vmlal_lane_s16::<L>(acc[1], vget_high_s16(w[0]), x),
-            vmlal_lane_s16::<L>(acc[2], vget_low_s16(w[1]), x),
-            vmlal_lane_s16::<L>(acc[3], vget_high_s16(w[1]), x),
-        ]
     }
 }
 
@@ -175,14 +226,21 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
                 let mut acc = [bias; TILE];
                 let mut w = conv.weights_of(block).as_ptr().cast::<f32>();
                 for segment in &conv.segments {
-                    for i in 0..segment.quads {
-                        let weights: [float32x4_t; 4] = std::array::from_fn(|j| vld1q_f32(w.add(4 * j)));
-                        for p in 0..TILE {
-                            let x = tiles.inputs[p].add(segment.offset + 4 * i).cast::<f32>().read_unaligned();
-                            for j in 0..4 {
-                                acc[p][j] = vfmaq_n_f32(acc[p][j], weights[j], x);
-                            }
-                        }
+                    // Four values of a pixel are one load.
+                    for four in 0..segment.quads / 4 {
+                        let at = segment.offset + 16 * four;
+                        let x: [float32x4_t; TILE] = std::array::from_fn(|p| vld1q_f32(tiles.inputs[p].add(at).cast()));
+                        add_value::<0>(&mut acc, w, &x);
+                        add_value::<1>(&mut acc, w.add(BLOCK), &x);
+                        add_value::<2>(&mut acc, w.add(2 * BLOCK), &x);
+                        add_value::<3>(&mut acc, w.add(3 * BLOCK), &x);
+                        w = w.add(4 * BLOCK);
+                    }
+                    for i in segment.quads / 4 * 4..segment.quads {
+                        let at = segment.offset + 4 * i;
+                        let x: [float32x4_t; TILE] =
+                            std::array::from_fn(|p| vld1q_dup_f32(tiles.inputs[p].add(at).cast()));
+                        add_value::<0>(&mut acc, w, &x);
                         w = w.add(BLOCK);
                     }
                 }
@@ -195,6 +253,22 @@ pub unsafe fn dense_f32(conv: &DenseF32, area: Area) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The products of 16 output channels' weights for a value, which lie at `w`, with the value `LANE` of each pixel.
+///
+/// # Safety
+/// 16 floats are readable at `w`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_value<const LANE: i32>(acc: &mut [[float32x4_t; 4]; TILE], w: *const f32, x: &[float32x4_t; TILE]) {
+    // SAFETY: the caller's promise.
+    let weights: [float32x4_t; 4] = std::array::from_fn(|j| unsafe { vld1q_f32(w.add(4 * j)) });
+    for p in 0..TILE {
+        for j in 0..4 {
+            acc[p][j] = vfmaq_laneq_f32::<LANE>(acc[p][j], weights[j], x[p]);
         }
     }
 }
@@ -214,16 +288,16 @@ pub unsafe fn depthwise(conv: &Depthwise, area: Area) {
             // caller's promise.
             unsafe {
                 let mut acc = [[vdupq_n_s32(0); 4]; TILE];
-                let mut w = conv.weights.as_ptr().add(block * BLOCK);
+                let mut w = conv.halves.as_ptr().add(block * BLOCK);
                 for &tap in &conv.taps {
-                    let weights: [int16x4_t; 4] = std::array::from_fn(|j| vmovn_s32(vld1q_s32(w.add(4 * j))));
+                    let weights = [vld1q_s16(w), vld1q_s16(w.add(8))];
                     for p in 0..TILE {
                         let x = vld1q_u8(tiles.inputs[p].add(tap + block * BLOCK));
-                        let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
-                        let high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(x)));
-                        let x = [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)];
-                        for j in 0..4 {
-                            acc[p][j] = vmlal_s16(acc[p][j], x[j], weights[j]);
+                        let x = [vmovl_u8(vget_low_u8(x)), vmovl_high_u8(x)].map(|x| vreinterpretq_s16_u16(x));
+                        for half in 0..2 {
+                            let (x, weights) = (x[half], weights[half]);
+                            acc[p][2 * half] = vmlal_s16(acc[p][2 * half], vget_low_s16(x), vget_low_s16(weights));
+                            acc[p][2 * half + 1] = vmlal_high_s16(acc[p][2 * half + 1], x, weights);
                         }
                     }
                     w = w.add(conv.blocks * BLOCK);
