@@ -481,3 +481,18 @@ fn damage_in_the_middle_of_the_file_is_found_at_the_start() {
     assert!(trouble.is_some());
     assert_eq!(outbox.health().set_aside, 1);
 }
+
+/// SQLite would refuse what does not fit: the room rule has to come first, and must not give up more than it has to.
+#[test]
+fn room_is_made_before_the_disk_is_full_and_no_sooner() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut outbox, _) = Outbox::open(&dir.path().join("o.sqlite"), Limits { max_bytes: SMALLEST });
+    for n in 0..300 {
+        let size = [100, 3000, 9000, 20_000, 500][n % 5];
+        assert_eq!(put(&mut outbox, message(Priority::Heatmap, n, size)).unwrap(), Stored::OnDisk, "message {n}");
+    }
+    let health = outbox.health();
+    assert_eq!(health.failed_writes, 0);
+    // The largest message takes five pages and is given four more; the last that went made room for five at most.
+    assert!(health.bytes <= SMALLEST && health.bytes >= SMALLEST - 14 * database::PAGE, "{} bytes", health.bytes);
+}

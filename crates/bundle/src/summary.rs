@@ -17,7 +17,7 @@ impl Bundle {
         let fit = match m.input.fit {
             ResizeMode::Stretch => "stretched",
             ResizeMode::Letterbox => "letterboxed",
-            ResizeMode::Pad => "letterboxed and padded with its border",
+            ResizeMode::Pad => "fitted inside, its border going on around it",
             ResizeMode::Crop => "cropped",
         };
         let filter = match m.input.filter {

@@ -14,8 +14,8 @@
 //! | 1 | [`logistic`] | ridge logistic regression |
 //! | 1 | [`boosting`] | boosted random forests |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
-//! | 2 | [`whitening`] | coordinates in which normal images spread alike
 //! | 2 | [`augment`] | flip, turn, make anomalies, paint defects |
+//! | 2 | [`whitening`] | coordinates in which normal images spread alike |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
 //! | 5 | [`methods`] | what is trained: a list of methods, each with its networks, losses and steps |

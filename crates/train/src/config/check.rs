@@ -27,6 +27,15 @@ fn unit(value: f64) -> bool {
     (0.0..=1.0).contains(&value)
 }
 
+/// A smaller polygon may cover no pixel of the input.
+const LEAST_AREA: f32 = 1e-4;
+
+/// Of a polygon that does not cross itself.
+fn area(polygon: &[[f32; 2]]) -> f32 {
+    let sides = polygon.iter().zip(polygon.iter().cycle().skip(1));
+    (sides.map(|(a, b)| a[0] * b[1] - b[0] * a[1]).sum::<f32>() / 2.0).abs()
+}
+
 impl TrainConfig {
     pub(crate) fn check(&self, path: &Path) -> Result<(), ConfigError> {
         match self.rows().into_iter().find(|row| !row.1) {
@@ -111,7 +120,7 @@ impl TrainConfig {
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        let (g, p, m) = (&self.gaussian, &self.pooled, &self.mil);
+        let (g, p, m) = (&self.mahalanobis, &self.pooled, &self.mil);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
@@ -121,9 +130,9 @@ impl TrainConfig {
             row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank or mil"),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
-            row("gaussian.strides", pools(&g.strides), &g.strides, POOLS),
-            row("gaussian.one_in", (1..=1_000_000).contains(&g.one_in), g.one_in, ONE_IN),
-            row("gaussian.directions", g.directions <= 4096, g.directions, "at most 4096 expected"),
+            row("mahalanobis.strides", pools(&g.strides), &g.strides, POOLS),
+            row("mahalanobis.one_in", (1..=1_000_000).contains(&g.one_in), g.one_in, ONE_IN),
+            row("mahalanobis.directions", g.directions <= 4096, g.directions, "at most 4096 expected"),
             row("pooled.strides", pools(&p.strides), &p.strides, POOLS),
             row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, ONE_IN),
             row("pooled.directions", p.directions <= 4096, p.directions, "at most 4096 expected"),
@@ -196,6 +205,12 @@ impl TrainConfig {
                 polygons.iter().all(|p| p.len() >= 3 && p.iter().flatten().all(|at| (0.0..=1.0).contains(at))),
                 polygons,
                 "at least three corners each expected, across and down from 0 to 1",
+            ),
+            row(
+                "score.polygons",
+                polygons.iter().all(|p| area(p) >= LEAST_AREA),
+                polygons,
+                "polygons of at least a ten-thousandth of the image each expected",
             ),
             row("score.clusters", (2..=16).contains(&self.score.clusters), self.score.clusters, "2 to 16 expected"),
             row("quantise.images", (1..=100_000).contains(&q.images), q.images, "1 to 100000 expected"),

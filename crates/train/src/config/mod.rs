@@ -9,7 +9,7 @@ use crate::backbones::Backbone;
 use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
 use crate::methods::mil::{Mil, MilConfig};
-use crate::methods::{Bank, BankConfig, Gaussian, GaussianConfig, Method, Model, Pooled, PooledConfig};
+use crate::methods::{Bank, BankConfig, Mahalanobis, MahalanobisConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
 use crate::score::ScoreConfig;
@@ -69,7 +69,7 @@ pub struct TrainConfig {
     /// The image branch on pooled features.
     pub pooled: PooledConfig,
     /// The image's distance from normal ones.
-    pub gaussian: GaussianConfig,
+    pub mahalanobis: MahalanobisConfig,
     /// The head taught by coarse labels.
     pub mil: MilConfig,
     /// The anomalous training images.
@@ -94,7 +94,7 @@ impl Default for TrainConfig {
             name: "ckaad".into(),
             version: Version::new(0, 1, 0),
             seed: 1,
-            methods: vec![MethodKind::Ckaad, MethodKind::Bank, MethodKind::Gaussian, MethodKind::Pooled],
+            methods: vec![MethodKind::Ckaad, MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled],
             backbone: Backbone::EfficientNetLite0,
             weights: None,
             input: InputConfig::default(),
@@ -103,7 +103,7 @@ impl Default for TrainConfig {
             ckaad: CkaadConfig::default(),
             bank: BankConfig::default(),
             pooled: PooledConfig::default(),
-            gaussian: GaussianConfig::default(),
+            mahalanobis: MahalanobisConfig::default(),
             mil: MilConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
@@ -125,7 +125,7 @@ pub enum MethodKind {
     /// A bank of normal patches: term `distance` of the map.
     Bank,
     /// The distance of an image's pooled features from those of normal ones: term `mahalanobis` of the image branch.
-    Gaussian,
+    Mahalanobis,
     /// Logistic regression on pooled features: term `pooled` of the image branch.
     Pooled,
     /// A head taught by coarse labels and painted defects: term `instance` of the map, term `bag` of the image branch.
@@ -135,14 +135,14 @@ pub enum MethodKind {
 impl MethodKind {
     /// Every one.
     pub const ALL: [MethodKind; 5] =
-        [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Gaussian, MethodKind::Pooled, MethodKind::Mil];
+        [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled, MethodKind::Mil];
 
     /// What the keys of its own section begin with.
     pub fn section(self) -> &'static str {
         match self {
             MethodKind::Ckaad => "ckaad.",
             MethodKind::Bank => "bank.",
-            MethodKind::Gaussian => "gaussian.",
+            MethodKind::Mahalanobis => "mahalanobis.",
             MethodKind::Pooled => "pooled.",
             MethodKind::Mil => "mil.",
         }
@@ -153,7 +153,7 @@ impl MethodKind {
         match self {
             MethodKind::Ckaad => &["error", "energy"],
             MethodKind::Bank => &["distance"],
-            MethodKind::Gaussian | MethodKind::Pooled => &[],
+            MethodKind::Mahalanobis | MethodKind::Pooled => &[],
             MethodKind::Mil => &["instance"],
         }
     }
@@ -269,8 +269,8 @@ impl TrainConfig {
     pub fn reading(&self) -> Reading<'_> {
         let of = |kind: MethodKind, strides| if self.methods.contains(&kind) { strides } else { &[] as &[usize] };
         let pooled = of(MethodKind::Pooled, &self.pooled.strides).iter();
-        let gaussian = of(MethodKind::Gaussian, &self.gaussian.strides).iter();
-        let deepest = self.features.strides.iter().chain(pooled).chain(gaussian).copied().max().unwrap_or(0);
+        let mahalanobis = of(MethodKind::Mahalanobis, &self.mahalanobis.strides).iter();
+        let deepest = self.features.strides.iter().chain(pooled).chain(mahalanobis).copied().max().unwrap_or(0);
         Reading { backbone: self.backbone, strides: &self.features.strides, deepest, input: self.input.into() }
     }
 
@@ -280,7 +280,7 @@ impl TrainConfig {
             match kind {
                 MethodKind::Ckaad => Box::new(Ckaad::new(&self.ckaad, extractor, device)),
                 MethodKind::Bank => Box::new(Bank::new(self.bank)),
-                MethodKind::Gaussian => Box::new(Gaussian::new(self.gaussian.clone())),
+                MethodKind::Mahalanobis => Box::new(Mahalanobis::new(self.mahalanobis.clone())),
                 MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
                 MethodKind::Mil => Box::new(Mil::new(&self.mil, extractor, device)),
             }

@@ -7,7 +7,7 @@ use crate::datasets::Sample;
 use crate::score::{Segments, SegmentsKind};
 use ckaad_bundle::Input;
 use ckaad_inspect::imaging;
-use image::{GrayImage, Luma};
+use image::{GrayImage, Luma, RgbImage};
 use imageproc::contrast::otsu_level;
 use ndarray::{Array2, Array3, Axis};
 use rayon::prelude::*;
@@ -61,22 +61,25 @@ fn foreground(image: &GrayImage) -> Array2<u8> {
     Array2::from_shape_fn(shape, |(y, x)| u8::from(image.get_pixel(x as u32, y as u32).0[0] > level))
 }
 
-/// The number of the last polygon that a pixel of the input lies in, from 1; 0 in none. Polygons are drawn on the image,
-/// which the first normal one stands for where images differ in shape.
+/// The segments that a person drew. Polygons are drawn on an image, which the first normal one stands for where images
+/// differ in shape.
 fn drawn(context: &Context, polygons: &[Vec<[f32; 2]>]) -> Result<Array2<u8>, ExportError> {
     let input: Input = context.config.input.into();
-    let side = |length: u32| length as usize;
     let Some(first) = normal(context).into_iter().next() else {
-        return Ok(Array2::zeros((side(input.height), side(input.width))));
+        return Ok(Array2::zeros((input.height as usize, input.width as usize)));
     };
-    let image = imaging::load(&first.path)?;
-    let placement = imaging::resize(&image, &input).1;
+    Ok(labels(polygons, &imaging::load(&first.path)?, &input))
+}
+
+/// The number of the last polygon that each pixel of the input lies in, from 1; 0 in none.
+fn labels(polygons: &[Vec<[f32; 2]>], image: &RgbImage, input: &Input) -> Array2<u8> {
+    let placement = imaging::resize(image, input).1;
     let (width, height) = (image.width() as f32, image.height() as f32);
-    Ok(Array2::from_shape_fn((side(input.height), side(input.width)), |(y, x)| {
+    Array2::from_shape_fn((input.height as usize, input.width as usize), |(y, x)| {
         let (x, y) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
         let last = polygons.iter().rposition(|polygon| inside(polygon, [x / width, y / height]));
         last.map_or(0, |i| i as u8 + 1)
-    }))
+    })
 }
 
 /// Whether a ray to the right of the point crosses an odd number of sides.
@@ -160,6 +163,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ckaad_bundle::{Filter, ResizeMode};
 
     #[test]
     fn the_bright_part_is_parted_from_the_dark_one() {
@@ -188,6 +192,28 @@ mod tests {
             ] {
                 assert_eq!(inside(&l, point), expected, "{point:?}");
             }
+        }
+    }
+
+    /// The left half of the image, and over it a band at its top, whichever way the image comes to the input.
+    #[test]
+    fn a_pixel_of_the_input_is_in_the_last_polygon_that_covers_it_on_the_image() {
+        let polygons = [
+            vec![[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]],
+            vec![[0.0, 0.0], [1.0, 0.0], [1.0, 0.25], [0.0, 0.25]],
+        ];
+        let upright = RgbImage::new(40, 80);
+        for (fit, expected) in [
+            (ResizeMode::Stretch, [[2, 2, 2, 2], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]),
+            // What goes on beside the image is no part of any segment.
+            (ResizeMode::Pad, [[0, 2, 2, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]),
+            // The middle of the image, without its top quarter.
+            (ResizeMode::Crop, [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]),
+        ] {
+            let input = Input { width: 32, height: 32, fit, filter: Filter::Bilinear };
+            let labels = labels(&polygons, &upright, &input);
+            let found: [[u8; 4]; 4] = std::array::from_fn(|y| std::array::from_fn(|x| labels[[8 * y + 4, 8 * x + 4]]));
+            assert_eq!(found, expected, "{fit:?}");
         }
     }
 

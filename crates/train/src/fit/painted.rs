@@ -7,7 +7,7 @@ use crate::augment::defects::{Cell, Change, cells, paint};
 use crate::config::TrainConfig;
 use crate::features::FeatureError;
 use crate::methods::{Labelled, Needs, Painted};
-use ckaad_bundle::Input;
+use ckaad_bundle::{Input, ResizeMode};
 use ckaad_inspect::imaging;
 use ndarray::Array2;
 use rand::{SeedableRng, rngs::StdRng};
@@ -88,9 +88,15 @@ fn painted_cells(
     let placement = imaging::resize(&image, input).1;
     let side = |length: u32, scale: f32| (length as f32 * scale).round().max(1.0) as usize;
     let shape = (side(input.height, placement.scale.1), side(input.width, placement.scale.0));
-    let at = |v: usize, origin: f32| usize::try_from((v as f32 + origin).round() as i64).ok();
+    let (height, width) = mask.dim();
+    // What goes on around the image beyond its border is anomalous where the border is.
+    let at = |v: usize, origin: f32, length: usize| {
+        let at = (v as f32 + origin).round() as i64;
+        let within = if input.fit == ResizeMode::Pad { at.clamp(0, length as i64 - 1) } else { at };
+        usize::try_from(within).ok()
+    };
     let seen = Array2::from_shape_fn(shape, |(y, x)| {
-        let place = at(y, placement.origin.1).zip(at(x, placement.origin.0));
+        let place = at(y, placement.origin.1, height).zip(at(x, placement.origin.0, width));
         place.and_then(|(y, x)| mask.get((y, x))).is_some_and(|marked| *marked)
     });
     Ok(cells(seen.view(), grid))
@@ -100,7 +106,7 @@ fn painted_cells(
 mod tests {
     use super::*;
     use crate::datasets::Sample;
-    use ckaad_bundle::{Filter, ResizeMode};
+    use ckaad_bundle::Filter;
     use image::{Rgb, RgbImage};
 
     /// What is anomalous lies where the network sees the painted pixels, however the image comes to its input.

@@ -97,7 +97,7 @@ pub enum Op {
     /// `bias + Σ weight · value` over all values of its inputs, behind one another: `[1,1,1]`.
     Linear(Linear),
     /// How far all values of its inputs, behind one another, are from those of normal images: `[1,1,1]`.
-    Gaussian(Gaussian),
+    Mahalanobis(Mahalanobis),
     /// `ln(1 + e^x)` of every cell: a logit as a map that is never negative.
     Softplus,
 }
@@ -129,7 +129,7 @@ pub struct Linear {
 /// `sqrt(|x'|² - Σ (direction · x')²)` with `x' = (x - mean) * inverse`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Gaussian {
+pub struct Mahalanobis {
     /// One a value.
     pub mean: Vec<f32>,
     /// One a value: one over its deviation, and over that of the other directions.
@@ -139,7 +139,7 @@ pub struct Gaussian {
     pub directions: Vec<f32>,
 }
 
-impl Gaussian {
+impl Mahalanobis {
     /// The number of directions that have a variance of their own.
     pub fn count(&self) -> usize {
         self.directions.len() / self.mean.len().max(1)
@@ -381,10 +381,10 @@ impl Graph {
         self.push(name, Op::Linear(linear), inputs, [1, 1, 1])
     }
 
-    /// Appends [`Op::Gaussian`] over `[C,1,1]` inputs, with as many values as its mean has.
-    pub fn gaussian(&mut self, name: impl Into<String>, inputs: Vec<Id>, gaussian: Gaussian) -> Id {
-        debug_assert_eq!(inputs.iter().map(|&i| self.shape(i)[0]).sum::<usize>(), gaussian.mean.len());
-        self.push(name, Op::Gaussian(gaussian), inputs, [1, 1, 1])
+    /// Appends [`Op::Mahalanobis`] over `[C,1,1]` inputs, with as many values as its mean has.
+    pub fn mahalanobis(&mut self, name: impl Into<String>, inputs: Vec<Id>, distance: Mahalanobis) -> Id {
+        debug_assert_eq!(inputs.iter().map(|&i| self.shape(i)[0]).sum::<usize>(), distance.mean.len());
+        self.push(name, Op::Mahalanobis(distance), inputs, [1, 1, 1])
     }
 
     /// Appends [`Op::Softplus`].
@@ -413,7 +413,7 @@ impl Op {
             Op::Image | Op::Ones | Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => false,
             Op::MaxPool | Op::Upsample2 | Op::Concat => false,
             Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
-            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Gaussian(_) | Op::Softplus => true,
+            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Mahalanobis(_) | Op::Softplus => true,
         }
     }
 
@@ -424,7 +424,7 @@ impl Op {
             Op::Energy(head) => head.convs.iter().map(|c| c.weight.len()).sum(),
             Op::Nearest(bank) => bank.vectors.len(),
             Op::Linear(linear) => linear.weights.len(),
-            Op::Gaussian(gaussian) => gaussian.directions.len(),
+            Op::Mahalanobis(distance) => distance.directions.len(),
             _ => 0,
         }
     }

@@ -7,15 +7,15 @@ mod batch;
 pub mod ckaad;
 mod clip;
 mod folding;
-mod gaussian;
 mod images;
+mod mahalanobis;
 pub mod mil;
 mod pooled;
 
 pub use bank::{Bank, BankConfig};
 pub use batch::{Batch, Losses, Painted, StepBatch};
-pub use gaussian::{Gaussian, GaussianConfig};
 pub use images::{Emit, Labelled, Library, TrainingImages};
+pub use mahalanobis::{Mahalanobis, MahalanobisConfig};
 pub use pooled::{Pooled, PooledConfig};
 
 use crate::features::{Extractor, FeatureError};

@@ -1,7 +1,7 @@
 //! The image branch: logistic regression on pooled frozen features. Of each channel of some strides the mean, the mean
 //! of the largest and the mean of the smallest cells; no map, no steps. It decides about the image as a whole, and knows
 //! only kinds of defects that it was shown: the maps, and how far an image lies from normal ones as a whole
-//! ([`Gaussian`](super::Gaussian)), are for the others.
+//! ([`Mahalanobis`](super::Mahalanobis)), are for the others.
 //!
 //! The weights are held back in coordinates in which normal images spread alike in every direction ([`Whitening`]): so it
 //! looks first along those in which normal images hardly differ.
@@ -30,8 +30,8 @@ pub struct PooledConfig {
     pub one_in: usize,
     /// The inverse of the ridge, as scikit-learn's `C`: smaller holds the weights back more.
     pub c: f64,
-    /// Directions in which normal images spread each in its own way, at most; 0 holds the weights of the standardised
-    /// values back, as if these did not depend on each other.
+    /// Directions in which normal images spread each in its own way, at most; 0 holds the weights of values back that are
+    /// standardised by normal images, as if these did not depend on each other.
     pub directions: usize,
 }
 
@@ -47,10 +47,20 @@ const POOLED: Term = Term::image("pooled").taught();
 /// Fewer labels cannot be cross-fitted in five folds.
 const LABELS: usize = 5;
 
-/// Appends the pooled values of each of the strides.
+/// Appends the pooled values of each of the strides. What another method pools in the same way has the same node, and in
+/// another way another name.
 pub(super) fn pools(graph: &mut Graph, extractor: &Extractor, strides: &[usize], one_in: usize) -> Vec<Id> {
     let taps = strides.iter().filter_map(|&stride| extractor.tap(stride).map(|tap| (stride, tap)));
-    taps.map(|(stride, tap)| graph.pool(format!("pooled.{stride}"), tap, Pool { one_in })).collect()
+    taps.map(|(stride, tap)| graph.pool(format!("pooled.{stride}.{one_in}"), tap, Pool { one_in })).collect()
+}
+
+/// The pooled values of every image, a row each; computed once for all methods that pool in the same way.
+pub(super) fn values(images: &TrainingImages, strides: &[usize], one_in: usize) -> Result<Array2<f64>, MethodError> {
+    let mut graph = images.extractor().graph.clone();
+    let pools = pools(&mut graph, images.extractor(), strides, one_in);
+    let name = format!("pooled.{strides:?}.{one_in}");
+    let all = graph.concat(name.as_str(), pools);
+    Ok(images.table(&name, &graph, all)?.mapv(f64::from))
 }
 
 /// The method.
@@ -93,11 +103,7 @@ impl Method for Pooled {
     }
 
     fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
-        let mut graph = images.extractor().graph.clone();
-        let PooledConfig { strides, one_in, .. } = &self.config;
-        let pools = pools(&mut graph, images.extractor(), strides, *one_in);
-        let all = graph.concat("pooled.values", pools);
-        let rows = images.table("pooled.values", &graph, all)?.mapv(f64::from);
+        let rows = values(images, &self.config.strides, self.config.one_in)?;
         let positive: Vec<bool> = images.iter().map(|image| image.sample.defect.is_some()).collect();
         let without = |fold: Option<usize>| -> Vec<usize> {
             images.iter().enumerate().filter(|(_, image)| Some(image.fold) != fold).map(|(i, _)| i).collect()

@@ -3,8 +3,8 @@
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use crate::graph::{
-    Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Gaussian, Graph, Joint, LEAK, Linear, Node, Op, Pool, Regrid,
-    regrid,
+    Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Graph, Joint, LEAK, Linear, Mahalanobis, Node, Op, Pool,
+    Regrid, regrid,
 };
 
 /// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
@@ -23,7 +23,7 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
         Op::SumMaps(weights) => sum_maps(b, graph, node, weights, inputs, out),
         Op::Pool(how) => pool(b, graph.shape(node.inputs[0]), *how, &inputs[0], out),
         Op::Linear(weights) => linear(b, weights, inputs, out),
-        Op::Gaussian(of) => gaussian(b, of, inputs, out),
+        Op::Mahalanobis(of) => mahalanobis(b, of, inputs, out),
         Op::Softplus => b.node("Softplus", &[&inputs[0]], out, vec![]),
         _ => unreachable!("the callers send only the operators of the tail"),
     }
@@ -117,17 +117,17 @@ fn together(b: &mut GraphBuilder, inputs: &[String], out: &str) -> String {
 }
 
 /// Directions are a convolution over the one cell that pooled values have.
-fn gaussian(b: &mut GraphBuilder, gaussian: &Gaussian, inputs: &[String], out: &str) {
+fn mahalanobis(b: &mut GraphBuilder, to: &Mahalanobis, inputs: &[String], out: &str) {
     let name = |what: &str| format!("{out}.{what}");
     let x = together(b, inputs, out);
-    let columns = gaussian.mean.len();
-    let [mean, inverse] = [("mean", &gaussian.mean), ("inverse", &gaussian.inverse)]
+    let columns = to.mean.len();
+    let [mean, inverse] = [("mean", &to.mean), ("inverse", &to.inverse)]
         .map(|(what, values)| b.f32s(&name(what), &[1, columns, 1, 1], values));
     b.node("Sub", &[&x, &mean], &name("centred"), vec![]);
     b.node("Mul", &[&name("centred"), &inverse], &name("standard"), vec![]);
     let mut squared = squared_length(b, &name("standard"), &name("own"));
-    if !gaussian.directions.is_empty() {
-        let weight = b.f32s(&name("directions"), &[gaussian.count(), columns, 1, 1], &gaussian.directions);
+    if !to.directions.is_empty() {
+        let weight = b.f32s(&name("directions"), &[to.count(), columns, 1, 1], &to.directions);
         b.node("Conv", &[&name("standard"), &weight], &name("along"), vec![ints("kernel_shape", &[1, 1])]);
         let along = squared_length(b, &name("along"), &name("along.squared"));
         b.node("Sub", &[&squared, &along], &name("squared"), vec![]);

@@ -72,7 +72,7 @@ pub enum SegmentsKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageRule {
-    /// As much as the training images say.
+    /// As much as the training images say; with too few labels for that, as much as the map.
     Auto,
     /// It is left out.
     Off,

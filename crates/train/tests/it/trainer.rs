@@ -162,7 +162,7 @@ fn a_resnet_reaches_the_bundle_too() {
 /// from the numbers of int8, and the bundle names what has a part in the answer.
 #[test]
 fn a_head_taught_by_labels_reaches_the_bundle_too() {
-    let config = "methods = [\"mil\", \"gaussian\", \"pooled\"]\n".to_owned()
+    let config = "methods = [\"mil\", \"mahalanobis\", \"pooled\"]\n".to_owned()
         + &CONFIG
             .replace("strides = [4, 8, 16]", "strides = [8, 16]")
             .replace("[ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n", "")
@@ -232,12 +232,12 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
         ("[pooled]\ndirections = 5000", "pooled.directions is 5000; at most 4096 expected"),
         (
-            "methods = [\"bank\", \"gaussian\"]\n[gaussian]\nstrides = []",
-            "gaussian.strides is []; strides of the backbone expected, for instance [16, 32]",
+            "methods = [\"bank\", \"mahalanobis\"]\n[mahalanobis]\nstrides = []",
+            "mahalanobis.strides is []; strides of the backbone expected, for instance [16, 32]",
         ),
         (
-            "methods = [\"bank\", \"gaussian\"]\n[gaussian]\ndirections = 5000",
-            "gaussian.directions is 5000; at most 4096 expected",
+            "methods = [\"bank\", \"mahalanobis\"]\n[mahalanobis]\ndirections = 5000",
+            "mahalanobis.directions is 5000; at most 4096 expected",
         ),
         ("[ckaad.discriminator]\nplaces = 100000", "ckaad.discriminator.places is 100000; at most 65536 expected"),
         (
@@ -247,6 +247,10 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         (
             "[score]\npolygons = [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]",
             "score.polygons is [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]; at least three corners each expected, across and down from 0 to 1",
+        ),
+        (
+            "[score]\npolygons = [[[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]]]",
+            "score.polygons is [[[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]]]; polygons of at least a ten-thousandth of the image each expected",
         ),
         ("[validation]\nfolds = 1", "validation.folds is 1; 2 to 20 expected"),
     ] {

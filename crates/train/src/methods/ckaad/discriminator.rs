@@ -28,7 +28,8 @@ pub struct DiscriminatorConfig {
     pub kernel: usize,
     /// How many patches of an anomalous image, those of the highest energy, are taught to be anomalous; 0 is the paper:
     /// every patch. Fewer look for the defect (multiple-instance learning); as many of every normal image then count twice.
-    /// About as many as a defect covers: a number and no share, since a larger image does not make the defect larger.
+    /// About as many as a defect covers at the joint stride: a number and no share, since a larger image does not make the
+    /// defect larger. Where a head has no more patches, every patch counts, once.
     pub places: usize,
     /// Patch heads also learn that normal features plus Gaussian noise of up to this deviation, in standardised units,
     /// are anomalous at every patch (as in SimpleNet, Liu et al. 2023, arXiv 2303.15140); 0 leaves it out (the paper).

@@ -72,7 +72,7 @@ pub fn discriminator(
     let per_head = (0..normal.len()).map(|i| {
         let gamma = if anomalous.is_some() { config.gamma } else { 1.0 };
         let mut loss = normal[i].clone().mean() + lift(flat(&reconstructed[i])).mul_scalar(gamma);
-        if places > 0 {
+        if fewer(&normal[i], places) {
             loss = loss + hardest(flat(&normal[i]), places).mean();
         }
         if let Some(anomalous) = anomalous {
@@ -92,6 +92,12 @@ pub fn lift(margin: f64, energies: &[Tensor<4>]) -> Tensor<1> {
 /// `[m - E]+`. A ReLU's gradient takes one pass, a clamp's goes through a mask.
 fn hinge<const D: usize>(margin: f64, energy: Tensor<D>) -> Tensor<D> {
     relu(energy.neg().add_scalar(margin))
+}
+
+/// Whether `places` are not all of an energy map's.
+fn fewer(energies: &Tensor<4>, places: usize) -> bool {
+    let [_, _, h, w] = energies.dims();
+    places > 0 && places < h * w
 }
 
 /// The `places` largest of each row; all where that is 0.
