@@ -17,7 +17,7 @@ const PASSES: usize = 6;
 const ROWS_A_DIRECTION: usize = 4;
 /// The least that the shared variance counts for, in units of a column's: nearly no rows must not make it nothing.
 const LEAST: f64 = 1e-3;
-/// The least that a column's deviation counts for, as a share of the median column's: what hardly ever varied among a few
+/// The least that a column's deviation counts for, as a share of the median of those that vary: what hardly ever varied among a few
 /// normal images would else outweigh all other columns the first time that it does.
 const FLOOR: f64 = 0.05;
 
@@ -41,8 +41,8 @@ impl Whitening {
         let columns = rows.ncols();
         let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(columns));
         let deviation = if rows.is_empty() { Array1::zeros(columns) } else { rows.std_axis(Axis(0), 0.0) };
-        let floor = FLOOR * median(deviation.to_vec());
-        // Where half of the columns never vary there is nothing to go by.
+        let floor = FLOOR * median(deviation.iter().copied().filter(|d| *d > 0.0).collect());
+        // Where no column ever varies there is nothing to go by.
         let inverse = deviation.mapv(|d| if floor > 0.0 { 1.0 / d.max(floor) } else { 0.0 });
         let standard = (&rows - &mean) * &inverse;
         let total: f64 = (&deviation * &inverse).mapv(|d| d * d).sum();
