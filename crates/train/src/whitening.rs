@@ -41,7 +41,9 @@ impl Whitening {
         let columns = rows.ncols();
         let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(columns));
         let deviation = if rows.is_empty() { Array1::zeros(columns) } else { rows.std_axis(Axis(0), 0.0) };
-        let floor = FLOOR * median(deviation.iter().copied().filter(|d| *d > 0.0).collect());
+        let mut varying: Vec<f64> = deviation.iter().copied().filter(|d| *d > 0.0).collect();
+        varying.sort_by(f64::total_cmp);
+        let floor = FLOOR * ckaad_inspect::quantile(&varying, 0.5).unwrap_or_default();
         // Where no column ever varies there is nothing to go by.
         let inverse = deviation.mapv(|d| if floor > 0.0 { 1.0 / d.max(floor) } else { 0.0 });
         let standard = (&rows - &mean) * &inverse;
@@ -83,11 +85,6 @@ impl Whitening {
             directions: (&self.directions * &less).t().iter().map(single).collect(),
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// The `count` directions in which the rows, whose mean is 0, vary most, `[columns, count]`, and the variance along each.

@@ -14,8 +14,6 @@ fn row(key: &'static str, good: bool, found: impl Debug, expected: &'static str)
 
 const POOLS: &str = "strides of the backbone expected, for instance [16, 32]";
 const ONE_IN: &str = "1 to 1000000 expected";
-/// With what lies in none as many segments as k-means finds at most.
-const MOST_POLYGONS: usize = 15;
 const RATE: &str = "above 0 and at most 1 expected";
 
 fn rate(value: f64) -> bool {
@@ -27,6 +25,8 @@ fn unit(value: f64) -> bool {
     (0.0..=1.0).contains(&value)
 }
 
+/// With what lies in none as many segments as k-means finds at most.
+const MOST_POLYGONS: usize = 15;
 /// A smaller polygon may cover no pixel of the input.
 const LEAST_AREA: f32 = 1e-4;
 
@@ -120,7 +120,7 @@ impl TrainConfig {
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        let (g, p, m) = (&self.mahalanobis, &self.pooled, &self.mil);
+        let (h, p, m) = (&self.mahalanobis, &self.pooled, &self.mil);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
@@ -130,9 +130,9 @@ impl TrainConfig {
             row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank or mil"),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
-            row("mahalanobis.strides", pools(&g.strides), &g.strides, POOLS),
-            row("mahalanobis.one_in", (1..=1_000_000).contains(&g.one_in), g.one_in, ONE_IN),
-            row("mahalanobis.directions", g.directions <= 4096, g.directions, "at most 4096 expected"),
+            row("mahalanobis.strides", pools(&h.strides), &h.strides, POOLS),
+            row("mahalanobis.one_in", (1..=1_000_000).contains(&h.one_in), h.one_in, ONE_IN),
+            row("mahalanobis.directions", h.directions <= 4096, h.directions, "at most 4096 expected"),
             row("pooled.strides", pools(&p.strides), &p.strides, POOLS),
             row("pooled.one_in", (1..=1_000_000).contains(&p.one_in), p.one_in, ONE_IN),
             row("pooled.directions", p.directions <= 4096, p.directions, "at most 4096 expected"),

@@ -267,10 +267,13 @@ impl TrainConfig {
 
     /// What the extractor is made of: as deep as any method reads.
     pub fn reading(&self) -> Reading<'_> {
-        let of = |kind: MethodKind, strides| if self.methods.contains(&kind) { strides } else { &[] as &[usize] };
-        let pooled = of(MethodKind::Pooled, &self.pooled.strides).iter();
-        let mahalanobis = of(MethodKind::Mahalanobis, &self.mahalanobis.strides).iter();
-        let deepest = self.features.strides.iter().chain(pooled).chain(mahalanobis).copied().max().unwrap_or(0);
+        let own = |kind: &MethodKind| match kind {
+            MethodKind::Mahalanobis => self.mahalanobis.strides.as_slice(),
+            MethodKind::Pooled => &self.pooled.strides,
+            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Mil => &[],
+        };
+        let strides = self.features.strides.iter().chain(self.methods.iter().flat_map(own));
+        let deepest = strides.copied().max().unwrap_or(0);
         Reading { backbone: self.backbone, strides: &self.features.strides, deepest, input: self.input.into() }
     }
 

@@ -145,4 +145,26 @@ mod tests {
             );
         }
     }
+
+    /// Regression: with `pad` a defect's border is what goes on around the image, and that was taught as normal.
+    #[test]
+    fn what_pads_an_image_is_anomalous_where_its_border_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part.png");
+        let plain = RgbImage::from_fn(300, 600, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
+        plain.save(&path).unwrap();
+        let image = Labelled { sample: Sample { path, defect: None, ..Sample::default() }, fold: 0 };
+        // An image twice as high as wide: four of the sixteen cells of a row lie beside it on either side.
+        let input = |fit| Input { width: 128, height: 128, fit, filter: Filter::Bilinear };
+        let cells = |seed, fit| painted_cells(&image, (Change::Blob, seed), &input(fit), (16, 16)).unwrap();
+        let anomalous = |cells: &Array2<Cell>, x: usize| cells.column(x).iter().any(|c| *c == Cell::Anomalous);
+        let at_the_left = (0..200).find(|&seed| {
+            let mask = paint(&plain, None, Change::Blob, seed).mask;
+            mask.column(0).iter().filter(|marked| **marked).count() > 80
+        });
+        let seed = at_the_left.expect("one of the blobs reaches the border");
+        let (padded, boxed) = (cells(seed, ResizeMode::Pad), cells(seed, ResizeMode::Letterbox));
+        assert!((0..4).all(|x| anomalous(&padded, x)), "{padded:?}");
+        assert!((0..4).all(|x| !anomalous(&boxed, x)), "grey is grey");
+    }
 }

@@ -117,7 +117,8 @@ impl Pool {
 }
 
 /// A weight for every value, and a constant.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Linear {
     /// One a value.
     pub weights: Vec<f32>,
@@ -283,7 +284,10 @@ impl Graph {
     }
 
     fn push(&mut self, name: impl Into<String>, op: Op, inputs: Vec<Id>, shape: [usize; 3]) -> Id {
-        self.nodes.push(Node { name: name.into(), op, inputs, shape });
+        let name = name.into();
+        // In a file a name is one tensor: of two nodes with the same name a reader would see one.
+        debug_assert!(self.nodes.iter().all(|node| node.name != name), "two nodes are called {name}");
+        self.nodes.push(Node { name, op, inputs, shape });
         self.nodes.len() - 1
     }
 

@@ -3,15 +3,13 @@
 //! in place of a full covariance). No label teaches it, and so it knows kinds of defects that nobody has shown.
 
 use super::pooled::{pools, values};
-use super::{Method, MethodError, TrainingImages};
+use super::{Method, MethodError, TrainingImages, checkpoint};
 use crate::features::Extractor;
 use crate::graph::{self, Graph, Id, Term};
 use crate::whitening::Whitening;
-use ckaad_bundle::replace;
 use ndarray::Axis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 
 /// `[mahalanobis]` of the training config.
@@ -85,20 +83,18 @@ impl Method for Mahalanobis {
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let path = folder.join(FILE);
-        let failed = |cause: String| MethodError::checkpoint(&path, cause);
-        let text = serde_json::to_vec(&self.learned).map_err(|e| failed(e.to_string()))?;
-        replace(&path, |out| out.write_all(&text)).map_err(|e| failed(e.to_string()))
+        checkpoint::write(&folder.join(FILE), &self.learned)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
         let path = folder.join(FILE);
-        let failed = |cause: String| MethodError::checkpoint(&path, cause);
-        let text = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
-        let learned: graph::Mahalanobis = serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))?;
+        let learned: graph::Mahalanobis = checkpoint::read(&path)?;
         let columns = learned.mean.len();
         if columns == 0 || learned.inverse.len() != columns || !learned.directions.len().is_multiple_of(columns) {
-            return Err(failed("as many deviations as means, and whole directions, are expected".into()));
+            return Err(MethodError::checkpoint(
+                &path,
+                "as many deviations as means, and whole directions, are expected",
+            ));
         }
         self.learned = Some(learned);
         Ok(())

@@ -4,6 +4,7 @@
 
 mod bank;
 mod batch;
+mod checkpoint;
 pub mod ckaad;
 mod clip;
 mod folding;
@@ -182,7 +183,7 @@ impl Model {
             (!ids.is_empty()).then(|| graph.sum_maps(name, ids, factors))
         };
         graph.map = of(&mut graph, "map", true);
-        graph.image_score = of(&mut graph, "image", false);
+        graph.image_score = of(&mut graph, "image_score", false);
         graph.pruned()
     }
 

@@ -8,16 +8,14 @@
 //!
 //! What is kept for a whole model is the mean of as many heads as there are folds, each of which has not seen one.
 
-use super::{Method, MethodError, Needs, TrainingImages};
+use super::{Method, MethodError, Needs, TrainingImages, checkpoint};
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Linear, Pool, Term};
 use crate::logistic::Logistic;
 use crate::whitening::Whitening;
-use ckaad_bundle::replace;
 use ndarray::{Array2, Axis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 
 /// `[pooled]` of the training config.
@@ -127,29 +125,14 @@ impl Method for Pooled {
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let path = folder.join(FILE);
-        let failed = |cause: String| MethodError::checkpoint(&path, cause);
-        let text = serde_json::to_vec(&Saved { weights: self.head.weights.clone(), bias: self.head.bias })
-            .map_err(|e| failed(e.to_string()))?;
-        replace(&path, |out| out.write_all(&text)).map_err(|e| failed(e.to_string()))
+        checkpoint::write(&folder.join(FILE), &self.head)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let path = folder.join(FILE);
-        let failed = |cause: String| MethodError::checkpoint(&path, cause);
-        let text = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
-        let Saved { weights, bias } = serde_json::from_slice(&text).map_err(|e| failed(e.to_string()))?;
-        self.head = Linear { weights, bias };
+        self.head = checkpoint::read(&folder.join(FILE))?;
         Ok(())
     }
 }
 
 /// Name of the head in a checkpoint.
 const FILE: &str = "head.json";
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    weights: Vec<f32>,
-    bias: f32,
-}

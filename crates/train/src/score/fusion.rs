@@ -1,6 +1,6 @@
 //! The score of the map and that of the image branch as one.
 
-use super::{FEW_LABELS, labels, median, of_normal};
+use super::{few_labels, median, of_normal};
 use crate::graph::{Term, TermWeights};
 use crate::metrics::Placements;
 use ckaad_bundle::{Fusion, ImageBranch, Score, Standard};
@@ -33,7 +33,7 @@ impl Branch {
     /// Every branch that `terms` can make, the default first: each in units of its spread over normal images, times what it
     /// is [`worth`]; then each alone. What few labels taught is no part of any.
     pub fn of(terms: &[ImageTerm], positive: &[bool]) -> Vec<Branch> {
-        let few = labels(positive) < FEW_LABELS;
+        let few = few_labels(positive);
         let terms: Vec<ImageTerm> = terms.iter().filter(|term| !(few && term.term.taught)).cloned().collect();
         let terms = terms.as_slice();
         let weights = |terms: &[ImageTerm]| {
@@ -93,7 +93,7 @@ impl Branch {
         let (map, image) = (standard(scores, positive), standard(&self.seen, positive));
         let way = |weight, fusion| Score { image: Some(ImageBranch { map, image, weight, fusion }), ..alone.clone() };
         // Of fewer nobody could say what the branch is worth: both count alike.
-        if labels(positive) < FEW_LABELS {
+        if few_labels(positive) {
             return vec![way(0.5, Fusion::Sum)];
         }
         let unseen = self.unseen.as_ref().filter(|_| kinds);

@@ -200,6 +200,11 @@ fn pick(candidates: &[Option<&Placements>]) -> usize {
 /// Fewer anomalous images in all folds together cannot be fitted to.
 const FEW_LABELS: usize = 5;
 
+/// Whether there are fewer than [`FEW_LABELS`].
+fn few_labels(positive: &[bool]) -> bool {
+    labels(positive) < FEW_LABELS
+}
+
 /// The number of anomalous images.
 fn labels(positive: &[bool]) -> usize {
     positive.iter().filter(|&&p| p).count()

@@ -1,7 +1,7 @@
 //! From a map to one number: the rules that can be chosen from, and their scores.
 
 use super::config::{Rule, ScoreConfig};
-use super::{FEW_LABELS, labels};
+use super::few_labels;
 use crate::logistic::Logistic;
 use ckaad_bundle::{ScoreRule, ScoreTerm};
 use ckaad_inspect::Forest;
@@ -59,7 +59,7 @@ impl Statistics {
     /// Every rule that the config allows, the default first. `folds[i]` is the fold that image i was held out with.
     pub fn rules(&self, config: &ScoreConfig, positive: &[bool], folds: &[usize]) -> Vec<Scored> {
         let mut rules = vec![];
-        let fitted = matches!(config.rule, Rule::Combined | Rule::Auto) && labels(positive) >= FEW_LABELS;
+        let fitted = matches!(config.rule, Rule::Combined | Rule::Auto) && !few_labels(positive);
         if config.rule != Rule::Combined || !fitted {
             let plain = |(column, &top_k): (usize, &u32)| {
                 let scores = self.rows.column(column).iter().map(|&v| v as f32).collect();

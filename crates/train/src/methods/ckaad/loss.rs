@@ -72,11 +72,12 @@ pub fn discriminator(
     let per_head = (0..normal.len()).map(|i| {
         let gamma = if anomalous.is_some() { config.gamma } else { 1.0 };
         let mut loss = normal[i].clone().mean() + lift(flat(&reconstructed[i])).mul_scalar(gamma);
-        if fewer(&normal[i], places) {
-            loss = loss + hardest(flat(&normal[i]), places).mean();
+        if let Some(hardest) = hardest(flat(&normal[i]), places) {
+            loss = loss + hardest.mean();
         }
         if let Some(anomalous) = anomalous {
-            loss = loss + lift(hardest(flat(&anomalous[i]), places)).mul_scalar(1.0 - gamma);
+            let all = flat(&anomalous[i]);
+            loss = loss + lift(hardest(all.clone(), places).unwrap_or(all)).mul_scalar(1.0 - gamma);
         }
         loss
     });
@@ -94,16 +95,10 @@ fn hinge<const D: usize>(margin: f64, energy: Tensor<D>) -> Tensor<D> {
     relu(energy.neg().add_scalar(margin))
 }
 
-/// Whether `places` are not all of an energy map's.
-fn fewer(energies: &Tensor<4>, places: usize) -> bool {
-    let [_, _, h, w] = energies.dims();
-    places > 0 && places < h * w
-}
-
-/// The `places` largest of each row; all where that is 0.
-fn hardest(energies: Tensor<2>, places: usize) -> Tensor<2> {
+/// The `places` largest of each row; `None` where all count.
+fn hardest(energies: Tensor<2>, places: usize) -> Option<Tensor<2>> {
     let [_, patches] = energies.dims();
-    if places == 0 || places >= patches { energies } else { energies.topk(places, 1) }
+    (0 < places && places < patches).then(|| energies.topk(places, 1))
 }
 
 /// `mean E(G)`, averaged over heads: what the auto-encoder wants low.
