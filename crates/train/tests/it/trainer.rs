@@ -159,14 +159,14 @@ fn a_resnet_reaches_the_bundle_too() {
 }
 
 /// A head that labels and painted defects teach gives a map and an image score; beside it pooled features vote. All learn
-/// from the numbers of int8, and the bundle names what has a part in the answer.
+/// from the numbers of int8, and two pool the same features in ways of their own, and the bundle names what has a part in the answer.
 #[test]
 fn a_head_taught_by_labels_reaches_the_bundle_too() {
     let config = "methods = [\"mil\", \"mahalanobis\", \"pooled\"]\n".to_owned()
         + &CONFIG
             .replace("strides = [4, 8, 16]", "strides = [8, 16]")
             .replace("[ckaad.net]\nwidths = [8, 16, 24]\nbottleneck = 32\n", "")
-        + "[mil]\nwidth = 16\ncontext = 8\nplaces = 6\npainted = 20\npainted_batch = 4\n";
+        + "[mil]\nwidth = 16\ncontext = 8\nplaces = 6\npainted = 20\npainted_batch = 4\n[mahalanobis]\none_in = 20\n";
     let manifest = through_the_bundle(&config, &[]);
     assert!(manifest.methods.contains(&"mil".to_owned()), "{:?}", manifest.methods);
     assert_eq!(manifest.terms.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["instance"]);
