@@ -394,9 +394,18 @@ impl Device {
 /// Every `/dev/videoN`, in order; what cannot be opened comes as a sentence. (nokhwa's own query panics over a
 /// `/dev/video-something` without a number.)
 pub fn list() -> Vec<Result<Device, String>> {
-    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    indices_in(Path::new("/dev")).into_iter().map(Device::read).collect()
+}
+
+/// The numbers of the files `videoN`, in order.
+fn indices_in(folder: &Path) -> Vec<usize> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut indices: Vec<usize> =
         entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("video")?.parse().ok()).collect();
     indices.sort_unstable();
-    indices.into_iter().map(Device::read).collect()
+    indices
 }
+
+#[cfg(test)]
+#[path = "camera_tests.rs"]
+mod tests;

@@ -430,4 +430,198 @@ mod tests {
         let why = DirectorySource::new(&nowhere).err().unwrap().to_string();
         assert!(why.ends_with("nowhere is not a directory; `directory.move_to` must be one that exists"), "{why}");
     }
+
+    fn plain(path: &Path, mode: Mode) -> DirectoryConfig {
+        DirectoryConfig { path: path.into(), mode, ..DirectoryConfig::default() }
+    }
+
+    fn ids(source: &mut DirectorySource, count: usize) -> Vec<String> {
+        let next = || match source.next() {
+            Next::Frame(frame) => frame.id,
+            other => format!("{other:?}"),
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    #[test]
+    fn images_come_in_the_order_of_their_paths_once_or_again_and_again() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["b", "good", ".hidden", "looked"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        for name in ["b/2.PNG", "a.png", "good/1.png", ".hidden/3.png", ".4.png", "c.Jpeg", "d.bmp", "e.tiff"] {
+            write(&root.path().join(name), 8);
+        }
+        std::fs::write(root.path().join("b/notes.txt"), "no image").unwrap();
+        // A link to a folder is not followed, one to a file is.
+        std::os::unix::fs::symlink(root.path(), root.path().join("looked/round")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("a.png"), root.path().join("z.png")).unwrap();
+        let order = ["a.png", "b/2.PNG", "c.Jpeg", "d.bmp", "e.tiff", "good/1.png", "z.png"];
+        let mut once = DirectorySource::new(&plain(root.path(), Mode::Once)).unwrap();
+        assert_eq!(ids(&mut once, 7), order);
+        assert_eq!(ids(&mut once, 2), ["End", "End"]);
+        let mut again = DirectorySource::new(&plain(root.path(), Mode::Loop)).unwrap();
+        assert_eq!(ids(&mut again, 14), [order, order].concat());
+        assert!(matches!(again.next(), Next::Frame(frame) if frame.sequence == 14 && frame.truth.is_none()));
+
+        let labelled = DirectoryConfig { labelled: true, ..plain(root.path(), Mode::Once) };
+        let mut source = DirectorySource::new(&labelled).unwrap();
+        let truths = std::iter::repeat_with(|| match source.next() {
+            Next::Frame(frame) => frame.truth.unwrap(),
+            other => panic!("{other:?}"),
+        });
+        let truths: Vec<Truth> = truths.take(6).collect();
+        assert_eq!((&truths[1], &truths[5]), (&Truth::Defective("b".into()), &Truth::Good));
+
+        // Two a second: the second is not due.
+        let mut slow = DirectorySource::new(&DirectoryConfig { fps: 2.0, ..plain(root.path(), Mode::Once) }).unwrap();
+        assert_eq!(ids(&mut slow, 2), ["a.png", "Idle"]);
+        // What is not a hot folder's is nobody's to dispose of.
+        once.judged(0).unwrap();
+        assert!(root.path().join("a.png").exists());
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_is_passed_over_and_counted() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a.png"), "no image").unwrap();
+        write(&root.path().join("b.png"), 8);
+        let mut source = DirectorySource::new(&plain(root.path(), Mode::Loop)).unwrap();
+        let Next::Skipped(why) = source.next() else { panic!("not skipped") };
+        assert!(why.to_string().contains("a.png is not an image that can be decoded"), "{why}");
+        assert!(matches!(source.next(), Next::Frame(frame) if frame.sequence == 1));
+        std::fs::remove_dir_all(root.path()).unwrap();
+        assert!(matches!(source.next(), Next::Skipped(CaptureError::List { path, .. }) if path == root.path()));
+    }
+
+    #[test]
+    fn a_folder_without_images_is_no_source_but_a_hot_one_is() {
+        let root = tempfile::tempdir().unwrap();
+        let why = |config: DirectoryConfig| DirectorySource::new(&config).err().unwrap().to_string();
+        let (folder, nowhere) = (root.path().display(), root.path().join("nowhere"));
+        for mode in [Mode::Once, Mode::Loop] {
+            let empty = format!("no image (PNG, JPEG, BMP or TIFF) lies in or under {folder}");
+            assert_eq!(why(plain(root.path(), mode)), empty);
+            let gone = format!("{folder}/nowhere is not a directory; `directory.path` must be one that exists");
+            assert_eq!(why(plain(&nowhere, mode)), gone);
+        }
+        assert!(DirectorySource::new(&plain(root.path(), Mode::Watch)).is_ok());
+        // A file can never become a hot folder.
+        std::fs::write(&nowhere, "").unwrap();
+        assert!(why(plain(&nowhere, Mode::Watch)).contains("nowhere is not a directory"));
+    }
+
+    #[test]
+    fn values_that_no_folder_can_have_are_named() {
+        let good = plain(Path::new("/parts"), Mode::Watch);
+        let only_hot = "works in the mode \"watch\" only; it is a hot folder's setting";
+        for (config, key, reason) in [
+            (
+                DirectoryConfig { path: PathBuf::new(), ..good.clone() },
+                "directory.path",
+                "is empty; expected a directory of images",
+            ),
+            (DirectoryConfig { fps: -1.0, ..good.clone() }, "directory.fps", "is -1; expected 0 or a rate up to 10000"),
+            (
+                DirectoryConfig { mode: Mode::Loop, after: AfterInspection::Remove, ..good.clone() },
+                "directory.after",
+                only_hot,
+            ),
+        ] {
+            assert_eq!(config.check(), Err(BadValue { key, reason: reason.into() }));
+        }
+        let move_to = PathBuf::from("/elsewhere");
+        for config in [
+            DirectoryConfig { after: AfterInspection::Remove, ..good.clone() },
+            DirectoryConfig { after: AfterInspection::Move, move_to, ..good.clone() },
+            good,
+        ] {
+            assert_eq!(config.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_hot_folder_waits_until_a_file_is_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let config = DirectoryConfig { settle_ms: 500, ..plain(root.path(), Mode::Watch) };
+        let (empty, growing) = (root.path().join("empty.png"), root.path().join("growing.png"));
+        std::fs::write(&empty, "").unwrap();
+        std::fs::write(&growing, "half").unwrap();
+        let mut source = DirectorySource::new(&config).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(300) {
+            assert!(matches!(source.next(), Next::Idle));
+        }
+        write(&growing, 8);
+        let written = Instant::now();
+        assert_eq!(judge(&mut source), Some(8), "the half of it was not looked at");
+        assert!(written.elapsed() >= Duration::from_millis(500));
+        assert_eq!(judge(&mut source), None, "an empty file is none yet");
+        write(&empty, 16);
+        assert_eq!(judge(&mut source), Some(16));
+    }
+
+    #[test]
+    fn a_hot_folder_that_goes_away_is_told_and_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("in");
+        std::fs::create_dir(&folder).unwrap();
+        let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Keep)).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        std::fs::remove_dir(&folder).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Unplugged(_)))));
+        std::fs::create_dir(&folder).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+    }
+
+    #[test]
+    fn a_judged_image_that_cannot_be_moved_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let done = root.path().join("in/done");
+        std::fs::create_dir_all(&done).unwrap();
+        write(&root.path().join("in/part.png"), 8);
+        let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Move)).unwrap();
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        let Some(Next::Frame(frame)) = wait(&mut source) else { panic!("the image is there") };
+        std::fs::remove_dir(&done).unwrap();
+        std::fs::write(&done, "a file is in the way").unwrap();
+        source.judged(frame.sequence + 1).unwrap();
+        let why = source.judged(frame.sequence).unwrap_err().to_string();
+        let image = root.path().join("in/part.png");
+        assert!(why.starts_with(&format!("cannot move the judged image {}: ", image.display())), "{why}");
+        assert!(image.exists());
+    }
+
+    #[test]
+    fn nothing_is_overwritten_when_an_image_is_moved() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        assert_eq!(free(path("a.png")), path("a.png"));
+        std::fs::write(path("a.png"), "").unwrap();
+        assert_eq!(free(path("a.png")), path("a-1.png"));
+        // A link that leads nowhere is something, too.
+        std::os::unix::fs::symlink("nowhere", path("a-1.png")).unwrap();
+        assert_eq!(free(path("a.png")), path("a-2.png"));
+        std::fs::write(path("from"), "x").unwrap();
+        rename(&path("from"), &path("to")).unwrap();
+        assert!(!path("from").exists() && std::fs::read(path("to")).unwrap() == b"x");
+        assert!(rename(&path("from"), &path("to")).is_err());
+    }
+
+    /// Where frames come faster than the disk says that their events are safe, the oldest are forgotten, not kept for ever.
+    #[test]
+    fn frames_that_wait_for_the_disk_are_bounded() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("in")).unwrap();
+        write(&root.path().join("in/part.png"), 8);
+        let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Remove)).unwrap();
+        let before = (0..MOST_GIVEN as u64).map(|n| (n + 1000, PathBuf::from("gone")));
+        source.given = before.collect();
+        while !matches!(wait(&mut source), Some(Next::Frame(_))) {}
+        assert_eq!(source.given.len(), MOST_GIVEN);
+        assert_eq!(source.given.front().map(|(n, _)| *n), Some(1001));
+        source.judged(0).unwrap();
+        assert!(!root.path().join("in/part.png").exists());
+    }
 }

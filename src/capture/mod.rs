@@ -178,3 +178,65 @@ impl SourceConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(device: &Path) -> SourceConfig {
+        SourceConfig::Camera(CameraConfig { device: device.into(), ..CameraConfig::default() })
+    }
+
+    fn directory(path: &Path, mode: Mode) -> SourceConfig {
+        SourceConfig::Directory(DirectoryConfig { path: path.into(), mode, ..DirectoryConfig::default() })
+    }
+
+    #[test]
+    fn two_spellings_of_one_thing_are_one_resource() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("by-id");
+        std::os::unix::fs::symlink("/dev/video77", &link).unwrap();
+        for device in [Path::new("/dev/video77"), Path::new("/dev/../dev/video77"), &link] {
+            assert_eq!(camera(device).resource(), Some(Resource::Video(77)), "{device:?}");
+        }
+        assert_eq!(Resource::Video(77).to_string(), "/dev/video77");
+        let (hot, same) = (folder.path().join("hot"), folder.path().join("hot/../hot"));
+        let other = folder.path().join("other");
+        std::fs::create_dir(&hot).unwrap();
+        let resource = |path| directory(path, Mode::Watch).resource().unwrap();
+        assert_eq!(resource(&hot), resource(&same));
+        assert_ne!(resource(&hot), resource(&other));
+        assert_eq!(resource(&other).to_string(), other.display().to_string());
+        // What is only read can be shared.
+        for mode in [Mode::Once, Mode::Loop] {
+            assert_eq!(directory(&hot, mode).resource(), None);
+        }
+        assert_eq!(SourceConfig::Synthetic(SyntheticConfig::default()).resource(), None);
+        // A device of another name is its path.
+        let odd = folder.path().join("odd");
+        assert_eq!(camera(&odd).resource(), Some(Resource::Path(odd)));
+    }
+
+    #[test]
+    fn a_source_ends_or_goes_on_for_ever() {
+        let synthetic = |frames| SourceConfig::Synthetic(SyntheticConfig { frames, ..SyntheticConfig::default() });
+        assert!(directory(Path::new("a"), Mode::Once).ends() && synthetic(1).ends());
+        let for_ever = [
+            directory(Path::new("a"), Mode::Loop),
+            directory(Path::new("a"), Mode::Watch),
+            synthetic(0),
+            camera(Path::new("/dev/video0")),
+        ];
+        assert!(!for_ever.iter().any(SourceConfig::ends));
+    }
+
+    #[test]
+    fn a_wrong_value_is_found_whatever_the_source() {
+        let key = |source: SourceConfig| source.check().unwrap_err().key;
+        assert_eq!(key(camera(Path::new(""))), "device.device");
+        assert_eq!(key(directory(Path::new(""), Mode::Once)), "directory.path");
+        let nowhere = SyntheticConfig { width: 1, ..SyntheticConfig::default() };
+        let expected = if cfg!(feature = "demo") { "synthetic.width" } else { "source" };
+        assert_eq!(key(SourceConfig::Synthetic(nowhere)), expected);
+    }
+}

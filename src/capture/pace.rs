@@ -28,7 +28,10 @@ impl Pace {
         if now < self.due {
             return false;
         }
-        self.due = (self.due + self.period).max(now);
+        self.due += self.period;
+        if self.due < now {
+            self.due = now + self.period;
+        }
         true
     }
 }
@@ -39,4 +42,58 @@ pub(super) fn check_rate(key: &'static str, fps: f64) -> Result<(), BadValue> {
         return Ok(());
     }
     Err(BadValue { key, reason: format!("is {fps}; expected 0 or a rate up to 10000") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(pace: &mut Pace) -> u32 {
+        (1..).find(|_| pace.wait()).unwrap()
+    }
+
+    #[test]
+    fn a_rate_is_held_and_no_rate_is_as_fast_as_it_goes() {
+        let mut free = Pace::new(0.0);
+        assert!((0..10_000).all(|_| free.wait()));
+
+        let (mut pace, begun) = (Pace::new(50.0), Instant::now());
+        assert_eq!(due(&mut pace), 1, "the first is due at once");
+        assert!(begun.elapsed() < Duration::from_millis(20));
+        let begun = Instant::now();
+        for _ in 0..10 {
+            due(&mut pace);
+        }
+        let took = begun.elapsed().as_secs_f64();
+        assert!((0.175..1.5).contains(&took), "ten periods of 20 ms: {took}");
+        // A line that was slow gets no burst.
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        for _ in 0..4 {
+            due(&mut pace);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(55));
+    }
+
+    /// Nobody is kept waiting for longer than the patience: who asks can look at a stop flag in between.
+    #[test]
+    fn a_slow_rate_answers_in_between() {
+        let mut pace = Pace::new(2.0);
+        assert!(pace.wait());
+        let begun = Instant::now();
+        assert!(!pace.wait());
+        assert!((0.19..0.4).contains(&begun.elapsed().as_secs_f64()));
+        assert_eq!(due(&mut pace), 2);
+    }
+
+    #[test]
+    fn a_rate_is_nothing_or_up_to_ten_thousand() {
+        for good in [0.0, 1e-6, 1.0, 10_000.0] {
+            assert_eq!(check_rate("fps", good), Ok(()));
+        }
+        for bad in [-1.0, 9e-7, 10_000.5, f64::NAN, f64::INFINITY] {
+            let reason = format!("is {bad}; expected 0 or a rate up to 10000");
+            assert_eq!(check_rate("fps", bad), Err(BadValue { key: "fps", reason }));
+        }
+    }
 }

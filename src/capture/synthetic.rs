@@ -35,10 +35,11 @@ impl SyntheticConfig {
             let reason = "is \"synthetic\", which this build leaves out (the feature `demo`)".into();
             return Err(BadValue { key: "source", reason });
         }
-        let side = 32..=4096;
+        // As the line draws them.
+        let side = 64..=4096;
         for (key, value) in [("synthetic.width", self.width), ("synthetic.height", self.height)] {
             if !side.contains(&value) {
-                return Err(BadValue { key, reason: format!("is {value}; expected 32 to 4096") });
+                return Err(BadValue { key, reason: format!("is {value}; expected 64 to 4096") });
             }
         }
         if !(0.0..=1.0).contains(&self.defect_rate) {
@@ -101,5 +102,58 @@ mod source {
                 truth: Some(truth),
             })
         }
+    }
+}
+
+#[cfg(all(test, feature = "demo"))]
+mod tests {
+    use super::*;
+    use crate::capture::{Next, Source};
+    use ckaad_inspect::imaging::Truth;
+
+    #[test]
+    fn the_line_ends_after_its_parts_and_says_what_they_are() {
+        for defect_rate in [0.0, 1.0] {
+            let config = SyntheticConfig { defect_rate, width: 64, height: 80, fps: 0.0, frames: 3, seed: 2 };
+            let mut line = SyntheticSource::new(&config);
+            for n in 0..3 {
+                let Next::Frame(part) = line.next() else { panic!("a part is due") };
+                assert_eq!((part.id, part.sequence), (format!("part-{n:06}"), n));
+                assert_eq!(part.image.dimensions(), (64, 80));
+                match part.truth.unwrap() {
+                    Truth::Good => assert!(defect_rate == 0.0),
+                    Truth::Defective(kind) => assert!(defect_rate == 1.0 && !kind.is_empty()),
+                }
+            }
+            assert!(matches!(line.next(), Next::End) && matches!(line.next(), Next::End));
+        }
+        let mut endless =
+            SyntheticSource::new(&SyntheticConfig { fps: 0.0, width: 64, height: 64, ..Default::default() });
+        assert!((0..5).all(|_| matches!(endless.next(), Next::Frame(_))));
+        let mut slow = SyntheticSource::new(&SyntheticConfig { fps: 1.0, width: 64, height: 64, ..Default::default() });
+        assert!(matches!(slow.next(), Next::Frame(_)) && matches!(slow.next(), Next::Idle));
+    }
+
+    #[test]
+    fn values_that_no_line_can_have_are_named() {
+        let good = SyntheticConfig::default();
+        let range = |value: u32| format!("is {value}; expected 64 to 4096");
+        for (config, key, reason) in [
+            (SyntheticConfig { width: 63, ..good.clone() }, "synthetic.width", range(63)),
+            (SyntheticConfig { height: 4097, ..good.clone() }, "synthetic.height", range(4097)),
+            (
+                SyntheticConfig { defect_rate: 1.5, ..good.clone() },
+                "synthetic.defect_rate",
+                "is 1.5; expected 0 to 1".into(),
+            ),
+            (
+                SyntheticConfig { fps: -1.0, ..good.clone() },
+                "synthetic.fps",
+                "is -1; expected 0 or a rate up to 10000".into(),
+            ),
+        ] {
+            assert_eq!(config.check(), Err(BadValue { key, reason }));
+        }
+        assert_eq!(SyntheticConfig { width: 64, height: 4096, defect_rate: 1.0, ..good }.check(), Ok(()));
     }
 }

@@ -6,7 +6,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 /// What a packet on its way is.
 #[derive(Debug)]
 pub(super) enum Sent {
-    Outbox(i64),
+    /// A message of the outbox: its id there, and the bytes of its payload.
+    Outbox {
+        id: i64,
+        bytes: usize,
+    },
     State,
     BestEffort,
 }
@@ -21,6 +25,7 @@ pub(super) struct Flight {
     /// Of the outbox, and not to be sent again on this connection: on the way, refused, or not deleted yet.
     pub(super) held: HashSet<i64>,
     on_the_way: usize,
+    bytes_on_the_way: usize,
     /// The broker would not take them on this connection.
     pub(super) refused: usize,
     /// Acknowledged; nobody has asked the disk to delete them yet, or it did not let us.
@@ -39,6 +44,7 @@ impl Flight {
             by_number: HashMap::new(),
             held: HashSet::new(),
             on_the_way: 0,
+            bytes_on_the_way: 0,
             refused: 0,
             undeleted: Vec::new(),
             stuck: false,
@@ -51,14 +57,25 @@ impl Flight {
         self.on_the_way
     }
 
+    /// Bytes of their payloads.
+    pub(super) fn unacknowledged_bytes(&self) -> usize {
+        self.bytes_on_the_way
+    }
+
     /// True while the client is far behind: what may be lost is better not handed over.
     pub(super) fn congested(&self) -> bool {
         self.handed.len() > REQUESTS / 2
     }
 
     pub(super) fn hand_over(&mut self, what: Sent, message: Outbound) -> Result<(), LinkError> {
-        self.states += usize::from(matches!(what, Sent::State));
-        self.on_the_way += usize::from(matches!(what, Sent::Outbox(_)));
+        match what {
+            Sent::Outbox { bytes, .. } => {
+                self.on_the_way += 1;
+                self.bytes_on_the_way += bytes;
+            }
+            Sent::State => self.states += 1,
+            Sent::BestEffort => {}
+        }
         self.handed.push_back(what);
         if self.link.publish(message) { Ok(()) } else { Err(gone("the client takes no more messages")) }
     }
@@ -75,18 +92,22 @@ impl Flight {
                 }
             }
             Event::Acked(number, refused) => match (self.by_number.remove(&number), refused) {
-                (Some(Sent::Outbox(id)), None) => {
+                (Some(Sent::Outbox { id, bytes }), refused) => {
                     self.on_the_way -= 1;
-                    self.undeleted.push(id);
-                    self.stuck = false;
-                }
-                (Some(Sent::Outbox(_)), Some(reason)) => {
-                    self.on_the_way -= 1;
-                    self.refused += 1;
-                    if self.refused == 1 {
-                        tracing::warn!(
-                            "the broker refused an event ({reason}); it and any further one stay in the outbox until the next connection"
-                        );
+                    self.bytes_on_the_way -= bytes;
+                    match refused {
+                        None => {
+                            self.undeleted.push(id);
+                            self.stuck = false;
+                        }
+                        Some(reason) => {
+                            self.refused += 1;
+                            if self.refused == 1 {
+                                tracing::warn!(
+                                    "the broker refused an event ({reason}); it and any further one stay in the outbox until the next connection"
+                                );
+                            }
+                        }
                     }
                 }
                 (Some(Sent::State), refused) => {

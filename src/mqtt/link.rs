@@ -383,3 +383,7 @@ fn explain311(e: rumqttc::ConnectionError, broker: String) -> LinkError {
         e => LinkError::Unreachable { broker, reason: e.to_string() },
     }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

@@ -22,6 +22,8 @@ mod handle;
 mod link;
 mod message;
 mod outbox;
+#[cfg(test)]
+mod scripted;
 mod session;
 mod store;
 mod subscriber;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-/// Messages of the outbox that are on their way at one time, and their bytes.
+/// Messages of the outbox that are on their way at one time, and the bytes of their payloads: one more message may go over these.
 const WINDOW: usize = 16;
 const WINDOW_BYTES: usize = 4 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
@@ -216,9 +216,10 @@ impl Session {
         // False once the outbox had nothing more than what is on its way.
         let mut more = true;
         loop {
-            if more && fetching.is_none() && flight.unacknowledged() < WINDOW {
-                let room = WINDOW - flight.unacknowledged();
-                fetching = Some(self.store.pending(flight.held.clone(), room, WINDOW_BYTES));
+            let room = WINDOW.saturating_sub(flight.unacknowledged());
+            let bytes = WINDOW_BYTES.saturating_sub(flight.unacknowledged_bytes());
+            if more && fetching.is_none() && room > 0 && bytes > 0 {
+                fetching = Some(self.store.pending(flight.held.clone(), room, bytes));
             }
             if deleting.is_none() && !flight.undeleted.is_empty() && !flight.stuck {
                 let ids = std::mem::take(&mut flight.undeleted);
@@ -332,7 +333,7 @@ impl Session {
                 event_id: Some(message.event_id),
                 correlation_data: None,
             };
-            flight.hand_over(Sent::Outbox(id), outbound)?;
+            flight.hand_over(Sent::Outbox { id, bytes: outbound.payload.len() }, outbound)?;
         }
         Ok(any)
     }
@@ -424,3 +425,7 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -154,9 +154,8 @@ fn a_corrupt_outbox_is_set_aside_and_the_line_runs() {
     assert_eq!(alerted(&subscriber), ["a.png"]);
 }
 
-#[test]
-fn tls_is_verified_against_the_given_authority() {
-    let site = Site::new();
+/// An authority and one that nobody trusts, `ca` and `stranger`, and what the first has signed: `broker` for this machine, and `box`.
+fn certificates(site: &Site) {
     // Called by the scripts below.
     drop(program("openssl"));
     let make = |script: &str| {
@@ -170,8 +169,16 @@ fn tls_is_verified_against_the_given_authority() {
     make(&format!(
         "openssl req {key} -keyout broker.key -out broker.csr -subj /CN=localhost
          printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > san
-         openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out broker.pem"
+         openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out broker.pem
+         openssl req {key} -keyout box.key -out box.csr -subj /CN=box
+         openssl x509 -req -in box.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out box.pem"
     ));
+}
+
+#[test]
+fn tls_is_verified_against_the_given_authority() {
+    let site = Site::new();
+    certificates(&site);
     let file = |name: &str| site.path().join(name).display().to_string();
     let (ca, certificate, key) = (file("ca.pem"), file("broker.pem"), file("broker.key"));
     let secure = format!("allow_anonymous true\ncafile {ca}\ncertfile {certificate}\nkeyfile {key}");
@@ -199,6 +206,39 @@ fn tls_is_verified_against_the_given_authority() {
         .output();
     let report = String::from_utf8_lossy(&bare.unwrap().stdout).into_owned();
     assert!(report.lines().any(|l| l.starts_with("FAIL  broker:") && l.contains("mqtt.tls.ca_file")), "{report}");
+}
+
+/// A broker that lets in whoever shows a certificate of its authority, and nobody else.
+#[test]
+fn a_client_certificate_is_shown_to_a_broker_that_asks_for_one() {
+    let site = Site::new();
+    certificates(&site);
+    let file = |name: &str| site.path().join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("box.pem"), file("box.key"));
+    let secure = format!(
+        "allow_anonymous true\ncafile {ca}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
+        file("broker.pem"),
+        file("broker.key")
+    );
+    let mut broker = Mosquitto::prepared(site.path(), free_port(), &secure);
+    broker.up();
+    let ours = ["--cafile", &ca, "--cert", &certificate, "--key", &key];
+    let subscriber = broker.subscriber(&["camera/+/anomaly"], "%t %r %p", &ours);
+    let images = site.images("parts", &["a"]);
+    let tls = format!(
+        "[mqtt.tls]\nenabled = true\nca_file = {ca:?}\nclient_cert_file = {certificate:?}\nclient_key_file = {key:?}\n"
+    );
+    let config = site.config(broker.port, &images, "", &tls);
+    let mut running = run(&config);
+    assert_eq!(running.ended(), Some(0), "{:#?}", running.lines());
+    assert_eq!(alerted(&subscriber), ["a.png"]);
+
+    let nameless = agent(&["check", "--config", &config])
+        .env("CKAAD__MQTT__TLS__CLIENT_CERT_FILE", "")
+        .env("CKAAD__MQTT__TLS__CLIENT_KEY_FILE", "")
+        .output();
+    let report = String::from_utf8_lossy(&nameless.unwrap().stdout).into_owned();
+    assert!(report.lines().any(|l| l.starts_with("FAIL  broker:")), "{report}");
 }
 
 /// Takes every connection, answers pings, acknowledges nothing.

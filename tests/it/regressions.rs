@@ -302,7 +302,7 @@ fn a_wrong_value_of_a_source_is_named_with_its_camera_before_anything_starts() {
         (
             "[camera.a]\nsource = \"synthetic\"\nsynthetic = { width = 7 }",
             "synthetic.width",
-            "is 7; expected 32 to 4096",
+            "is 7; expected 64 to 4096",
         ),
         (
             "[camera.a]\nsource = \"synthetic\"\nsynthetic = { defect_rate = 2.0 }",

@@ -11,7 +11,7 @@ pub const PREFIX: &str = "ckaad/test/line/box";
 /// Long enough for a machine with much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub use ckaad_testing::{demo_bundle as bundle, in_repository, program};
+pub use ckaad_testing::{demo_bundle as bundle, in_repository, preloadable, program};
 
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -45,16 +45,6 @@ pub fn refuses(command: &mut Command, sentence: &str) {
         (stderr(&output).as_str(), output.status.code()),
         (format!("ckaad-agent: {sentence}\n").as_str(), Some(2))
     );
-}
-
-/// A library for LD_PRELOAD from a C file of tests/fixtures.
-pub fn preloadable(dir: &Path, source: &str) -> PathBuf {
-    let library = dir.join(source).with_extension("so");
-    let source = in_repository("tests/fixtures").join(source);
-    let mut cc = program("cc");
-    cc.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&library).arg(&source).arg("-ldl");
-    assert!(cc.status().unwrap().success());
-    library
 }
 
 pub fn stderr(output: &Output) -> String {

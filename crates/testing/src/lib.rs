@@ -1,4 +1,5 @@
-//! What the tests of several crates need: where the repository's files are, ONNX Runtime as a judge, a disk whose power can be cut.
+//! What the tests of several crates need: where the repository's files are, ONNX Runtime as a judge, a disk whose power can be cut,
+//! libraries that stand in for a driver.
 #![deny(unsafe_code)]
 
 pub mod onnx_runtime;
@@ -45,6 +46,18 @@ pub fn program(name: &str) -> Command {
         panic!("the program {name} is missing; Debian's package `{package}` brings it, and `./dev test` installs it")
     };
     Command::new(found)
+}
+
+/// A library for LD_PRELOAD, built into `folder` from a C file of tests/fixtures.
+///
+/// # Panics
+/// The compiler is missing, or refuses the file.
+pub fn preloadable(folder: &Path, source: &str) -> PathBuf {
+    let library = folder.join(source).with_extension("so");
+    let mut cc = program("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&library).arg(in_repository("tests/fixtures").join(source));
+    assert!(cc.arg("-ldl").status().expect("cc starts").success());
+    library
 }
 
 #[cfg(test)]
