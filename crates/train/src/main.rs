@@ -99,9 +99,12 @@ struct SynthArgs {
     /// Good parts to train on
     #[arg(long, default_value_t = 300, value_name = "N")]
     train_good: u32,
-    /// Defective parts of each kind to train on (coarse labels, no masks)
+    /// Defective parts of each kind to train on
     #[arg(long, default_value_t = 10, value_name = "N")]
     train_defective: u32,
+    /// How many of those have a mask; the others have coarse labels only
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    train_masks: u32,
     /// Good parts to test on
     #[arg(long, default_value_t = 100, value_name = "N")]
     test_good: u32,
@@ -273,6 +276,7 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
         height: args.height.unwrap_or(defaults.height),
         train_good: args.train_good,
         train_defective: args.train_defective,
+        train_masks: args.train_masks,
         test_good: args.test_good,
         test_defective: args.test_defective,
         ..defaults

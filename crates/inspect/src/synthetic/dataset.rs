@@ -27,8 +27,10 @@ pub struct DatasetConfig {
     pub parts: Vec<PartKind>,
     /// Good parts to train on.
     pub train_good: u32,
-    /// Defective parts to train on, of each kind of defect, without masks.
+    /// Defective parts to train on, of each kind of defect.
     pub train_defective: u32,
+    /// How many of those have a mask, the first of each kind; the others have coarse labels only.
+    pub train_masks: u32,
     /// Good parts to test on.
     pub test_good: u32,
     /// Defective parts to test on, of each kind of defect, with masks.
@@ -51,6 +53,7 @@ impl DatasetConfig {
             parts,
             train_good: 400,
             train_defective: 10,
+            train_masks: 0,
             test_good: 200,
             test_defective: 20,
         }
@@ -68,7 +71,7 @@ impl Default for DatasetConfig {
 pub struct DatasetSummary {
     /// Pictures of parts.
     pub images: u32,
-    /// Masks of test defects.
+    /// Masks of defects.
     pub masks: u32,
 }
 
@@ -84,10 +87,10 @@ pub enum DatasetError {
     Write { path: PathBuf, cause: ImageError },
 }
 
-/// Writes a data set in the layout of MVTec AD, with coarse labelled anomalies (no masks) to train on:
+/// Writes a data set in the layout of MVTec AD, with coarse labelled anomalies to train on, some of them with masks:
 ///
 /// ```text
-/// DIR/train/good/000.png   DIR/train/<defect>/000.png
+/// DIR/train/good/000.png   DIR/train/<defect>/000.png   DIR/ground_truth_train/<defect>/000_mask.png
 /// DIR/test/good/000.png    DIR/test/<defect>/000.png    DIR/ground_truth/<defect>/000_mask.png
 /// ```
 pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
@@ -151,17 +154,18 @@ impl Maker for Strips {
 /// Writes the pictures and masks of a data set into an empty folder.
 fn fill<M: Maker>(dir: &Path, config: &DatasetConfig, maker: &mut M) -> Result<DatasetSummary, DatasetError> {
     let mut summary = DatasetSummary::default();
-    for (split, good, defective) in
-        [("train", config.train_good, config.train_defective), ("test", config.test_good, config.test_defective)]
-    {
+    for (split, good, defective, masked, truth) in [
+        ("train", config.train_good, config.train_defective, config.train_masks, "ground_truth_train"),
+        ("test", config.test_good, config.test_defective, config.test_defective, "ground_truth"),
+    ] {
         let folders = [(None, good)].into_iter().chain(maker.defects().iter().map(|kind| (Some(*kind), defective)));
         for (defect, count) in folders {
             let name = defect.map_or("good", M::name);
             let folder = dir.join(split).join(name);
-            let masks = dir.join("ground_truth").join(name);
-            let masked = split == "test" && defect.is_some();
+            let masks = dir.join(truth).join(name);
+            let masked = if defect.is_some() { masked } else { 0 };
             create(&folder)?;
-            if masked {
+            if masked > 0 {
                 create(&masks)?;
             }
             for i in 0..count {
@@ -169,7 +173,7 @@ fn fill<M: Maker>(dir: &Path, config: &DatasetConfig, maker: &mut M) -> Result<D
                 let path = folder.join(format!("{i:03}.png"));
                 image.save(&path).map_err(|cause| DatasetError::Write { path, cause })?;
                 summary.images += 1;
-                if masked {
+                if i < masked {
                     let path = masks.join(format!("{i:03}_mask.png"));
                     mask.save(&path).map_err(|cause| DatasetError::Write { path, cause })?;
                     summary.masks += 1;

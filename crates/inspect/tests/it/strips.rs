@@ -107,13 +107,16 @@ fn a_data_set_of_strips_has_the_layout_of_mvtec() {
     let out = dir.path().join("set");
     let config = DatasetConfig {
         train_good: 2,
-        train_defective: 1,
+        train_defective: 2,
+        train_masks: 1,
         test_good: 1,
         test_defective: 2,
         ..DatasetConfig::of(DatasetKind::Strip)
     };
     let summary = write_dataset(&out, &config).unwrap();
-    assert_eq!((summary.images, summary.masks), (2 + 2 + 1 + 4, 4));
+    assert_eq!((summary.images, summary.masks), (2 + 4 + 1 + 4, 2 + 4));
+    assert!(out.join("ground_truth_train/pit/000_mask.png").is_file());
+    assert!(!out.join("ground_truth_train/pit/001_mask.png").exists());
     for path in ["train/good/001.png", "train/crack/000.png", "train/pit/000.png", "test/good/000.png"] {
         assert!(out.join(path).is_file(), "{path} is missing");
     }

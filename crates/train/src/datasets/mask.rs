@@ -40,22 +40,30 @@ pub fn load_mask(mask: &Path) -> Result<GrayImage, DataError> {
     union.ok_or_else(|| DataError::NoMask(mask.to_owned()))
 }
 
-/// The mask at `path` as the network sees `image`, `[H,W]` of `input`, nearest neighbour.
+/// The mask at `path` as it marks the pixels of `image`, `[H,W]`.
 ///
 /// # Errors
 /// As [`load_mask`]; also when the mask's size is not that of its image.
-pub fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Array2<bool>, DataError> {
+pub fn mask_of(path: &Path, image: &RgbImage) -> Result<Array2<bool>, DataError> {
     let mask = load_mask(path)?;
     if mask.dimensions() != image.dimensions() {
         let (found, expected) = (mask.dimensions(), image.dimensions());
         return Err(DataError::MaskSize { mask: path.to_owned(), found, expected });
     }
-    let placement = imaging::resize(image, input).1;
     let (width, height) = mask.dimensions();
+    Ok(Array2::from_shape_fn((height as usize, width as usize), |(y, x)| mask.get_pixel(x as u32, y as u32).0[0] > 127))
+}
+
+/// The mask at `path` as the network sees `image`, `[H,W]` of `input`, nearest neighbour.
+///
+/// # Errors
+/// As [`mask_of`].
+pub fn mask_at_input(path: &Path, image: &RgbImage, input: &Input) -> Result<Array2<bool>, DataError> {
+    let mask = mask_of(path, image)?;
+    let placement = imaging::resize(image, input).1;
     let at = |(y, x): (usize, usize)| {
         let (fx, fy) = placement.to_frame(x as f32 + 0.5, y as f32 + 0.5);
-        let inside = fx >= 0.0 && fy >= 0.0 && (fx as u32) < width && (fy as u32) < height;
-        inside && mask.get_pixel(fx as u32, fy as u32).0[0] > 127
+        fx >= 0.0 && fy >= 0.0 && mask.get((fy as usize, fx as usize)).is_some_and(|marked| *marked)
     };
     Ok(Array2::from_shape_fn((input.height as usize, input.width as usize), at))
 }

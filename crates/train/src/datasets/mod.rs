@@ -18,7 +18,7 @@ pub use coarse::{Classes, LabelledShare, coarse_labels};
 pub use error::DataError;
 pub(super) use groups::key;
 pub use layouts::Layout;
-pub use mask::{load_mask, mask_at_input};
+pub use mask::{load_mask, mask_at_input, mask_of};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -1,7 +1,7 @@
 //! The images of a run, their features where those can be kept, and the batches of an epoch, read ahead in the
 //! background.
 
-use super::painted::PaintedSet;
+use super::outlined::OutlinedSet;
 use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError, model};
 use crate::augment::{AnomalySource, View};
@@ -20,7 +20,7 @@ pub struct Images<'a> {
     anomalous: ImageSet<'a>,
     /// Whether the anomalies are made, since none are labelled.
     made: bool,
-    painted: PaintedSet<'a>,
+    outlined: OutlinedSet<'a>,
 }
 
 /// Those of them that one unit may see.
@@ -29,7 +29,7 @@ pub struct UnitImages<'a> {
     /// Places in the sets.
     normal: Vec<usize>,
     anomalous: Vec<usize>,
-    painted: Vec<usize>,
+    outlined: Vec<usize>,
 }
 
 impl<'a> Images<'a> {
@@ -69,7 +69,7 @@ impl<'a> Images<'a> {
             normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
             anomalous: ImageSet::open(anomalous, needs, context)?,
             made: is_made,
-            painted: PaintedSet::open(&of_class(false), needs, context)?,
+            outlined: OutlinedSet::open(&of_class(false), &of_class(true), needs, context)?,
         })
     }
 
@@ -88,7 +88,7 @@ impl<'a> Images<'a> {
             images: self,
             normal: seen(&self.normal.images),
             anomalous: seen(&self.anomalous.images),
-            painted: seen(self.painted.images()),
+            outlined: self.outlined.places(|image| steps && unit.sees(image)),
         }
     }
 }
@@ -118,13 +118,13 @@ impl UnitImages<'_> {
                     let normal = self.images.normal.batch(&picks.normal, config, epoch)?;
                     let anomalous = (!picks.anomalous.is_empty())
                         .then(|| self.images.anomalous.batch(&picks.anomalous, config, epoch));
-                    let painted =
-                        (!picks.painted.is_empty()).then(|| self.images.painted.batch(&picks.painted, config, epoch));
+                    let outlined = (!picks.outlined.is_empty())
+                        .then(|| self.images.outlined.batch(&picks.outlined, config, epoch));
                     Ok(StepBatch {
                         normal,
                         anomalous: anomalous.transpose()?,
                         made: self.images.made,
-                        painted: painted.transpose()?,
+                        outlined: outlined.transpose()?,
                     })
                 };
                 // Nobody listens any more when training ended with an error.
@@ -154,12 +154,12 @@ impl UnitImages<'_> {
         while anomalous.len() < wanted {
             anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
         }
-        let painted_batch = self.images.painted.per_step;
-        let mut painted = vec![];
-        while !self.painted.is_empty() && painted.len() < steps * painted_batch {
-            let mut order = self.painted.clone();
+        let outlined_batch = self.images.outlined.per_step;
+        let mut outlined = vec![];
+        while !self.outlined.is_empty() && outlined.len() < steps * outlined_batch {
+            let mut order = self.outlined.clone();
             order.shuffle(&mut rng);
-            painted.extend(order);
+            outlined.extend(order);
         }
         (0..steps)
             .map(|step| Picks {
@@ -170,7 +170,7 @@ impl UnitImages<'_> {
                     .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
                     .copied()
                     .collect(),
-                painted: painted.iter().skip(step * painted_batch).take(painted_batch).copied().collect(),
+                outlined: outlined.iter().skip(step * outlined_batch).take(outlined_batch).copied().collect(),
             })
             .collect()
     }
@@ -197,5 +197,5 @@ fn made_anomalies(
 struct Picks {
     normal: Vec<(usize, usize)>,
     anomalous: Vec<(usize, usize)>,
-    painted: Vec<usize>,
+    outlined: Vec<usize>,
 }

@@ -3,7 +3,7 @@
 
 mod budget;
 mod images;
-mod painted;
+mod outlined;
 mod prepare;
 mod set;
 

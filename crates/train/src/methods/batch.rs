@@ -43,12 +43,12 @@ pub struct StepBatch {
     pub anomalous: Option<Batch>,
     /// Whether those are made, since none are labelled.
     pub made: bool,
-    /// Normal images that were painted into, where a method asked for them.
-    pub painted: Option<Painted>,
+    /// Images of which it is known what each place is, where a method asked for painted ones.
+    pub outlined: Option<Outlined>,
 }
 
-/// Normal images with painted defects, or with controls that are none.
-pub struct Painted {
+/// Normal images with painted defects, or with controls that are none, and labelled ones with masks.
+pub struct Outlined {
     /// The images.
     pub batch: Batch,
     /// What the places of each are, on the grid of the finest scale.

@@ -14,7 +14,7 @@ pub mod mil;
 mod pooled;
 
 pub use bank::{Bank, BankConfig};
-pub use batch::{Batch, Losses, Painted, StepBatch};
+pub use batch::{Batch, Losses, Outlined, StepBatch};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use mahalanobis::{Mahalanobis, MahalanobisConfig};
 pub use pooled::{Pooled, PooledConfig};

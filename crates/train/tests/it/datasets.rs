@@ -75,6 +75,9 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
         "bottle/train/good/000.png",
         "bottle/train/good/part7/001.png",
         "bottle/train/broken/000.png",
+        "bottle/train/broken/001.png",
+        "bottle/train/broken/002.png",
+        "bottle/ground_truth_train/broken/001_mask.png",
         "bottle/test/good/000.png",
         "bottle/test/broken/000.png",
         "bottle/test/broken/001.png",
@@ -85,14 +88,18 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
     let data = tree.read(Layout::Mvtec, Some("bottle"));
     assert_eq!(told(&data, &data.train_normal), ["train/good/000.png", "train/good/part7/001.png"]);
     assert_eq!(groups(&data.train_normal), ["-", "part7"]);
-    assert_eq!(told(&data, &data.train_anomalous), ["train/broken/000.png:broken"]);
+    let coarse = ["train/broken/000.png:broken", "train/broken/001.png:broken", "train/broken/002.png:broken"];
+    assert_eq!(told(&data, &data.train_anomalous), coarse);
     assert_eq!(
         told(&data, &data.test),
         ["test/broken/000.png:broken", "test/broken/001.png:broken", "test/good/000.png"]
     );
     let masks: Vec<bool> = data.test.iter().map(|s| s.mask.is_some()).collect();
     assert_eq!(masks, [true, false, false]);
-    assert!(data.train_anomalous[0].mask.is_none(), "the mask is that of the test image of the same name");
+    let of_training: Vec<Option<String>> =
+        data.train_anomalous.iter().map(|s| s.mask.as_deref().map(|mask| data.relative(mask))).collect();
+    // That of 000 is the test image's of the same name.
+    assert_eq!(of_training, [None, Some("ground_truth_train/broken/001_mask.png".into()), None]);
     assert_eq!(data.name(), "bottle");
     // The category's own folder needs no choice.
     let alone = DataSet::open(&DataLocation::new(tree.path().join("bottle"))).unwrap();

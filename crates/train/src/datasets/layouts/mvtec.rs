@@ -6,6 +6,7 @@
 //! validation/good/*        optional: the set's own held-out normal images
 //! test/good/*  test/<defect>/*
 //! ground_truth/<defect>/NAME_mask.png or NAME.png     optional: pixel masks
+//! ground_truth_train/<defect>/...                     our extension, optional: masks of coarse-labelled images
 //! ```
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
@@ -37,8 +38,9 @@ pub fn read_category(
     };
     let list = |part: &str| -> Result<Vec<Sample>, DataError> {
         let mut samples = listing::classes(&root.join(part), |class| class == normal)?;
-        for sample in samples.iter_mut().filter(|s| part == "test" || !is_test(s)) {
-            sample.mask = mask(root, sample);
+        for sample in &mut samples {
+            let own = (part == "train").then(|| mask_in(&root.join("ground_truth_train"), sample)).flatten();
+            sample.mask = own.or_else(|| (part == "test" || !is_test(sample)).then(|| mask(root, sample)).flatten());
         }
         Ok(samples)
     };
@@ -52,7 +54,11 @@ pub fn read_category(
 }
 
 fn mask(root: &Path, sample: &Sample) -> Option<PathBuf> {
-    let folder = root.join("ground_truth").join(sample.defect.as_ref()?);
+    mask_in(&root.join("ground_truth"), sample)
+}
+
+fn mask_in(folder: &Path, sample: &Sample) -> Option<PathBuf> {
+    let folder = folder.join(sample.defect.as_ref()?);
     let stem = sample.path.file_stem()?.to_str()?;
     listing::mask_named(&folder, &format!("{stem}_mask")).or_else(|| listing::mask_named(&folder, stem))
 }

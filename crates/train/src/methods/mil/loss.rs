@@ -20,14 +20,14 @@ pub fn focal<const D: usize>(logits: Tensor<D>, target: Tensor<D>) -> Tensor<D> 
     wrong.powi_scalar(4) * cross
 }
 
-/// Of places with known answers: `mean [x + m]+` over normal ones, `mean [m - x]+` over painted ones, and the mean focal
-/// loss of all. `painted` and `known` are 1 or 0 a place, of the shape of `logits`.
-pub fn places(logits: Tensor<4>, painted: Tensor<4>, known: Tensor<4>) -> Tensor<1> {
-    let normal = known.clone() - painted.clone();
+/// Of places with known answers: `mean [x + m]+` over normal ones, `mean [m - x]+` over anomalous ones, and the mean
+/// focal loss of all. `anomalous` and `known` are 1 or 0 a place, of the shape of `logits`.
+pub fn places(logits: Tensor<4>, anomalous: Tensor<4>, known: Tensor<4>) -> Tensor<1> {
+    let normal = known.clone() - anomalous.clone();
     let mean = |values: Tensor<4>, of: Tensor<4>| (values * of.clone()).sum() / of.sum().clamp_min(1.0);
     let down = mean(relu(logits.clone().add_scalar(PLACE_MARGIN)), normal);
-    let up = mean(relu(logits.clone().neg().add_scalar(PLACE_MARGIN)), painted.clone());
-    down + up + mean(focal(logits, painted), known)
+    let up = mean(relu(logits.clone().neg().add_scalar(PLACE_MARGIN)), anomalous.clone());
+    down + up + mean(focal(logits, anomalous), known)
 }
 
 /// Of images whose places nobody outlined: the mean of the `count` largest of a normal one is held down, that of an
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn places_that_are_neither_are_not_taught() {
-        // Normal -0.3, painted 0.1, neither 7.
+        // Normal -0.3, anomalous 0.1, neither 7.
         let logits = map(&[-0.3, 0.1, 7.0]);
-        let (painted, known) = (map(&[0.0, 1.0, 0.0]), map(&[1.0, 1.0, 0.0]));
+        let (anomalous, known) = (map(&[0.0, 1.0, 0.0]), map(&[1.0, 1.0, 0.0]));
         let focal_of = |x: f32| (1.0 / (1.0 + x.exp())).powi(4) * (1.0 + (-x).exp()).ln();
-        is(places(logits, painted, known), 0.2 + 0.4 + (focal_of(0.3) + focal_of(0.1)) / 2.0);
-        // Nothing is painted: no division by nothing.
+        is(places(logits, anomalous, known), 0.2 + 0.4 + (focal_of(0.3) + focal_of(0.1)) / 2.0);
+        // Nothing is anomalous: no division by nothing.
         is(places(map(&[-9.0]), map(&[0.0]), map(&[1.0])), 0.0);
     }
 

@@ -31,7 +31,7 @@ pub struct MilConfig {
     pub learning_rate: f64,
     /// Images that defects, and controls that are none, are painted into, for all of training.
     pub painted: usize,
-    /// So many of them a step.
+    /// So many of them a step; where labelled images have masks, a quarter is of those.
     pub painted_batch: usize,
 }
 
@@ -86,32 +86,32 @@ impl Mil {
     }
 }
 
-/// What a step is taught by: its images in one tensor a scale, normal ones first, then labelled, then painted ones.
+/// What a step is taught by: its images in one tensor a scale, normal ones first, then labelled, then outlined ones.
 struct Lesson {
     features: Vec<Tensor<4>>,
     normal: usize,
     labelled: usize,
-    painted: usize,
+    outlined: usize,
     /// 1 for each image that is anomalous.
     anomalous: Tensor<1>,
-    /// Of normal and painted images, `[N,1,h,w]`: 1 at a painted place.
+    /// Of normal and outlined images, `[N,1,h,w]`: 1 at an anomalous place.
     defects: Tensor<4>,
-    /// The same: 1 at a place that is certainly painted or certainly not.
+    /// The same: 1 at a place that is certainly anomalous or certainly not.
     known: Tensor<4>,
 }
 
 impl Lesson {
     fn of(batch: &StepBatch, device: &Device) -> Lesson {
         let labelled = batch.anomalous.as_ref().filter(|_| !batch.made);
-        let painted = batch.painted.as_ref();
+        let outlined = batch.outlined.as_ref();
         let parts: Vec<&Batch> =
-            [Some(&batch.normal), labelled, painted.map(|p| &p.batch)].into_iter().flatten().collect();
+            [Some(&batch.normal), labelled, outlined.map(|o| &o.batch)].into_iter().flatten().collect();
         let scales = batch.normal.features.len();
         let of_scale =
             |scale: usize| Tensor::cat(parts.iter().map(|part| tensor(&part.features[scale], device)).collect(), 0);
         let count = |part: Option<&Batch>| part.map_or(0, Batch::len);
         let (normal, labelled) = (batch.normal.len(), count(labelled));
-        let cells = painted.map_or(&[][..], |p| &p.cells);
+        let cells = outlined.map_or(&[][..], |o| &o.cells);
         let (_, _, h, w) = batch.normal.features[0].dim();
         let plane = |of: fn(Cell) -> bool, untouched: bool| {
             let value = |is: bool| f32::from(u8::from(is));
@@ -127,7 +127,7 @@ impl Lesson {
             features: (0..scales).map(of_scale).collect(),
             normal,
             labelled,
-            painted: cells.len(),
+            outlined: cells.len(),
             anomalous: Tensor::from_data(TensorData::new(anomalous.clone(), [anomalous.len()]), device),
             defects: plane(|cell| cell == Cell::Anomalous, false),
             known: plane(|cell| cell != Cell::Ignored, true),
@@ -139,8 +139,8 @@ impl Lesson {
         let rows = |from: usize, count: usize| logits.places.clone().narrow(0, from, count);
         let normal = rows(0, self.normal);
         let mut taught = vec![normal.clone()];
-        if self.painted > 0 {
-            taught.push(rows(self.normal + self.labelled, self.painted));
+        if self.outlined > 0 {
+            taught.push(rows(self.normal + self.labelled, self.outlined));
         }
         let of_places = loss::places(Tensor::cat(taught, 0), self.defects.clone(), self.known.clone());
         let of_bags = loss::focal(logits.images.clone(), self.anomalous.clone()).mean();

@@ -7,7 +7,7 @@ use crate::backbones::Backbone;
 use crate::device;
 use crate::features::{Extractor, Reading};
 use crate::graph::Term;
-use crate::methods::{Batch, Method, Painted, StepBatch};
+use crate::methods::{Batch, Method, Outlined, StepBatch};
 use crate::onnx;
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::engine::Plan;
@@ -105,7 +105,7 @@ fn trained(strides: &[usize]) -> (Mil, Set, Vec<RgbImage>) {
         normal: set.batch(0, 8),
         anomalous: Some(set.batch(8, 12)),
         made: false,
-        painted: Some(Painted { batch: set.batch(12, 20), cells: (0..8).map(cells).collect() }),
+        outlined: Some(Outlined { batch: set.batch(12, 20), cells: (0..8).map(cells).collect() }),
     };
     let mut last = None;
     for step in 0..60 {
@@ -167,7 +167,8 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
     let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.02);
     assert!(same(&mil, &again), "{:?} {:?}", map(&mil), map(&again));
     assert!(map(&mil).iter().any(|v| *v > 0.7), "{:?}", map(&mil));
-    let batch = || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), made: false, painted: None };
+    let batch =
+        || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), made: false, outlined: None };
     for mil in [&mut mil, &mut again] {
         device::cpu().seed(3);
         mil.step(&batch(), 0.9);
@@ -182,7 +183,7 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
 fn made_anomalies_are_not_taken_for_labelled_ones() {
     let set = Set::of(&[8, 16], &(0..6).map(|i| part(i, None)).collect::<Vec<_>>());
     let mut mil = Mil::new(&CONFIG, &set.extractor, &device::cpu());
-    let batch = StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, painted: None };
+    let batch = StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, outlined: None };
     let losses = mil.step(&batch, 0.9);
     assert!(losses.of("instances").is_none() && losses.of("places").is_some(), "{losses}");
 }

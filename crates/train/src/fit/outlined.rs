@@ -1,0 +1,233 @@
+//! Images of which it is known place by place what is anomalous: normal ones that defects, and controls that are none, are painted into,
+//! and labelled ones whose defects somebody has outlined in a mask.
+
+use super::set::{ImageList, ImageSet, mix};
+use super::{FitContext, FitError};
+use crate::augment::View;
+use crate::augment::defects::{Cell, Change, cells, paint};
+use crate::config::TrainConfig;
+use crate::datasets;
+use crate::features::FeatureError;
+use crate::methods::{Labelled, Needs, Outlined};
+use ckaad_bundle::{Input, ResizeMode};
+use ckaad_inspect::imaging::{self, RgbImage};
+use ndarray::{Array2, Axis};
+use rand::{SeedableRng, rngs::StdRng};
+use rayon::prelude::*;
+
+/// One painted image in so many is a control: something changed that is no defect.
+const CONTROLS: usize = 5;
+/// Of the outlined images that a step draws, one in so many is a labelled one, where there are any: they are few, and real.
+const MASKED_IN: usize = 4;
+
+/// The outlined images of a run: first the painted ones, then those with a mask.
+pub struct OutlinedSet<'a> {
+    set: ImageSet<'a>,
+    cells: Vec<Array2<Cell>>,
+    painted: usize,
+    /// Images of a step.
+    pub per_step: usize,
+}
+
+impl<'a> OutlinedSet<'a> {
+    /// Paints into `normal` images, again and again until there are as many as asked for, takes those of `anomalous` that have a mask, mirrored
+    /// in every way that the config allows, and computes the features that can be kept.
+    ///
+    /// # Errors
+    /// An image or a mask cannot be read, or the cache not written.
+    pub fn open(
+        normal: &[Labelled],
+        anomalous: &[Labelled],
+        needs: Needs,
+        context: &FitContext<'a>,
+    ) -> Result<OutlinedSet<'a>, FitError> {
+        let wanted = needs.painted > 0;
+        let painted = if normal.is_empty() { 0 } else { needs.painted };
+        let mut images: Vec<Labelled> = normal.iter().cycle().take(painted).cloned().collect();
+        let (seed, flips) = (context.config.seed, context.config.features.flips.variants());
+        let grid = context.extractor.shapes().first().map_or((0, 0), |[_, h, w]| (*h, *w));
+        let masked = anomalous.iter().filter(|image| wanted && image.sample.mask.is_some());
+        let bar = context.progress.bar("painting", images.len());
+        let input = context.config.input.into();
+        let of_painted = |(i, image): (usize, &Labelled)| -> Result<Array2<Cell>, FitError> {
+            let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
+            let mask = paint(&image, None, change(seed, i).0, change(seed, i).1).mask;
+            bar.advance(1);
+            Ok(cells_of(&image, &mask, &input, grid))
+        };
+        let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
+        // Which way each image with a mask is mirrored.
+        let mut mirrored = vec![];
+        for image in masked {
+            let of_mask = masked_cells(image, &input, grid)?;
+            // `data` warns of a mask that marks nothing; what it says of the image is not to be learned.
+            if !of_mask.iter().any(|cell| *cell == Cell::Anomalous) {
+                continue;
+            }
+            for &flip in flips {
+                images.push(image.clone());
+                cells.push(flipped(&of_mask, flip));
+                mirrored.push(flip);
+            }
+        }
+        let view = move |i: usize, _: usize| match i.checked_sub(painted) {
+            None => View { painted: Some(change(seed, i)), ..View::default() },
+            Some(i) => View::flipped(mirrored[i]),
+        };
+        let list = ImageList { name: "outlined", images, variants: 1, view: Box::new(view) };
+        Ok(OutlinedSet { set: ImageSet::open(list, needs, context)?, cells, painted, per_step: needs.painted_batch })
+    }
+
+    /// The places of those that may be seen. One with a mask stands there as often as it is to be drawn for each painted one.
+    pub fn places(&self, sees: impl Fn(&Labelled) -> bool) -> Vec<usize> {
+        let all = (0..self.set.images.len()).filter(|&i| sees(&self.set.images[i]));
+        let (painted, masked): (Vec<usize>, Vec<usize>) = all.partition(|&i| i < self.painted);
+        let times = (painted.len() / (MASKED_IN - 1)).checked_div(masked.len()).unwrap_or(0).max(1);
+        painted.into_iter().chain((0..times).flat_map(|_| masked.iter().copied())).collect()
+    }
+
+    /// Those at the places that are picked.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn batch(&self, picks: &[usize], config: &TrainConfig, epoch: usize) -> Result<Outlined, FeatureError> {
+        let pairs: Vec<(usize, usize)> = picks.iter().map(|&i| (i, 0)).collect();
+        let batch = self.set.batch(&pairs, config, epoch)?;
+        Ok(Outlined { batch, cells: picks.iter().map(|&i| self.cells[i].clone()).collect() })
+    }
+}
+
+/// What is painted into image `i`, and from which seed.
+fn change(seed: u64, i: usize) -> (Change, u64) {
+    let own = mix(seed, i as u64, PAINTED);
+    let mut rng = StdRng::seed_from_u64(own);
+    let control = i % CONTROLS == CONTROLS - 1;
+    (if control { Change::draw_control(&mut rng) } else { Change::draw_defect(&mut rng) }, own)
+}
+
+/// Tells the seeds of painted images from others'.
+const PAINTED: u64 = 0x7061_696e;
+
+/// What the network's places are by an image's mask.
+fn masked_cells(image: &Labelled, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
+    let Some(path) = &image.sample.mask else { return Ok(Array2::from_elem(grid, Cell::Normal)) };
+    let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
+    let mask = datasets::mask_of(path, &image)?;
+    Ok(cells_of(&image, &mask, input, grid))
+}
+
+/// Mirrored as [`View::flipped`] mirrors the image.
+fn flipped(cells: &Array2<Cell>, (left_right, top_bottom): (bool, bool)) -> Array2<Cell> {
+    let mut cells = cells.view();
+    if left_right {
+        cells.invert_axis(Axis(1));
+    }
+    if top_bottom {
+        cells.invert_axis(Axis(0));
+    }
+    cells.to_owned()
+}
+
+/// What the network's places are, on a `grid` of rows and columns over its input, where `mask` marks pixels of the image.
+fn cells_of(image: &RgbImage, mask: &Array2<bool>, input: &Input, grid: (usize, usize)) -> Array2<Cell> {
+    // The part of the image's plane that the network sees, in the image's pixels: with a letterbox more than the image.
+    let placement = imaging::resize(image, input).1;
+    let side = |length: u32, scale: f32| (length as f32 * scale).round().max(1.0) as usize;
+    let shape = (side(input.height, placement.scale.1), side(input.width, placement.scale.0));
+    let (height, width) = mask.dim();
+    // What goes on around the image beyond its border is anomalous where the border is.
+    let at = |v: usize, origin: f32, length: usize| {
+        let at = (v as f32 + origin).round() as i64;
+        let within = if input.fit == ResizeMode::Pad { at.clamp(0, length as i64 - 1) } else { at };
+        usize::try_from(within).ok()
+    };
+    let seen = Array2::from_shape_fn(shape, |(y, x)| {
+        let place = at(y, placement.origin.1, height).zip(at(x, placement.origin.0, width));
+        place.and_then(|(y, x)| mask.get((y, x))).is_some_and(|marked| *marked)
+    });
+    cells(seen.view(), grid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datasets::Sample;
+    use ckaad_bundle::Filter;
+    use image::{GrayImage, Luma, Rgb};
+
+    /// What is anomalous lies where the network sees the painted pixels, however the image comes to its input.
+    #[test]
+    fn cells_are_where_the_network_sees_what_was_painted() {
+        let plain = RgbImage::from_fn(300, 600, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
+        let (change, seed) = (Change::Blob, 3);
+        let mask = paint(&plain, None, change, seed).mask;
+        let marked: Vec<(usize, usize)> = mask.indexed_iter().filter(|(_, m)| **m).map(|(at, _)| at).collect();
+        assert!(marked.len() > 200, "{}", marked.len());
+        let centre =
+            |of: fn(&(usize, usize)) -> usize| marked.iter().map(of).sum::<usize>() as f32 / marked.len() as f32 + 0.5;
+        let (y, x) = (centre(|at| at.0), centre(|at| at.1));
+        for fit in [ResizeMode::Stretch, ResizeMode::Letterbox, ResizeMode::Pad, ResizeMode::Crop] {
+            let input = Input { width: 160, height: 160, fit, filter: Filter::Bilinear };
+            let found = cells_of(&plain, &mask, &input, (20, 20));
+            let placement = imaging::resize(&plain, &input).1;
+            let (row, column) =
+                ((y - placement.origin.1) / placement.scale.1, (x - placement.origin.0) / placement.scale.0);
+            let anomalous: Vec<(usize, usize)> =
+                found.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect();
+            if !(0.0..160.0).contains(&row) {
+                assert_eq!(fit, ResizeMode::Crop);
+                continue;
+            }
+            let mean = |of: fn(&(usize, usize)) -> usize| {
+                8.0 * (anomalous.iter().map(of).sum::<usize>() as f32 / anomalous.len() as f32 + 0.5)
+            };
+            assert!(
+                (mean(|at| at.0) - row).abs() < 8.0 && (mean(|at| at.1) - column).abs() < 8.0,
+                "{fit:?} {anomalous:?}"
+            );
+        }
+    }
+
+    /// Regression: with `pad` a defect's border is what goes on around the image, and that was taught as normal.
+    #[test]
+    fn what_pads_an_image_is_anomalous_where_its_border_is() {
+        let plain = RgbImage::from_fn(300, 600, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
+        // An image twice as high as wide: four of the sixteen cells of a row lie beside it on either side.
+        let input = |fit| Input { width: 128, height: 128, fit, filter: Filter::Bilinear };
+        let cells = |seed, fit| cells_of(&plain, &paint(&plain, None, Change::Blob, seed).mask, &input(fit), (16, 16));
+        let anomalous = |cells: &Array2<Cell>, x: usize| cells.column(x).iter().any(|c| *c == Cell::Anomalous);
+        let at_the_left = (0..200).find(|&seed| {
+            let mask = paint(&plain, None, Change::Blob, seed).mask;
+            mask.column(0).iter().filter(|marked| **marked).count() > 80
+        });
+        let seed = at_the_left.expect("one of the blobs reaches the border");
+        let (padded, boxed) = (cells(seed, ResizeMode::Pad), cells(seed, ResizeMode::Letterbox));
+        assert!((0..4).all(|x| anomalous(&padded, x)), "{padded:?}");
+        assert!((0..4).all(|x| !anomalous(&boxed, x)), "grey is grey");
+    }
+
+    #[test]
+    fn what_a_mask_outlines_is_known_mirrored_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mask) = (folder.path().join("part.png"), folder.path().join("part_mask.png"));
+        RgbImage::new(160, 80).save(&path).unwrap();
+        let line = GrayImage::from_fn(160, 80, |x, y| Luma([if x < 40 && y == 11 { 255 } else { 0 }]));
+        line.save(&mask).unwrap();
+        let sample = Sample { path, defect: Some("crack".into()), mask: Some(mask.clone()), ..Sample::default() };
+        let image = Labelled { sample, fold: 0 };
+        let input = Input { width: 80, height: 80, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
+        let cells = masked_cells(&image, &input, (10, 10)).unwrap();
+        let anomalous = |cells: &Array2<Cell>| -> Vec<(usize, usize)> {
+            cells.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect()
+        };
+        // A line of one pixel: an eighth of a place, though the network sees two pixels as one.
+        assert_eq!(anomalous(&cells), [(1, 0), (1, 1), (1, 2)]);
+        assert_eq!(cells[[1, 3]], Cell::Normal);
+        assert_eq!(anomalous(&flipped(&cells, (true, false))), [(1, 7), (1, 8), (1, 9)]);
+        assert_eq!(anomalous(&flipped(&cells, (false, true))), [(8, 0), (8, 1), (8, 2)]);
+
+        GrayImage::new(80, 160).save(&mask).unwrap();
+        let why = masked_cells(&image, &input, (10, 10)).unwrap_err().to_string();
+        assert_eq!(why, format!("the mask {} is 80x160 pixels, its image 160x80", mask.display()));
+    }
+}
