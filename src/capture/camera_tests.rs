@@ -55,6 +55,10 @@ fn the_largest_size_up_to_full_hd_is_chosen_uncompressed_and_fast() {
     assert_eq!(chosen(|c| (c.width, c.height) = (1921, 1080)), format(1921, 1080, FrameFormat::YUYV, 5));
     assert_eq!(chosen(|c| (c.width, c.height) = (640, 480)), format(640, 480, FrameFormat::RAWRGB, 120));
 
+    // The largest has the most pixels, not the longest sides.
+    let device = offers(&[("YUYV", 640, 480, 30), ("YUYV", 1900, 100, 30)]);
+    assert_eq!(choose(&device, &config(|_| ())).unwrap(), format(640, 480, FrameFormat::YUYV, 30));
+
     let device = offers(&[("YUYV", 640, 480, 30), ("XXXX", 320, 240, 15)]);
     assert_eq!(
         choose(&device, &config(|c| (c.width, c.height, c.fps) = (320, 240, 15))).unwrap_err(),
@@ -139,7 +143,7 @@ fn condition(next: Next) -> Condition {
 
 #[test]
 fn a_change_of_condition_is_told_once_and_before_its_frame() {
-    let mut source = source(|c| c.frame_deadline_ms = 300);
+    let mut source = source(|c| c.frame_deadline_ms = 5000);
     assert!(matches!(source.next(), Next::Idle), "it is being opened");
     give(&source, grey(3, 9));
     assert_eq!(condition(source.next()), Condition::Running);
@@ -149,8 +153,8 @@ fn a_change_of_condition_is_told_once_and_before_its_frame() {
     give(&source, grey(4, 10));
     assert_eq!(frame(source.next()).sequence, 4);
     assert!(matches!(source.next(), Next::Idle), "the deadline is not over");
-    source.shared.set(|slot| slot.alive_at = slot.alive_at.and_then(|at| at.checked_sub(Duration::from_millis(301))));
-    let stalled = Condition::Stalled("no new frame from /dev/video77 for 300 ms".into());
+    source.shared.set(|slot| slot.alive_at = slot.alive_at.and_then(|at| at.checked_sub(Duration::from_millis(5001))));
+    let stalled = Condition::Stalled("no new frame from /dev/video77 for 5000 ms".into());
     assert_eq!(condition(source.next()), stalled);
     assert!(matches!(source.next(), Next::Idle));
     source.shared.set(|slot| slot.unplugged = Some("it is gone".into()));
@@ -249,7 +253,7 @@ fn grab_from_the_shim(control: &Path) {
 
     let small = config(|c| {
         (c.width, c.height, c.fps) = (320, 180, 30);
-        (c.frame_deadline_ms, c.frozen_after_frames) = (500, 10);
+        (c.frame_deadline_ms, c.frozen_after_frames) = (2000, 10);
     });
     let mut source = CameraSource::new(&small).unwrap();
     // The next that is not Idle.
@@ -264,29 +268,37 @@ fn grab_from_the_shim(control: &Path) {
     }
     assert_eq!(condition(told(&mut source)), Condition::Running);
     let first = frame(told(&mut source));
-    assert_eq!((first.image.dimensions(), first.sequence), ((320, 180), 0));
+    assert_eq!(first.image.dimensions(), (320, 180));
     let [second, third] = [frame(told(&mut source)), frame(told(&mut source))];
-    assert_eq!((second.sequence, third.sequence), (1, 2));
+    assert!(first.sequence < second.sequence && second.sequence < third.sequence);
     assert_ne!(second.image.get_pixel(0, 0), third.image.get_pixel(0, 0));
-    assert_eq!(source.dropped(), 0);
-    // Nobody asks for half a second: the newest counts.
+    // Nobody asks for half a second: the newest counts, and what lay before it and was not given was dropped.
     std::thread::sleep(Duration::from_millis(500));
+    let (newest, dropped) = loop {
+        let slot = source.shared.lock();
+        if let Some(newest) = &slot.newest {
+            break (newest.sequence, slot.dropped);
+        }
+    };
+    assert!(newest > third.sequence + 5 && dropped == newest - 3, "{newest} {dropped}");
     let late = frame(told(&mut source));
-    assert!(late.sequence > 10 && source.dropped() >= late.sequence - 3, "{} {}", late.sequence, source.dropped());
+    assert!(late.sequence >= newest);
 
     let mut last = late.sequence;
     let sentences = [
-        ("stall", "no new frame from /dev/video77 for 500 ms"),
+        ("stall", "no new frame from /dev/video77 for 2000 ms"),
         ("frozen", "/dev/video77 has given the same frame"),
         ("gone", "/dev/video77 is gone: "),
     ];
     for (state, sentence) in sentences {
         camera(state);
+        let begun = Instant::now();
         let trouble = loop {
             match told(&mut source) {
                 Next::Frame(frame) => last = frame.sequence,
                 next => break condition(next),
             }
+            assert!(begun.elapsed() < Duration::from_secs(20), "nobody told of {state}");
         };
         let (kind, why) = match trouble {
             Condition::Stalled(why) => ("stall", why),
@@ -320,8 +332,8 @@ fn grab_from_the_shim(control: &Path) {
     assert!(shared.lock().ended, "the stream was stopped");
     // A driver that is silent for ever is left to itself.
     camera("ok");
-    let source = CameraSource::new(&small).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut source = CameraSource::new(&small).unwrap();
+    while !matches!(told(&mut source), Next::Frame(_)) {}
     camera("stall");
     std::thread::sleep(Duration::from_millis(200));
     let (shared, begun) = (source.shared.clone(), Instant::now());

@@ -348,11 +348,11 @@ mod tests {
         image::RgbImage::new(side, side).save(path).unwrap();
     }
 
-    /// The next answer that is not `Idle` within a second.
+    /// The next answer that is not `Idle` within two seconds.
     fn wait(source: &mut DirectorySource) -> Option<Next> {
         let begun = Instant::now();
         std::iter::from_fn(|| Some(source.next()))
-            .take_while(|_| begun.elapsed() < Duration::from_secs(1))
+            .take_while(|_| begun.elapsed() < Duration::from_secs(2))
             .find(|next| !matches!(next, Next::Idle))
     }
 
@@ -543,7 +543,7 @@ mod tests {
     #[test]
     fn a_hot_folder_waits_until_a_file_is_whole() {
         let root = tempfile::tempdir().unwrap();
-        let config = DirectoryConfig { settle_ms: 500, ..plain(root.path(), Mode::Watch) };
+        let config = DirectoryConfig { settle_ms: 1000, ..plain(root.path(), Mode::Watch) };
         let (empty, growing) = (root.path().join("empty.png"), root.path().join("growing.png"));
         std::fs::write(&empty, "").unwrap();
         std::fs::write(&growing, "half").unwrap();
@@ -556,8 +556,10 @@ mod tests {
         write(&growing, 8);
         let written = Instant::now();
         assert_eq!(judge(&mut source), Some(8), "the half of it was not looked at");
-        assert!(written.elapsed() >= Duration::from_millis(500));
+        assert!(written.elapsed() >= Duration::from_millis(1000));
         assert_eq!(judge(&mut source), None, "an empty file is none yet");
+        // Nobody asked for a while: the next question is a look, too.
+        std::thread::sleep(PATIENCE * 2);
         write(&empty, 16);
         assert_eq!(judge(&mut source), Some(16));
     }
@@ -618,7 +620,8 @@ mod tests {
         let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Remove)).unwrap();
         let before = (0..MOST_GIVEN as u64).map(|n| (n + 1000, PathBuf::from("gone")));
         source.given = before.collect();
-        while !matches!(wait(&mut source), Some(Next::Frame(_))) {}
+        assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
+        assert!(matches!(wait(&mut source), Some(Next::Frame(_))));
         assert_eq!(source.given.len(), MOST_GIVEN);
         assert_eq!(source.given.front().map(|(n, _)| *n), Some(1001));
         source.judged(0).unwrap();

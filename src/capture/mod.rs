@@ -217,6 +217,19 @@ mod tests {
         assert_eq!(camera(&odd).resource(), Some(Resource::Path(odd)));
     }
 
+    /// What a source need not say: it drops nothing, and has nothing to dispose of.
+    #[test]
+    fn a_plain_source_drops_nothing() {
+        struct Empty;
+        impl Source for Empty {
+            fn next(&mut self) -> Next {
+                Next::End
+            }
+        }
+        assert_eq!(Empty.dropped(), 0);
+        Empty.judged(1).unwrap();
+    }
+
     #[test]
     fn a_source_ends_or_goes_on_for_ever() {
         let synthetic = |frames| SourceConfig::Synthetic(SyntheticConfig { frames, ..SyntheticConfig::default() });

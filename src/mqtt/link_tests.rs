@@ -5,6 +5,7 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::{QoS, v5};
 use std::fs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 #[tokio::test]
 async fn the_handshake_says_what_was_configured() {
@@ -97,13 +98,18 @@ async fn a_broker_that_is_away_or_silent_cannot_be_reached() {
     // One that speaks another language.
     for config in [config.clone(), old.clone()] {
         let probing = tokio::spawn(async move { probe(&config).await });
-        broker.stream().await.write_all(&[0; 16]).await.unwrap();
+        let mut stream = broker.stream().await;
+        stream.write_all(&[0; 16]).await.unwrap();
         let why = probing.await.unwrap().unwrap_err().to_string();
         assert!(why.starts_with(&at) && !why.ends_with("no answer in time"), "{why}");
     }
-    drop(broker);
-    for config in [&config, &old] {
-        let why = probe(config).await.unwrap_err().to_string();
+    // Bound, so that nobody else gets the port, and without anybody who listens.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = bound.local_addr().unwrap().port();
+    let at = format!("the broker 127.0.0.1:{port} cannot be reached: ");
+    for config in [MqttConfig { port, ..config }, MqttConfig { port, ..old }] {
+        let why = probe(&config).await.unwrap_err().to_string();
         assert!(why.starts_with(&at) && why.contains("refused"), "{why}");
     }
 }
@@ -115,7 +121,7 @@ async fn a_probe_has_a_name_of_its_own_and_says_goodbye() {
     let probing = tokio::spawn(async move { probe(&config).await });
     let mut peer = broker.welcome().await;
     assert_eq!((peer.connect.client_id.as_str(), &peer.will), ("box-check", &None));
-    assert_eq!(peer.next().await, None);
+    peer.goodbye().await;
     probing.await.unwrap().unwrap();
 }
 

@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 /// Long enough for a machine with much else to do.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Long enough for what would come, short enough to wait for what must not.
 pub(super) const MOMENT: Duration = Duration::from_millis(300);
 
+/// Nobody but the test answers at its port.
 pub(super) struct Scripted(TcpListener);
 
 impl Scripted {
@@ -101,9 +102,18 @@ impl Peer {
     pub(super) async fn next(&mut self) -> Option<v5::Packet> {
         match timeout(PATIENCE, self.wire.next()).await.expect("a packet, or the end") {
             Some(Ok(packet)) => Some(packet),
-            // A goodbye without a reason has no payload, which this reader takes for an error.
+            // See `goodbye`.
             Some(Err(Error::PayloadRequired)) | None => None,
             Some(Err(e)) => panic!("{e}"),
+        }
+    }
+
+    /// Waits for the client's DISCONNECT: not only the end of the connection.
+    pub(super) async fn goodbye(&mut self) {
+        match timeout(PATIENCE, self.wire.next()).await.expect("a goodbye") {
+            // One without a reason has no payload, which this reader takes for an error.
+            Some(Err(Error::PayloadRequired)) => {}
+            other => panic!("{other:?} instead of DISCONNECT"),
         }
     }
 
@@ -115,16 +125,21 @@ impl Peer {
         }
     }
 
-    /// What is published until nothing more comes.
-    pub(super) async fn all_published(&mut self) -> Vec<v5::Publish> {
+    /// So many messages, behind which nothing more comes.
+    pub(super) async fn just_published(&mut self, count: usize) -> Vec<v5::Publish> {
         let mut all = vec![];
-        while let Ok(packet) = timeout(MOMENT, self.next()).await {
-            match packet {
-                Some(v5::Packet::Publish(message)) => all.push(message),
-                other => panic!("{other:?} instead of PUBLISH"),
-            }
+        for _ in 0..count {
+            all.push(self.published().await);
         }
+        self.silent().await;
         all
+    }
+
+    /// Nothing comes for a moment.
+    pub(super) async fn silent(&mut self) {
+        if let Ok(packet) = timeout(MOMENT, self.next()).await {
+            panic!("{packet:?} instead of silence");
+        }
     }
 
     pub(super) async fn acknowledge(&mut self, message: &v5::Publish) {

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-/// Messages of the outbox that are on their way at one time, and the bytes of their payloads: one more message may go over these.
+/// Messages of the outbox that are on their way at one time, and the bytes of their payloads, which the last of them may exceed.
 const WINDOW: usize = 16;
 const WINDOW_BYTES: usize = 4 << 20;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);

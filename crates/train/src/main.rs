@@ -53,7 +53,7 @@ enum Command {
     Augment(AugmentArgs),
     /// Train a detector on a folder of images
     ///
-    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody outlined; or it is
+    /// DIR holds train/good and, where there are, train/<defect> with anomalous images that nobody need outline; or it is
     /// one of the public sets that docs/data.md lists, as it comes out of its archive. A run that was stopped (Ctrl-C,
     /// power) goes on with --resume from its last checkpoint.
     Fit(FitArgs),

@@ -128,7 +128,7 @@ pub enum MethodKind {
     Mahalanobis,
     /// Logistic regression on pooled features: term `pooled` of the image branch.
     Pooled,
-    /// A head taught by coarse labels and painted defects: term `instance` of the map, term `bag` of the image branch.
+    /// A head taught by coarse labels, masks where there are some, and painted defects: term `instance` of the map, term `bag` of the image branch.
     Mil,
 }
 

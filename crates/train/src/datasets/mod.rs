@@ -142,14 +142,22 @@ impl DataSet {
         Err(DataError::TooFew { root: self.root.clone(), found: self.train_normal.len(), needed })
     }
 
-    /// SHA-256 over the relative paths and contents of all training images and of the set's own validation images.
+    /// SHA-256 over the relative paths and contents of all training images, of their masks, and of the set's own validation images.
     pub fn training_digest(&self) -> Result<String, DataError> {
         let mut all = Sha256::new();
-        for sample in self.train_normal.iter().chain(&self.train_anomalous).chain(&self.validation_normal) {
-            let bytes =
-                std::fs::read(&sample.path).map_err(|cause| DataError::Read { path: sample.path.clone(), cause })?;
-            all.update(self.relative(&sample.path).as_bytes());
+        let mut add = |path: &Path| -> Result<(), DataError> {
+            let bytes = std::fs::read(path).map_err(|cause| DataError::Read { path: path.to_owned(), cause })?;
+            all.update(self.relative(path).as_bytes());
             all.update(Sha256::digest(&bytes));
+            Ok(())
+        };
+        for sample in self.train_normal.iter().chain(&self.train_anomalous).chain(&self.validation_normal) {
+            add(&sample.path)?;
+            match &sample.mask {
+                Some(folder) if folder.is_dir() => listing::entries(folder)?.iter().try_for_each(|file| add(file))?,
+                Some(file) => add(file)?,
+                None => {}
+            }
         }
         Ok(hex::encode(all.finalize()))
     }

@@ -1,7 +1,7 @@
 //! The images of a run, their features where those can be kept, and the batches of an epoch, read ahead in the
 //! background.
 
-use super::outlined::OutlinedSet;
+use super::outlined::{OutlinedPlaces, OutlinedSet};
 use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError, model};
 use crate::augment::{AnomalySource, View};
@@ -29,7 +29,7 @@ pub struct UnitImages<'a> {
     /// Places in the sets.
     normal: Vec<usize>,
     anomalous: Vec<usize>,
-    outlined: Vec<usize>,
+    outlined: OutlinedPlaces,
 }
 
 impl<'a> Images<'a> {
@@ -69,7 +69,8 @@ impl<'a> Images<'a> {
             normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
             anomalous: ImageSet::open(anomalous, needs, context)?,
             made: is_made,
-            outlined: OutlinedSet::open(&of_class(false), &of_class(true), needs, context)?,
+            // Where anomalies are made, the labelled ones are left alone.
+            outlined: OutlinedSet::open(&of_class(false), &of_class(!is_made), needs, context)?,
         })
     }
 
@@ -115,9 +116,10 @@ impl UnitImages<'_> {
         scope.spawn(move || {
             for picks in self.draw(config, epoch) {
                 let batch = || {
-                    let normal = self.images.normal.batch(&picks.normal, config, epoch)?;
+                    let (augment, seed) = (config.augment, config.seed);
+                    let normal = self.images.normal.batch(&picks.normal, augment, seed, epoch)?;
                     let anomalous = (!picks.anomalous.is_empty())
-                        .then(|| self.images.anomalous.batch(&picks.anomalous, config, epoch));
+                        .then(|| self.images.anomalous.batch(&picks.anomalous, augment, seed, epoch));
                     let outlined = (!picks.outlined.is_empty())
                         .then(|| self.images.outlined.batch(&picks.outlined, config, epoch));
                     Ok(StepBatch {
@@ -154,13 +156,8 @@ impl UnitImages<'_> {
         while anomalous.len() < wanted {
             anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
         }
-        let outlined_batch = self.images.outlined.per_step;
-        let mut outlined = vec![];
-        while !self.outlined.is_empty() && outlined.len() < steps * outlined_batch {
-            let mut order = self.outlined.clone();
-            order.shuffle(&mut rng);
-            outlined.extend(order);
-        }
+        let per_step = self.images.outlined.per_step;
+        let outlined = self.outlined.draw(steps, per_step, &mut rng);
         (0..steps)
             .map(|step| Picks {
                 normal: normal.iter().cycle().skip(step * batch).take(batch).copied().collect(),
@@ -170,7 +167,7 @@ impl UnitImages<'_> {
                     .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
                     .copied()
                     .collect(),
-                outlined: outlined.iter().skip(step * outlined_batch).take(outlined_batch).copied().collect(),
+                outlined: outlined.iter().skip(step * per_step).take(per_step).copied().collect(),
             })
             .collect()
     }

@@ -3,8 +3,8 @@
 
 use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError};
-use crate::augment::View;
 use crate::augment::defects::{Cell, Change, cells, paint};
+use crate::augment::{AugmentConfig, View};
 use crate::config::TrainConfig;
 use crate::datasets;
 use crate::features::FeatureError;
@@ -12,12 +12,13 @@ use crate::methods::{Labelled, Needs, Outlined};
 use ckaad_bundle::{Input, ResizeMode};
 use ckaad_inspect::imaging::{self, RgbImage};
 use ndarray::{Array2, Axis};
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rayon::prelude::*;
+use std::path::Path;
 
 /// One painted image in so many is a control: something changed that is no defect.
 const CONTROLS: usize = 5;
-/// Of the outlined images that a step draws, one in so many is a labelled one, where there are any: they are few, and real.
+/// Of the outlined images that are drawn, one in so many is a labelled one, where there are any: they are few, and real.
 const MASKED_IN: usize = 4;
 
 /// The outlined images of a run: first the painted ones, then those with a mask.
@@ -30,60 +31,68 @@ pub struct OutlinedSet<'a> {
 }
 
 impl<'a> OutlinedSet<'a> {
-    /// Paints into `normal` images, again and again until there are as many as asked for, takes those of `anomalous` that have a mask, mirrored
+    /// Paints into `normal` images, again and again until there are as many as asked for, takes those of `labelled` that have a mask, mirrored
     /// in every way that the config allows, and computes the features that can be kept.
     ///
     /// # Errors
     /// An image or a mask cannot be read, or the cache not written.
     pub fn open(
         normal: &[Labelled],
-        anomalous: &[Labelled],
+        labelled: &[Labelled],
         needs: Needs,
         context: &FitContext<'a>,
     ) -> Result<OutlinedSet<'a>, FitError> {
-        let wanted = needs.painted > 0;
         let painted = if normal.is_empty() { 0 } else { needs.painted };
         let mut images: Vec<Labelled> = normal.iter().cycle().take(painted).cloned().collect();
         let (seed, flips) = (context.config.seed, context.config.features.flips.variants());
         let grid = context.extractor.shapes().first().map_or((0, 0), |[_, h, w]| (*h, *w));
-        let masked = anomalous.iter().filter(|image| wanted && image.sample.mask.is_some());
-        let bar = context.progress.bar("painting", images.len());
         let input = context.config.input.into();
+        let bar = context.progress.bar("painting", images.len());
         let of_painted = |(i, image): (usize, &Labelled)| -> Result<Array2<Cell>, FitError> {
             let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
-            let mask = paint(&image, None, change(seed, i).0, change(seed, i).1).mask;
+            let (change, seed) = change(seed, i);
+            let mask = paint(&image, None, change, seed).mask;
             bar.advance(1);
             Ok(cells_of(&image, &mask, &input, grid))
         };
         let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
+
+        let wanted = |image: &&Labelled| needs.painted_batch > 0 && image.sample.defect.is_some();
+        let masked: Vec<(&Labelled, &Path)> =
+            labelled.iter().filter(wanted).filter_map(|image| Some((image, image.sample.mask.as_deref()?))).collect();
+        let of_masked = |(image, mask): &(&Labelled, &Path)| masked_cells(&image.sample.path, mask, &input, grid);
+        let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
         // Which way each image with a mask is mirrored.
-        let mut mirrored = vec![];
-        for image in masked {
-            let of_mask = masked_cells(image, &input, grid)?;
-            // `data` warns of a mask that marks nothing; what it says of the image is not to be learned.
-            if !of_mask.iter().any(|cell| *cell == Cell::Anomalous) {
+        let (mut mirrored, mut teaching) = (vec![], 0);
+        for ((image, _), outline) in masked.iter().zip(outlines) {
+            // With a mask that marks too little for a place of the map all of its places would be taught as normal.
+            if !outline.iter().any(|cell| *cell == Cell::Anomalous) {
                 continue;
             }
+            teaching += 1;
             for &flip in flips {
-                images.push(image.clone());
-                cells.push(flipped(&of_mask, flip));
+                images.push((*image).clone());
+                cells.push(flipped(&outline, flip));
                 mirrored.push(flip);
             }
+        }
+        if !masked.is_empty() {
+            let (few, all) = (masked.len() - teaching, masked.len());
+            let without = if few == 0 { String::new() } else { format!("; {few} mark too little for the map's grid") };
+            context.progress.say(&format!("{teaching} of {all} masks of labelled images teach places{without}"));
         }
         let view = move |i: usize, _: usize| match i.checked_sub(painted) {
             None => View { painted: Some(change(seed, i)), ..View::default() },
             Some(i) => View::flipped(mirrored[i]),
         };
         let list = ImageList { name: "outlined", images, variants: 1, view: Box::new(view) };
-        Ok(OutlinedSet { set: ImageSet::open(list, needs, context)?, cells, painted, per_step: needs.painted_batch })
+        let set = ImageSet::open(list, needs, context)?;
+        Ok(OutlinedSet { set, cells, painted, per_step: needs.painted_batch })
     }
 
-    /// The places of those that may be seen. One with a mask stands there as often as it is to be drawn for each painted one.
-    pub fn places(&self, sees: impl Fn(&Labelled) -> bool) -> Vec<usize> {
-        let all = (0..self.set.images.len()).filter(|&i| sees(&self.set.images[i]));
-        let (painted, masked): (Vec<usize>, Vec<usize>) = all.partition(|&i| i < self.painted);
-        let times = (painted.len() / (MASKED_IN - 1)).checked_div(masked.len()).unwrap_or(0).max(1);
-        painted.into_iter().chain((0..times).flat_map(|_| masked.iter().copied())).collect()
+    /// The places of those that may be seen.
+    pub fn places(&self, sees: impl Fn(&Labelled) -> bool) -> OutlinedPlaces {
+        OutlinedPlaces::of(&self.set.images, self.painted, sees)
     }
 
     /// Those at the places that are picked.
@@ -92,8 +101,42 @@ impl<'a> OutlinedSet<'a> {
     /// An image cannot be read.
     pub fn batch(&self, picks: &[usize], config: &TrainConfig, epoch: usize) -> Result<Outlined, FeatureError> {
         let pairs: Vec<(usize, usize)> = picks.iter().map(|&i| (i, 0)).collect();
-        let batch = self.set.batch(&pairs, config, epoch)?;
+        // An image that is turned has its defect elsewhere than its cells say.
+        let augment = AugmentConfig { rotate_deg: 0.0, ..config.augment };
+        let batch = self.set.batch(&pairs, augment, config.seed, epoch)?;
         Ok(Outlined { batch, cells: picks.iter().map(|&i| self.cells[i].clone()).collect() })
+    }
+}
+
+/// Places of outlined images that one unit may see.
+pub struct OutlinedPlaces {
+    painted: Vec<usize>,
+    masked: Vec<usize>,
+}
+
+impl OutlinedPlaces {
+    /// Of `images`, of which so many are painted and the others have a mask.
+    fn of(images: &[Labelled], painted: usize, sees: impl Fn(&Labelled) -> bool) -> OutlinedPlaces {
+        let (painted, masked) = (0..images.len()).filter(|&i| sees(&images[i])).partition(|&i| i < painted);
+        OutlinedPlaces { painted, masked }
+    }
+
+    /// So many for each step, one list behind the other: one in [`MASKED_IN`] with a mask, each list gone through before it begins anew.
+    pub fn draw(&self, steps: usize, per_step: usize, rng: &mut StdRng) -> Vec<usize> {
+        let mut lists = [(&self.painted, vec![]), (&self.masked, vec![])];
+        let alone = lists.iter().position(|(places, _)| places.is_empty()).map(|empty| 1 - empty);
+        if lists.iter().all(|(places, _)| places.is_empty()) {
+            return vec![];
+        }
+        let mut next = |n: usize| {
+            let (places, order) = &mut lists[alone.unwrap_or(usize::from(n % MASKED_IN == MASKED_IN - 1))];
+            if order.is_empty() {
+                order.clone_from(places);
+                order.shuffle(rng);
+            }
+            order.pop()
+        };
+        (0..steps * per_step).filter_map(|n| next(n)).collect()
     }
 }
 
@@ -108,11 +151,10 @@ fn change(seed: u64, i: usize) -> (Change, u64) {
 /// Tells the seeds of painted images from others'.
 const PAINTED: u64 = 0x7061_696e;
 
-/// What the network's places are by an image's mask.
-fn masked_cells(image: &Labelled, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
-    let Some(path) = &image.sample.mask else { return Ok(Array2::from_elem(grid, Cell::Normal)) };
-    let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
-    let mask = datasets::mask_of(path, &image)?;
+/// What the network's places are by the mask of an image.
+fn masked_cells(image: &Path, mask: &Path, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
+    let image = imaging::load(image).map_err(FeatureError::from)?;
+    let mask = datasets::mask_of(mask, &image)?;
     Ok(cells_of(&image, &mask, input, grid))
 }
 
@@ -213,10 +255,8 @@ mod tests {
         RgbImage::new(160, 80).save(&path).unwrap();
         let line = GrayImage::from_fn(160, 80, |x, y| Luma([if x < 40 && y == 11 { 255 } else { 0 }]));
         line.save(&mask).unwrap();
-        let sample = Sample { path, defect: Some("crack".into()), mask: Some(mask.clone()), ..Sample::default() };
-        let image = Labelled { sample, fold: 0 };
         let input = Input { width: 80, height: 80, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-        let cells = masked_cells(&image, &input, (10, 10)).unwrap();
+        let cells = masked_cells(&path, &mask, &input, (10, 10)).unwrap();
         let anomalous = |cells: &Array2<Cell>| -> Vec<(usize, usize)> {
             cells.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect()
         };
@@ -227,7 +267,30 @@ mod tests {
         assert_eq!(anomalous(&flipped(&cells, (false, true))), [(8, 0), (8, 1), (8, 2)]);
 
         GrayImage::new(80, 160).save(&mask).unwrap();
-        let why = masked_cells(&image, &input, (10, 10)).unwrap_err().to_string();
+        let why = masked_cells(&path, &mask, &input, (10, 10)).unwrap_err().to_string();
         assert_eq!(why, format!("the mask {} is 80x160 pixels, its image 160x80", mask.display()));
+    }
+
+    /// What was held out with a fold never teaches that fold's model, whether it was painted into or has a mask.
+    #[test]
+    fn a_quarter_of_what_is_drawn_has_a_mask_and_nothing_held_out_is_drawn() {
+        let image = |fold| Labelled { sample: Sample::default(), fold };
+        // Painted 0 to 9 in folds 0 and 1, masked 10 to 13 in fold 0 and 14 in fold 1.
+        let images: Vec<Labelled> = (0..10).map(|i| image(i % 2)).chain([0, 0, 0, 0, 1].map(image)).collect();
+        let mut rng = StdRng::seed_from_u64(1);
+        let drawn = OutlinedPlaces::of(&images, 10, |image| image.fold == 0).draw(5, 8, &mut rng);
+        let times = |place: usize| drawn.iter().filter(|&&i| i == place).count();
+        assert_eq!(drawn.len(), 40);
+        assert_eq!([0, 2, 4, 6, 8].map(times), [6; 5]);
+        assert_eq!((10..14).map(times).sum::<usize>(), 10);
+        assert!((10..14).all(|place| (2..=3).contains(&times(place))), "{drawn:?}");
+        assert!(drawn.chunks(8).all(|step| step.iter().filter(|&&i| i >= 10).count() == 2));
+
+        let few = |painted, sees: fn(&Labelled) -> bool| {
+            OutlinedPlaces::of(&images, painted, sees).draw(1, 4, &mut StdRng::seed_from_u64(1))
+        };
+        assert!(few(15, |image| image.fold == 0).len() == 4, "nobody has a mask");
+        assert!(few(0, |image| image.fold == 1).len() == 4, "nothing is painted");
+        assert!(few(10, |_| false).is_empty());
     }
 }

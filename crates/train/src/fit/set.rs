@@ -1,8 +1,7 @@
 //! Images of one class: their features, kept or computed anew, and batches of them.
 
 use super::FitContext;
-use crate::augment::View;
-use crate::config::TrainConfig;
+use crate::augment::{AugmentConfig, View};
 use crate::datasets::Sample;
 use crate::features::{Extractor, FeatureCache, FeatureError};
 use crate::methods::{Batch, Labelled, Needs};
@@ -53,10 +52,16 @@ impl<'a> ImageSet<'a> {
         Ok(ImageSet { images, variants, view, cache, extractor, needs })
     }
 
-    /// `(image, variant)` pairs; `epoch` draws the augmentation.
-    pub fn batch(&self, picks: &[(usize, usize)], config: &TrainConfig, epoch: usize) -> Result<Batch, FeatureError> {
+    /// `(image, variant)` pairs; `seed` and `epoch` draw the augmentation.
+    pub fn batch(
+        &self,
+        picks: &[(usize, usize)],
+        augment: AugmentConfig,
+        seed: u64,
+        epoch: usize,
+    ) -> Result<Batch, FeatureError> {
         let job = |&(i, v): &(usize, usize)| {
-            let augment = Some((config.augment, mix(config.seed, i as u64, epoch as u64)));
+            let augment = Some((augment, mix(seed, i as u64, epoch as u64)));
             (self.images[i].sample.path.as_path(), View { augment, ..(self.view)(i, v) })
         };
         let jobs = || -> Vec<(&Path, View)> { picks.iter().map(job).collect() };

@@ -53,7 +53,7 @@ pub struct Needs {
     pub anomalous: bool,
     /// Steps also read so many normal images with defects, and controls that are none, painted into them.
     pub painted: usize,
-    /// So many of them a step.
+    /// So many of them a step; labelled images with masks are among these.
     pub painted_batch: usize,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,

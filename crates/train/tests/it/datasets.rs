@@ -76,8 +76,13 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
         "bottle/train/good/part7/001.png",
         "bottle/train/broken/000.png",
         "bottle/train/broken/001.png",
-        "bottle/train/broken/002.png",
+        "bottle/train/broken/002.jpg",
+        "bottle/train/broken/a/001.png",
+        "bottle/train/broken/b/001.png",
         "bottle/ground_truth_train/broken/001_mask.png",
+        "bottle/ground_truth_train/broken/b/001.png",
+        "bottle/ground_truth/broken/002_mask.png",
+        "bottle/test/broken/002.png",
         "bottle/test/good/000.png",
         "bottle/test/broken/000.png",
         "bottle/test/broken/001.png",
@@ -88,18 +93,19 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
     let data = tree.read(Layout::Mvtec, Some("bottle"));
     assert_eq!(told(&data, &data.train_normal), ["train/good/000.png", "train/good/part7/001.png"]);
     assert_eq!(groups(&data.train_normal), ["-", "part7"]);
-    let coarse = ["train/broken/000.png:broken", "train/broken/001.png:broken", "train/broken/002.png:broken"];
-    assert_eq!(told(&data, &data.train_anomalous), coarse);
+    let coarse = ["000.png", "001.png", "002.jpg", "a/001.png", "b/001.png"];
+    assert_eq!(told(&data, &data.train_anomalous), coarse.map(|name| format!("train/broken/{name}:broken")));
     assert_eq!(
         told(&data, &data.test),
-        ["test/broken/000.png:broken", "test/broken/001.png:broken", "test/good/000.png"]
+        ["test/broken/000.png:broken", "test/broken/001.png:broken", "test/broken/002.png:broken", "test/good/000.png"]
     );
     let masks: Vec<bool> = data.test.iter().map(|s| s.mask.is_some()).collect();
-    assert_eq!(masks, [true, false, false]);
+    assert_eq!(masks, [true, false, true, false]);
     let of_training: Vec<Option<String>> =
         data.train_anomalous.iter().map(|s| s.mask.as_deref().map(|mask| data.relative(mask))).collect();
-    // That of 000 is the test image's of the same name.
-    assert_eq!(of_training, [None, Some("ground_truth_train/broken/001_mask.png".into()), None]);
+    // Those of 000 and 002 are the test images' of the same names, and folders tell images of one name apart.
+    let own = [None, Some("001_mask.png"), None, None, Some("b/001.png")];
+    assert_eq!(of_training, own.map(|name| name.map(|name| format!("ground_truth_train/broken/{name}"))));
     assert_eq!(data.name(), "bottle");
     // The category's own folder needs no choice.
     let alone = DataSet::open(&DataLocation::new(tree.path().join("bottle"))).unwrap();

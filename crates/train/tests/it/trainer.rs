@@ -172,6 +172,45 @@ fn a_head_taught_by_labels_reaches_the_bundle_too() {
     assert_eq!(manifest.terms.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["instance"]);
 }
 
+/// Masks of labelled images: counted, taught, and part of what a run is of.
+#[test]
+fn masks_of_labelled_images_teach_and_a_run_does_not_go_on_with_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (data, run) = (at("data"), at("run"));
+    train_well(&[
+        &["synth", "--out", &data, "--width", "256", "--height", "256", "--train-good", "12", "--test-good", "1"][..],
+        &["--train-defective", "2", "--train-masks", "1", "--test-defective", "1"],
+    ]
+    .concat());
+    let config = "name = \"masks\"\nmethods = [\"mil\"]\n[input]\nwidth = 64\nheight = 64\n[features]\nstrides = [8, 16]\nflips = \"horizontal\"\n\
+        [mil]\nwidth = 8\ncontext = 8\nplaces = 6\npainted = 6\npainted_batch = 4\n\
+        [train]\nepochs = 1\nbatch = 8\nanomalous_batch = 2\nleast_steps = 0\n[validation]\nfolds = 2\n";
+    std::fs::write(at("config.toml"), config).unwrap();
+    let fit = ["fit", "--config", &at("config.toml"), "--data", &data, "--out", &run, "--device", "cpu"];
+    let told = |arguments: &[&str]| {
+        let output = train(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let said = told(&fit);
+    assert!(said.contains("6 of 6 masks of labelled images teach places\n"), "{said}");
+
+    let mask = at("data/ground_truth_train/crack/000_mask.png");
+    image::GrayImage::from_pixel(256, 256, image::Luma([255])).save(&mask).unwrap();
+    let resumed = refused(&[&fit[..], &["--resume"]].concat());
+    assert!(resumed.contains("another training data set"), "{resumed}");
+
+    // One whose mask marks a single pixel: too little for places of 8 x 8 pixels of an image made a quarter as large.
+    let dot = image::GrayImage::from_fn(256, 256, |x, y| image::Luma([if (x, y) == (9, 9) { 255 } else { 0 }]));
+    dot.save(&mask).unwrap();
+    let fit = fit.map(|word| if word == run { at("again") } else { word.to_owned() });
+    let said = told(&fit.each_ref().map(String::as_str));
+    let few = "5 of 6 masks of labelled images teach places; 1 mark too little for the map's grid\n";
+    assert!(said.contains(few), "{said}");
+}
+
 /// Fits `config` on a small synthetic set; WEIGHTS in it stands for a file with the bytes `weights`.
 fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! train/good/*             normal images
-//! train/<defect>/*         our extension: anomalous images, known as such but not outlined (coarse labels)
+//! train/<defect>/*         our extension: anomalous images, known as such (coarse labels)
 //! validation/good/*        optional: the set's own held-out normal images
 //! test/good/*  test/<defect>/*
 //! ground_truth/<defect>/NAME_mask.png or NAME.png     optional: pixel masks
-//! ground_truth_train/<defect>/...                     our extension, optional: masks of coarse-labelled images
+//! ground_truth_train/<defect>/NAME_mask.png or NAME.png   our extension, optional: masks of training images, also in folders as those
 //! ```
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
@@ -21,7 +21,13 @@ pub fn is_category(folder: &Path) -> bool {
 
 pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     let root = super::category(source, Layout::Mvtec, is_category)?;
-    read_category(&root, Layout::Mvtec, "good", mask)
+    let mut data = read_category(&root, Layout::Mvtec, "good", mask)?;
+    for sample in &mut data.train_anomalous {
+        if let Some(own) = own_mask(&root, sample) {
+            sample.mask = Some(own);
+        }
+    }
+    Ok(data)
 }
 
 /// A category in MVTec AD's manner, with its own name for the normal class and its own place for masks.
@@ -31,16 +37,17 @@ pub fn read_category(
     normal: &str,
     mask: fn(&Path, &Sample) -> Option<PathBuf>,
 ) -> Result<DataSet, DataError> {
-    // The masks are the test images': a training image that has a test image's name in its class has none.
+    // The masks are the test images': a training image has none of them where a test image has its name in its class.
     let is_test = |sample: &Sample| {
-        let class_and_name = sample.path.strip_prefix(root.join("train")).unwrap_or(&sample.path);
-        root.join("test").join(class_and_name).exists()
+        let below = sample.path.strip_prefix(root.join("train")).unwrap_or(&sample.path);
+        let stem = below.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let folder = root.join("test").join(below.parent().unwrap_or(below));
+        listing::image_named(&folder, stem).is_some()
     };
     let list = |part: &str| -> Result<Vec<Sample>, DataError> {
         let mut samples = listing::classes(&root.join(part), |class| class == normal)?;
-        for sample in &mut samples {
-            let own = (part == "train").then(|| mask_in(&root.join("ground_truth_train"), sample)).flatten();
-            sample.mask = own.or_else(|| (part == "test" || !is_test(sample)).then(|| mask(root, sample)).flatten());
+        for sample in samples.iter_mut().filter(|s| part == "test" || !is_test(s)) {
+            sample.mask = mask(root, sample);
         }
         Ok(samples)
     };
@@ -54,11 +61,16 @@ pub fn read_category(
 }
 
 fn mask(root: &Path, sample: &Sample) -> Option<PathBuf> {
-    mask_in(&root.join("ground_truth"), sample)
+    mask_in(&root.join("ground_truth").join(sample.defect.as_ref()?), sample)
+}
+
+/// The mask of a training image, which lies below `ground_truth_train` as the image lies below `train`.
+fn own_mask(root: &Path, sample: &Sample) -> Option<PathBuf> {
+    let below = sample.path.strip_prefix(root.join("train")).ok()?;
+    mask_in(&root.join("ground_truth_train").join(below.parent()?), sample)
 }
 
 fn mask_in(folder: &Path, sample: &Sample) -> Option<PathBuf> {
-    let folder = folder.join(sample.defect.as_ref()?);
     let stem = sample.path.file_stem()?.to_str()?;
-    listing::mask_named(&folder, &format!("{stem}_mask")).or_else(|| listing::mask_named(&folder, stem))
+    listing::mask_named(folder, &format!("{stem}_mask")).or_else(|| listing::mask_named(folder, stem))
 }

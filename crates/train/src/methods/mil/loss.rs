@@ -30,7 +30,7 @@ pub fn places(logits: Tensor<4>, anomalous: Tensor<4>, known: Tensor<4>) -> Tens
     down + up + mean(focal(logits, anomalous), known)
 }
 
-/// Of images whose places nobody outlined: the mean of the `count` largest of a normal one is held down, that of an
+/// Of images as a whole, outlined or not: the mean of the `count` largest of a normal one is held down, that of an
 /// anomalous one lifted. The same number on both sides: a head that is only lifted fires everywhere.
 pub fn instances(normal: Tensor<4>, anomalous: Tensor<4>, count: usize) -> Tensor<1> {
     let top = |logits: Tensor<4>| largest(logits.flatten(2, 3), count);

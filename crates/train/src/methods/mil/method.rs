@@ -31,7 +31,7 @@ pub struct MilConfig {
     pub learning_rate: f64,
     /// Images that defects, and controls that are none, are painted into, for all of training.
     pub painted: usize,
-    /// So many of them a step; where labelled images have masks, a quarter is of those.
+    /// So many of them a step; where labelled images have masks, a quarter of these is labelled ones.
     pub painted_batch: usize,
 }
 

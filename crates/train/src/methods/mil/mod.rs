@@ -9,7 +9,7 @@
 //! ```
 //! After SuperSimpleNet (arXiv 2408.03143) and DevNet (arXiv 2108.00462), made small and of operators that int8 chains
 //! have. A normal image's largest instances are held down, as many of a defective image's are lifted: so nobody has to
-//! outline anything.
+//! outline anything; where somebody did, those places are taught as well.
 
 mod fold;
 mod loss;
