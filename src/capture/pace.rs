@@ -65,6 +65,12 @@ mod tests {
         }
         let took = begun.elapsed().as_secs_f64();
         assert!((0.199..1.5).contains(&took), "ten periods of 20 ms: {took}");
+        // A little late is made up for, so that the rate is held.
+        let mut slow = Pace::new(0.5);
+        let due_at = slow.due;
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(slow.wait());
+        assert_eq!(slow.due, due_at + Duration::from_secs(2));
         // A line that was slow gets no burst.
         std::thread::sleep(Duration::from_millis(100));
         let begun = Instant::now();

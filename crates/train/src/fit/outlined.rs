@@ -128,7 +128,7 @@ impl OutlinedPlaces {
         if lists.iter().all(|(places, _)| places.is_empty()) {
             return vec![];
         }
-        let mut next = |n: usize| {
+        let next = |n: usize| {
             let (places, order) = &mut lists[alone.unwrap_or(usize::from(n % MASKED_IN == MASKED_IN - 1))];
             if order.is_empty() {
                 order.clone_from(places);
@@ -136,7 +136,7 @@ impl OutlinedPlaces {
             }
             order.pop()
         };
-        (0..steps * per_step).filter_map(|n| next(n)).collect()
+        (0..steps * per_step).filter_map(next).collect()
     }
 }
 
