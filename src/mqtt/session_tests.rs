@@ -111,6 +111,7 @@ async fn every_connection_begins_with_the_states_and_the_subscription() {
     let hello = peer.published().await;
     assert_eq!((topic(&hello).as_str(), hello.qos, hello.retain), (STATE, QoS::AtLeastOnce, true));
     assert_eq!(state(&hello.payload), "online");
+    assert_eq!(hello.properties.unwrap().content_type.as_deref(), Some("application/json"));
     for (at, value) in [("a", "2"), ("b", "3")] {
         let message = peer.published().await;
         assert_eq!((topic(&message).as_str(), message.payload.as_ref(), message.retain), (at, value.as_bytes(), true));
@@ -238,10 +239,12 @@ async fn a_session_drains_says_stopped_and_goodbye() {
     peer.acknowledge(&messages[1]).await;
     let stopped = peer.published().await;
     assert_eq!((topic(&stopped).as_str(), state(&stopped.payload).as_str(), stopped.retain), (STATE, "stopped", true));
-    // Not before the broker has it.
+    // Not before the broker has it, and then at once.
     peer.silent().await;
+    let begun = Instant::now();
     peer.acknowledge(&stopped).await;
     peer.goodbye().await;
+    assert!(begun.elapsed() < Duration::from_millis(1600));
     let store = rig.store.clone();
     assert!(rig.ended().await < 2.0);
     assert_eq!(store.waiting(), 0);

@@ -385,4 +385,53 @@ mod tests {
         let health = store.health();
         assert_eq!((health.waiting, health.dropped_heatmaps, health.lost_opened), (1, 1, 0));
     }
+
+    /// Nobody has come round for the queue yet: what waits in it is counted, and what it has no room for, too, each where it belongs.
+    #[test]
+    fn what_the_queue_holds_and_what_it_drops_is_counted() {
+        let (store, _work) = StoreHandle::new("nowhere".into(), Limits { max_bytes: 1 << 20 });
+        let one = message(0, Priority::Opened, 100);
+        let bytes = 2 * one.size();
+        store.put(vec![one.clone(), one], vec![]);
+        let health = store.health();
+        assert_eq!((health.waiting, health.in_memory, health.bytes, store.waiting()), (2, 2, bytes, 2));
+        store.shared.queued_bytes.fetch_add(2 * QUEUE_BYTES, SeqCst);
+        for priority in [Priority::Heatmap, Priority::Updated, Priority::Closed, Priority::Opened] {
+            let mut receipt = store.put(vec![message(0, priority, 1)], vec![]);
+            assert_eq!(receipt.on_disk(), Some(false), "{priority:?}");
+        }
+        let health = store.health();
+        assert_eq!((health.dropped_heatmaps, health.dropped_updates, health.lost_opened), (1, 2, 1));
+        assert_eq!(store.waiting(), 2);
+    }
+
+    #[test]
+    fn what_waits_goes_into_one_transaction_up_to_a_bound_and_to_another_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("o.sqlite");
+        let limits = Limits { max_bytes: 1 << 20 };
+        let (store, work) = StoreHandle::new(path.clone(), limits);
+        let mut receipts: Vec<Receipt> =
+            (0..GROUP + 3).map(|n| store.put(vec![message(n, Priority::Opened, 1)], vec![])).collect();
+        // One of two has no room on the disk.
+        let mut torn = store.put(vec![message(0, Priority::Opened, 1), message(1, Priority::Heatmap, 2 << 20)], vec![]);
+        store.count_oversize(5);
+        let (mut outbox, _) = Outbox::open(&path, limits);
+        let mut together = || {
+            let Ok(Request::Put { messages, notes, stored }) = work.inbox.try_recv() else { panic!("a put waits") };
+            let behind = put_together(&mut outbox, &work.inbox, &work.shared, (messages, notes, stored));
+            (behind, outbox.health().waiting)
+        };
+        assert!(matches!(together(), (None, waiting) if waiting == GROUP as u64));
+        assert!(receipts.iter_mut().take(GROUP).all(|r| r.on_disk() == Some(true)));
+        assert_eq!(receipts[GROUP].on_disk(), None);
+        let (behind, waiting) = together();
+        assert!(matches!(behind, Some(Request::Oversize { messages: 5 })));
+        assert_eq!(waiting, GROUP as u64 + 4);
+        assert!(receipts.iter_mut().skip(GROUP + 1).all(|r| r.on_disk() == Some(true)));
+        assert_eq!(torn.on_disk(), Some(false));
+        // All are in the outbox, and none in the queue.
+        let health = store.health();
+        assert_eq!((health.waiting, health.in_memory), (GROUP as u64 + 4, 0));
+    }
 }
