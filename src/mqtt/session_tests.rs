@@ -365,6 +365,7 @@ async fn commands_come_through_as_long_as_there_is_room() {
     rig.handle.reply(super::super::ReplyTo::of(&fourth), "usual".into(), b"done".to_vec());
     let answer = peer.published().await;
     assert_eq!((topic(&answer).as_str(), answer.qos, answer.retain), ("answers", QoS::AtLeastOnce, false));
+    assert_eq!(answer.payload.as_ref(), b"done");
     let properties = answer.properties.unwrap();
     assert_eq!(properties.correlation_data.as_deref(), Some(&[7, 4][..]));
     assert_eq!(properties.content_type.as_deref(), Some("application/json"));
