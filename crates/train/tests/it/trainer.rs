@@ -179,7 +179,7 @@ fn masks_of_labelled_images_teach_and_a_run_does_not_go_on_with_others() {
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let (data, run) = (at("data"), at("run"));
     train_well(&[
-        &["synth", "--out", &data, "--width", "256", "--height", "256", "--train-good", "12", "--test-good", "1"][..],
+        &["synth", "--out", &data, "--width", "256", "--height", "256", "--train-good", "40", "--test-good", "1"][..],
         &["--train-defective", "2", "--train-masks", "1", "--test-defective", "1"],
     ]
     .concat());
