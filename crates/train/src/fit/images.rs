@@ -65,12 +65,13 @@ impl<'a> Images<'a> {
                 ImageList { view: Box::new(view), ..list("made-anomalies", images) }
             }
         };
+        // Where anomalies are made, the labelled ones are left alone.
+        let labelled = if is_made { vec![] } else { of_class(true) };
         Ok(Images {
             normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
             anomalous: ImageSet::open(anomalous, needs, context)?,
             made: is_made,
-            // Where anomalies are made, the labelled ones are left alone.
-            outlined: OutlinedSet::open(&of_class(false), &of_class(!is_made), needs, context)?,
+            outlined: OutlinedSet::open(&of_class(false), &labelled, needs, context)?,
         })
     }
 

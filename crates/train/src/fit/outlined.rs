@@ -57,7 +57,7 @@ impl<'a> OutlinedSet<'a> {
         };
         let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
 
-        let wanted = |image: &&Labelled| needs.painted_batch > 0 && image.sample.defect.is_some();
+        let wanted = |_: &&Labelled| needs.painted_batch > 0;
         let masked: Vec<(&Labelled, &Path)> =
             labelled.iter().filter(wanted).filter_map(|image| Some((image, image.sample.mask.as_deref()?))).collect();
         let of_masked = |(image, mask): &(&Labelled, &Path)| masked_cells(&image.sample.path, mask, &input, grid);
@@ -124,10 +124,12 @@ impl OutlinedPlaces {
     /// So many for each step, one list behind the other: one in [`MASKED_IN`] with a mask, each list gone through before it begins anew.
     pub fn draw(&self, steps: usize, per_step: usize, rng: &mut StdRng) -> Vec<usize> {
         let mut lists = [(&self.painted, vec![]), (&self.masked, vec![])];
-        let alone = lists.iter().position(|(places, _)| places.is_empty()).map(|empty| 1 - empty);
-        if lists.iter().all(|(places, _)| places.is_empty()) {
-            return vec![];
-        }
+        let alone = match (self.painted.is_empty(), self.masked.is_empty()) {
+            (true, true) => return vec![],
+            (false, true) => Some(0),
+            (true, false) => Some(1),
+            (false, false) => None,
+        };
         let next = |n: usize| {
             let (places, order) = &mut lists[alone.unwrap_or(usize::from(n % MASKED_IN == MASKED_IN - 1))];
             if order.is_empty() {
