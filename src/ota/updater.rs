@@ -589,34 +589,27 @@ impl Updater {
             tracing::error!("{e}");
             return false;
         }
-        let (path, in_force, slot) = (slots.path(&digest), slot.current(), slot.clone());
+        let (path, in_force) = (slots.path(&digest), slot.current());
         tracing::info!(model = model.name, "a new bundle is on trial");
         self.tell(m);
-        let loaded = Model::load(&path, self.around.engine.pool()).map_err(|e| (e.to_string(), true));
-        let examined = loaded.and_then(|(model, bundle)| {
-            examine(&model, &bundle, &in_force, &self.settings.trial)?;
-            Ok(model)
-        });
-        let candidate = match examined {
-            Ok(model) => Arc::new(model),
-            Err((why, bar)) => {
-                self.refuse(m, &why, bar);
-                return bar;
+        let result = match self.load_and_examine(path, in_force.clone()).await {
+            // A command may have given it up meanwhile.
+            Some(Ok(candidate)) if self.on_trial(m, &digest) => {
+                let trial = Trial::new(candidate.clone(), self.settings.trial.clone());
+                self.watch(m, trial, in_force).await.map(|verdict| verdict.map(|why| (candidate, why)))
             }
+            Some(Err(refused)) => Some(Err(refused)),
+            Some(Ok(_)) | None => None,
         };
-        let trial = Trial::new(candidate.clone(), self.settings.trial.clone());
-        let result = self.watch(m, trial, in_force).await;
-        let on_trial =
-            |slots: &Slots| slots.work().is_some_and(|w| w.step == Step::Trial && w.candidate.digest == digest);
         match result {
             // The agent ends, or a command gave the trial up.
             None => true,
-            Some(_) if !on_trial(&self.models[m].slots) => true,
+            Some(_) if !self.on_trial(m, &digest) => true,
             Some(Err((why, bar))) => {
                 self.refuse(m, &why, bar);
                 bar
             }
-            Some(Ok(why)) => {
+            Some(Ok((candidate, why))) => {
                 // First on the disk, then in force.
                 if let Err(e) = self.models[m].slots.commit(&why) {
                     self.refuse(m, &e.to_string(), false);
@@ -624,12 +617,37 @@ impl Updater {
                 }
                 // Committed and not yet swapped: a place for tests to hold it, at which nothing can fail.
                 let _ = fails("swap");
-                slot.swap(candidate);
+                self.models[m].slot.swap(candidate);
                 tracing::info!(model = self.models[m].model.name, "the new bundle is in force: {why}");
                 self.tell(m);
                 true
             }
         }
+    }
+
+    /// Whether the bundle of this digest is on trial still.
+    fn on_trial(&self, m: usize, digest: &str) -> bool {
+        let work = self.models[m].slots.work();
+        work.is_some_and(|work| work.step == Step::Trial && work.candidate.digest == digest)
+    }
+
+    /// What can be known of a new model before a live frame. That takes seconds on a small device: it is done in a thread of its own, so that commands
+    /// are heard and the agent can end meanwhile; the thread is left to itself then. None: the agent ends.
+    async fn load_and_examine(
+        &mut self,
+        path: PathBuf,
+        in_force: Arc<Model>,
+    ) -> Option<Result<Arc<Model>, (String, bool)>> {
+        let (engine, config) = (self.around.engine.clone(), self.settings.trial.clone());
+        let examined = tokio::task::spawn_blocking(move || {
+            fail::fail_point!("examine");
+            let (model, bundle) = Model::load(&path, engine.pool()).map_err(|e| (e.to_string(), true))?;
+            examine(&model, &bundle, &in_force, &config)?;
+            Ok(Arc::new(model))
+        });
+        let examined = self.attend(examined).await?;
+        // A panic is one of the updater; it is not cancelled.
+        Some(examined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())))
     }
 
     /// Lets the candidate judge what the model in force has judged, until it is known whether it may take its place. None: the agent ends.

@@ -105,6 +105,24 @@ fn updates_and_commands_that_panic_are_started_again() {
     assert!(agent.saw("commands: it panicked"), "{:#?}", agent.lines());
 }
 
+/// To load and examine a model takes seconds on a small device, longer than a stop may take.
+#[test]
+fn while_a_new_model_is_examined_commands_are_heard_and_the_agent_can_end() {
+    let device = Device::new("", "[commands]\nallow = [\"update-model\"]\n");
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    let mut agent = run_with(&device.config, "examine=sleep(60000)");
+    agent.wait_for("a new bundle is on trial");
+    let answer = ask(&device, "update-model/1", "");
+    assert!(answer["message"].as_str().is_some_and(|said| said.contains("is looked at")), "{answer}");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    // It was no unclean end: the trial begins anew.
+    let subscriber = device.states();
+    let agent = device.start();
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    assert!(!agent.saw("ended while 0.2.0 was on trial"), "{:#?}", agent.lines());
+}
+
 /// A step towards a new model, as the disk sees it, and how it fails.
 #[derive(Clone, Copy, PartialEq)]
 enum Fails {
