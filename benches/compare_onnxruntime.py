@@ -1,11 +1,12 @@
 """ckaad-agent against ONNX Runtime on the same file, in one run: the table of docs/performance.md.
 
     python3 -m venv v && v/bin/pip install -r tests/reference/requirements.txt
-    v/bin/python benches/compare_onnxruntime.py --agent target/release/ckaad-agent [--threads 1,2] [--rounds 5] [--runs 20] BUNDLE...
+    v/bin/python benches/compare_onnxruntime.py --agent target/release/ckaad-agent [--threads 1,2] [--rounds 5] [--runs 20] [--exact] BUNDLE...
 
 Both run the bundle's model.onnx, the agent on its first golden sample and ONNX Runtime on noise (neither's time depends on the picture), the same
 number of threads each, in turns, so that other work on the machine meets both. Compared is the engine alone: u8 image in, anomaly map out. A round's time is the median of its runs; reported are the
-median of the rounds and the ratio of the medians.
+median of the rounds and the ratio of the medians. On x86 without VNNI, ONNX Runtime's sums of two products saturate, so that its scores are others than
+the model's; with --exact it is told to avoid that (session.x64quantprecision).
 """
 
 import argparse
@@ -25,10 +26,12 @@ def model_of(bundle):
         return tar.extractfile("model.onnx").read()
 
 
-def session_of(model, threads):
+def session_of(model, threads, exact):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -52,6 +55,7 @@ def main():
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--exact", action="store_true")
     parser.add_argument("bundles", nargs="+", type=pathlib.Path)
     args = parser.parse_args()
     print(f"ONNX Runtime {onnxruntime.__version__}\n")
@@ -59,7 +63,7 @@ def main():
     for bundle in args.bundles:
         model = model_of(bundle)
         for threads in map(int, args.threads.split(",")):
-            session = session_of(model, threads)
+            session = session_of(model, threads, args.exact)
             shape = session.get_inputs()[0].shape
             image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
             rounds = [(ours(args.agent, bundle, threads, args.runs), theirs(session, image, args.runs)) for _ in range(args.rounds)]

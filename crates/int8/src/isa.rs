@@ -67,6 +67,14 @@ impl Isa {
         }
     }
 
+    /// Whether its kernels read weights of bytes in pairs of i16, which are twice as large.
+    pub(crate) fn takes_pairs(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Set::Avx2;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     pub(crate) fn set(self) -> Set {
         self.0
     }

@@ -95,6 +95,8 @@ pub struct Placed {
     pub result: Buffer,
     /// Which of the region's outputs the result is, if it leaves.
     pub output: Option<usize>,
+    /// Whose kernels will run.
+    pub isa: Isa,
     /// Threads that will share the work.
     pub threads: usize,
 }

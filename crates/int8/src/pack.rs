@@ -55,8 +55,17 @@ pub struct Dense {
     /// No weight is -128: two products with bytes taken as i8 then fit an i16.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub narrow: bool,
+    /// The same, widened for products of i16, where they are asked for: `[block][quad]`, each two lines of `[16 output channels][2 input bytes]`, of the
+    /// quad's bytes 0 and 2, and of 1 and 3.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub pairs: Vec<PairLine>,
     pub requant: Requant,
 }
+
+/// 32 halves on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct PairLine(pub [i16; 32]);
 
 /// A convolution of floats over all input channels.
 #[derive(Clone, Debug)]
@@ -105,6 +114,9 @@ pub struct Depthwise {
     /// The same, half as wide: what those of NEON take.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     pub halves: Vec<i16>,
+    /// Widened as those of [`Dense`], where they are asked for: `[two taps][block]`, each `[16 channels][2 taps]`; behind an odd last tap 0.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub pairs: Vec<PairLine>,
     pub requant: Requant,
     /// For kernels that take 64 channels and a few pixels of a row at once, where there is one for this window.
     pub wide: Option<Wide>,
@@ -195,8 +207,8 @@ impl Weights {
         Requant { bias, scale, zero: i32::from(self.y_zero) }
     }
 
-    /// `lanes` are the bytes of an input pixel in memory, `row` those from one input row to the next.
-    pub fn dense(&self, lanes: usize, row: usize) -> Dense {
+    /// `lanes` are the bytes of an input pixel in memory, `row` those from one input row to the next; `pairs`, whether somebody will read them.
+    pub fn dense(&self, lanes: usize, row: usize, pairs: bool) -> Dense {
         let [out, channels, height, width] = self.dims;
         // Cells beside each other are one run where no padding bytes lie between them.
         let (runs, cells) = if lanes == channels { (1, width) } else { (width, 1) };
@@ -226,11 +238,12 @@ impl Weights {
             .collect();
         shift.resize(blocks * BLOCK, 0);
         let narrow = self.values.iter().all(|&w| w != i8::MIN);
-        Dense { segments, blocks, quads, weights, shift, narrow, requant: self.requant() }
+        let pairs = weights.iter().filter(|_| pairs).flat_map(|line| [0, 1].map(|first| pair(line, first))).collect();
+        Dense { segments, blocks, quads, weights, shift, narrow, pairs, requant: self.requant() }
     }
 
     /// As [`Weights::dense`], for one group a channel; `stride` is the step across.
-    pub fn depthwise(&self, lanes: usize, row: usize, stride: usize) -> Depthwise {
+    pub fn depthwise(&self, lanes: usize, row: usize, stride: usize, pairs: bool) -> Depthwise {
         let [out, _, height, width] = self.dims;
         let blocks = out.div_ceil(BLOCK);
         let mut taps = vec![];
@@ -243,8 +256,13 @@ impl Weights {
         let requant = self.requant();
         let wide = Wide::new(self, stride, &requant, lanes, row);
         // Each comes from an i8.
-        let halves = weights.iter().map(|&w: &i32| w as i16).collect();
-        Depthwise { taps, blocks, weights, halves, requant, wide }
+        let halves: Vec<i16> = weights.iter().map(|&w: &i32| w as i16).collect();
+        let channels = blocks * BLOCK;
+        let half = |tap: usize, channel: usize| halves.get(tap * channels + channel).copied().unwrap_or(0);
+        let line = |tap, block| PairLine(std::array::from_fn(|i| half(tap + i % 2, block * BLOCK + i / 2)));
+        let lines = (0..taps.len()).step_by(2).flat_map(|tap| (0..blocks).map(move |block| (tap, block)));
+        let pairs = lines.filter(|_| pairs).map(|(tap, block)| line(tap, block)).collect();
+        Depthwise { taps, blocks, weights, halves, pairs, requant, wide }
     }
 }
 
@@ -293,13 +311,29 @@ impl DepthwiseF32 {
     }
 }
 
+/// Of the 4 weights of each output channel that at `first` and the second behind it.
+fn pair(line: &CacheLine, first: usize) -> PairLine {
+    PairLine(std::array::from_fn(|i| i16::from(line.0[i / 2 * 4 + first + i % 2 * 2] as i8)))
+}
+
 impl Dense {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub fn pairs_of(&self, block: usize) -> &[PairLine] {
+        &self.pairs[block * self.quads * 2..(block + 1) * self.quads * 2]
+    }
+
     pub fn weights_of(&self, block: usize) -> &[CacheLine] {
         &self.weights[block * self.quads..(block + 1) * self.quads]
     }
 }
 
 impl Depthwise {
+    /// Of a block, its line of the first two taps and all behind it; of the next two taps, `blocks` lines further.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub fn pairs_from(&self, block: usize) -> &[PairLine] {
+        &self.pairs[block..][..(self.taps.len().div_ceil(2) - 1) * self.blocks + 1]
+    }
+
     pub fn weights_of(&self, tap: usize, block: usize) -> &[i32] {
         let start = (tap * self.blocks + block) * BLOCK;
         &self.weights[start..start + BLOCK]

@@ -88,7 +88,7 @@ impl Program {
                 read.push((input.index, inputs[input.index].iter().product()));
             }
             let of = node.inputs.iter().map(|input| buffers[input.index()]).collect();
-            let step = node.op.compile(&Placed { inputs: of, result, output, threads });
+            let step = node.op.compile(&Placed { inputs: of, result, output, isa, threads });
             let border = (result.border() && !leaves).then_some(result);
             let units = step.units() + usize::from(border.is_some());
             stages.push(Stage { step, border, units });

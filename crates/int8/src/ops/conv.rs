@@ -40,11 +40,11 @@ impl Operator for Conv {
         let (&Conv { ref weights, window, depthwise }, from, to) = (self, &placed.inputs[0], &placed.result);
         let work = Work::new(window, from, to, weights.values.len(), placed.threads);
         if depthwise {
-            let conv = weights.depthwise(from.pixel, from.row_bytes(), window.stride[1]);
+            let conv = weights.depthwise(from.pixel, from.row_bytes(), window.stride[1], placed.isa.takes_pairs());
             let cut = work.depthwise(conv.blocks);
             return Convolution::step(conv, cut, window, from, to);
         }
-        let conv = weights.dense(from.pixel, from.row_bytes());
+        let conv = weights.dense(from.pixel, from.row_bytes(), placed.isa.takes_pairs());
         let cut = work.dense(conv.blocks, conv.weights.len());
         Convolution::step(conv, cut, window, from, to)
     }

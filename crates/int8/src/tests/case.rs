@@ -137,9 +137,9 @@ impl Case {
 
     pub fn packed(&self) -> Packed {
         if self.depthwise {
-            Packed::Depthwise(self.weights.depthwise(self.lanes, self.row, self.stride[1]))
+            Packed::Depthwise(self.weights.depthwise(self.lanes, self.row, self.stride[1], true))
         } else {
-            Packed::Dense(self.weights.dense(self.lanes, self.row))
+            Packed::Dense(self.weights.dense(self.lanes, self.row, true))
         }
     }
 
