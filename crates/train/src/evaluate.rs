@@ -1,6 +1,6 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use crate::datasets::{self, DataError, DataSet, Sample};
+use crate::datasets::{DataError, DataSet, Sample};
 use crate::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use crate::progress::ProgressDisplay;
 use ckaad_bundle::{Bundle, BundleError};
@@ -52,6 +52,8 @@ pub struct Evaluation {
     pub part: Option<PartMetrics>,
     /// `None` when the set has no masks.
     pub pixel: Option<PixelMetrics>,
+    /// By the masks' word for which image is anomalous; `None` where one has none.
+    pub by_mask: Option<MaskLabels>,
     /// Score from which an image is alerted.
     pub threshold: f32,
     /// What the calibrated threshold makes of the set.
@@ -75,6 +77,15 @@ pub struct PartMetrics {
     pub by_score: ImageMetrics,
     /// By the largest value of the maps.
     pub by_map_maximum: ImageMetrics,
+}
+
+/// An image is anomalous when its mask has a pixel at the network's input size, as ADer labels images: a mask that is thinner than that vanishes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct MaskLabels {
+    /// Images whose label by the set is another one.
+    pub differ: usize,
+    /// By the bundle's own image score.
+    pub image: ImageMetrics,
 }
 
 /// What becomes of one kind of defect.
@@ -118,7 +129,7 @@ pub fn evaluate(
     let inspector = Inspector::new(bundle, &InspectOptions::default())?;
     let masked = data.test.iter().any(|s| s.mask.is_some());
     let mut pixels = Pixels::default();
-    let (mut samples, mut times) = (vec![], vec![]);
+    let (mut samples, mut times, mut marked) = (vec![], vec![], vec![]);
     let bar = progress.bar("evaluate", data.test.len());
     for sample in &data.test {
         let image = imaging::load(&sample.path)?;
@@ -126,11 +137,8 @@ pub fn evaluate(
         times.push((verdict.times.resize + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
         // A defective image without a mask would count every defective pixel as normal.
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
-            let mask = sample
-                .mask
-                .as_deref()
-                .map(|m| datasets::mask_at_input(m, &image, &bundle.manifest.input))
-                .transpose()?;
+            let mask = sample.mask.as_ref().map(|mask| mask.at_input(&image, &bundle.manifest.input)).transpose()?;
+            marked.push(mask.as_ref().is_some_and(|mask| mask.iter().any(|is| *is)));
             let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
             added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
         }
@@ -155,6 +163,7 @@ pub fn evaluate(
         image_by_map_maximum: image_metrics(&samples, |s| s.map_maximum),
         part: part_metrics(&samples),
         pixel,
+        by_mask: (marked.len() == samples.len()).then(|| mask_labels(&samples, &marked)),
         threshold,
         at_threshold: counts(&samples, threshold),
         defects: defects(&samples, threshold),
@@ -177,6 +186,12 @@ fn image_metrics(samples: &[Judged], score: fn(&Judged) -> f32) -> ImageMetrics 
     let scores: Vec<f32> = samples.iter().map(score).collect();
     let anomalous: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
     ImageMetrics::of(&scores, &anomalous)
+}
+
+fn mask_labels(samples: &[Judged], marked: &[bool]) -> MaskLabels {
+    let scores: Vec<f32> = samples.iter().map(|s| s.score).collect();
+    let differ = samples.iter().zip(marked).filter(|(sample, marked)| sample.defect.is_some() != **marked).count();
+    MaskLabels { differ, image: ImageMetrics::of(&scores, marked) }
 }
 
 fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
@@ -246,6 +261,16 @@ mod tests {
         // The maps' maxima are turned round: part a has -0.1, part b -0.2.
         assert_eq!(part.by_map_maximum.auroc, Some(1.0));
         assert_eq!(image_metrics(&samples, |s| s.map_maximum).auroc, Some(0.0));
+    }
+
+    #[test]
+    fn a_mask_without_a_pixel_makes_its_image_normal() {
+        let samples = [judged(None, None, 0.3), judged(None, Some("dent"), 0.1), judged(None, Some("dent"), 0.9)];
+        let labels = mask_labels(&samples, &[false, false, true]);
+        assert_eq!((labels.differ, labels.image.auroc), (1, Some(1.0)));
+        assert_eq!(image_metrics(&samples, |s| s.score).auroc, Some(0.5));
+        // Two of three are anomalous: 2 * 2 / (2 + 3).
+        assert_eq!(image_metrics(&samples, |s| s.score).f1_trivial, Some(0.8));
     }
 
     #[test]

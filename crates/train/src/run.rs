@@ -374,9 +374,13 @@ pub fn deal(data: &DataSet, folds: usize, seed: u64) -> Result<Vec<Labelled>, Ru
 
 fn relative(sample: &Sample, root: &Path) -> Sample {
     let below = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
-    Sample { path: below(&sample.path), mask: sample.mask.as_deref().map(below), ..sample.clone() }
+    Sample { path: below(&sample.path), mask: sample.mask.as_ref().map(|m| m.moved(below)), ..sample.clone() }
 }
 
 fn placed(root: &Path, sample: &Sample) -> Sample {
-    Sample { path: root.join(&sample.path), mask: sample.mask.as_ref().map(|m| root.join(m)), ..sample.clone() }
+    Sample {
+        path: root.join(&sample.path),
+        mask: sample.mask.as_ref().map(|m| m.moved(|path| root.join(path))),
+        ..sample.clone()
+    }
 }

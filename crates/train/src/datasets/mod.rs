@@ -13,12 +13,15 @@ mod groups;
 mod layouts;
 mod listing;
 mod mask;
+mod outlines;
+mod polygon;
 
 pub use coarse::{Classes, LabelledShare, coarse_labels};
 pub use error::DataError;
 pub(super) use groups::key;
 pub use layouts::Layout;
-pub use mask::{load_mask, mask_at_input, mask_of};
+pub use mask::Mask;
+pub use outlines::{Counts, Outlines, Segmentation};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,10 +35,9 @@ pub struct Sample {
     /// The kind of defect; `None` for a normal image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
-    /// Pixel mask, when there is one: not zero is anomalous. A folder stands for the union of the masks in it. See
-    /// [`load_mask`].
+    /// Pixel mask, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mask: Option<PathBuf>,
+    pub mask: Option<Mask>,
     /// Images of one part or patient share it; `None` when nothing shows which image belongs to which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
@@ -154,8 +156,11 @@ impl DataSet {
         for sample in self.train_normal.iter().chain(&self.train_anomalous).chain(&self.validation_normal) {
             add(&sample.path)?;
             match &sample.mask {
-                Some(folder) if folder.is_dir() => listing::entries(folder)?.iter().try_for_each(|file| add(file))?,
-                Some(file) => add(file)?,
+                Some(Mask::File(folder)) if folder.is_dir() => {
+                    listing::entries(folder)?.iter().try_for_each(|file| add(file))?;
+                }
+                // Of outlines the whole file counts, once an image.
+                Some(mask) => add(mask.file())?,
                 None => {}
             }
         }

@@ -1,6 +1,6 @@
 //! What is kept of one image: a few numbers and a thumbnail. The image itself is let go.
 
-use crate::datasets::{DataError, Sample, load_mask};
+use crate::datasets::{DataError, Sample};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
 use sha2::{Digest, Sha256};
 
@@ -43,10 +43,10 @@ impl Look {
     /// The image cannot be decoded.
     pub fn at(sample: &Sample) -> Result<Look, DecodeError> {
         let image = imaging::load(&sample.path)?;
-        let mask = sample.mask.as_ref().map(|path| match load_mask(path) {
+        let mask = sample.mask.as_ref().map(|of| match of.load() {
             Err(error) => Mask::Wrong(error.to_string()),
             Ok(mask) if mask.dimensions() != image.dimensions() => {
-                let (mask, found, expected) = (path.to_owned(), mask.dimensions(), image.dimensions());
+                let (mask, found, expected) = (of.file().to_owned(), mask.dimensions(), image.dimensions());
                 Mask::Wrong(DataError::MaskSize { mask, found, expected }.to_string())
             }
             Ok(mask) if mask.iter().all(|&value| value == 0) => Mask::Empty,

@@ -6,7 +6,7 @@ use super::{FitContext, FitError};
 use crate::augment::defects::{Cell, Change, cells, paint};
 use crate::augment::{AugmentConfig, View};
 use crate::config::TrainConfig;
-use crate::datasets;
+use crate::datasets::Mask;
 use crate::features::FeatureError;
 use crate::methods::{Labelled, Needs, Outlined};
 use ckaad_bundle::{Input, ResizeMode};
@@ -58,9 +58,9 @@ impl<'a> OutlinedSet<'a> {
         let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
 
         let wanted = |_: &&Labelled| needs.painted_batch > 0;
-        let masked: Vec<(&Labelled, &Path)> =
-            labelled.iter().filter(wanted).filter_map(|image| Some((image, image.sample.mask.as_deref()?))).collect();
-        let of_masked = |(image, mask): &(&Labelled, &Path)| masked_cells(&image.sample.path, mask, &input, grid);
+        let masked: Vec<(&Labelled, &Mask)> =
+            labelled.iter().filter(wanted).filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
+        let of_masked = |(image, mask): &(&Labelled, &Mask)| masked_cells(&image.sample.path, mask, &input, grid);
         let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
         // Which way each image with a mask is mirrored.
         let (mut mirrored, mut teaching) = (vec![], 0);
@@ -154,9 +154,9 @@ fn change(seed: u64, i: usize) -> (Change, u64) {
 const PAINTED: u64 = 0x7061_696e;
 
 /// What the network's places are by the mask of an image.
-fn masked_cells(image: &Path, mask: &Path, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
+fn masked_cells(image: &Path, mask: &Mask, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
     let image = imaging::load(image).map_err(FeatureError::from)?;
-    let mask = datasets::mask_of(mask, &image)?;
+    let mask = mask.of(&image)?;
     Ok(cells_of(&image, &mask, input, grid))
 }
 
@@ -258,7 +258,7 @@ mod tests {
         let line = GrayImage::from_fn(160, 80, |x, y| Luma([if x < 40 && y == 11 { 255 } else { 0 }]));
         line.save(&mask).unwrap();
         let input = Input { width: 80, height: 80, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-        let cells = masked_cells(&path, &mask, &input, (10, 10)).unwrap();
+        let cells = masked_cells(&path, &Mask::File(mask.clone()), &input, (10, 10)).unwrap();
         let anomalous = |cells: &Array2<Cell>| -> Vec<(usize, usize)> {
             cells.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect()
         };
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(anomalous(&flipped(&cells, (false, true))), [(8, 0), (8, 1), (8, 2)]);
 
         GrayImage::new(80, 160).save(&mask).unwrap();
-        let why = masked_cells(&path, &mask, &input, (10, 10)).unwrap_err().to_string();
+        let why = masked_cells(&path, &Mask::File(mask.clone()), &input, (10, 10)).unwrap_err().to_string();
         assert_eq!(why, format!("the mask {} is 80x160 pixels, its image 160x80", mask.display()));
     }
 

@@ -99,6 +99,11 @@ impl Curve {
         (self.total.positives > 0).then_some(self.average_precision)
     }
 
+    /// The F1 of calling everything anomalous: what a largest F1 has to be held against. `None` without positives.
+    pub fn f1_trivial(&self) -> Option<f64> {
+        (self.total.positives > 0).then(|| self.total.f1(self.total.positives))
+    }
+
     /// The largest F1 over all thresholds, and the highest threshold (`score >= threshold`) that reaches it. `None`
     /// without positives.
     pub fn f1_max(&self) -> Option<(f64, f32)> {

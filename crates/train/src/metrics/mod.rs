@@ -35,6 +35,8 @@ pub struct ImageMetrics {
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
+    /// Of calling everything anomalous.
+    pub f1_trivial: Option<f64>,
 }
 
 impl ImageMetrics {
@@ -45,6 +47,7 @@ impl ImageMetrics {
             auroc_95: auroc_interval(scores, anomalous),
             average_precision: average_precision(scores, anomalous),
             f1_max: f1_max(scores, anomalous).map(|(f1, _)| f1),
+            f1_trivial: curve(scores, anomalous).f1_trivial(),
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct PixelMetrics {
     pub average_precision: Option<f64>,
     /// Over all thresholds.
     pub f1_max: Option<f64>,
+    /// Of calling every pixel anomalous.
+    pub f1_trivial: Option<f64>,
     /// Area under the mean overlap of all regions against the false-positive rate, up to 0.3 and to 0.05, as a share of
     /// that limit (Bergmann et al. 2021), over all thresholds.
     pub aupro_30: Option<f64>,
@@ -159,6 +161,7 @@ impl Pixels {
             auroc: curve.auroc(),
             average_precision: curve.average_precision(),
             f1_max: curve.f1_max().map(|(f1, _)| f1),
+            f1_trivial: curve.f1_trivial(),
             aupro_30,
             aupro_05,
             ader: grid.metrics(total),

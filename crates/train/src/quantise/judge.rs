@@ -1,7 +1,7 @@
 //! What int8 costs: maps of held-out images through the agent's engine, compared with those of the f32 model.
 
 use super::QuantiseError;
-use crate::datasets::{self, Sample};
+use crate::datasets::Sample;
 use crate::graph::TermWeights;
 use crate::metrics::{self, Pixels};
 use crate::progress::ProgressDisplay;
@@ -129,8 +129,8 @@ impl Reference {
         };
         let mask = |(i, sample): (usize, &Sample)| -> Result<Option<Option<Array2<bool>>>, QuantiseError> {
             Ok(match (regions, &sample.mask) {
-                (Regions::Masks, Some(path)) => {
-                    Some(Some(datasets::mask_at_input(path, &imaging::load(&sample.path)?, &held_out.input)?))
+                (Regions::Masks, Some(mask)) => {
+                    Some(Some(mask.at_input(&imaging::load(&sample.path)?, &held_out.input)?))
                 }
                 // Nobody knows which of its pixels are defective.
                 (Regions::Masks, None) if i >= held_out.normal => None,

@@ -21,6 +21,10 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
         lines.push(ranking("part, bundle's score", &part.by_score));
         lines.push(ranking("part, map's maximum", &part.by_map_maximum));
     }
+    if let Some(by_mask) = e.by_mask.filter(|by_mask| by_mask.differ > 0) {
+        lines.push(format!("{} images have another label by their mask at the network's size", by_mask.differ));
+        lines.push(ranking("image, label by mask", &by_mask.image));
+    }
     lines.extend(e.pixel.iter().flat_map(pixels));
     let c = e.at_threshold;
     lines.push(format!(
@@ -59,21 +63,23 @@ pub fn evidence_lines(e: &Evidence, calibration: &Calibration) -> Vec<String> {
 
 fn ranking(what: &str, m: &ImageMetrics) -> String {
     format!(
-        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {}",
+        "{what:<22} AUROC {} (95 %: {})  AP {}  F1-max {} (all called anomalous: {})",
         number(m.auroc),
         interval(m.auroc_95),
         number(m.average_precision),
-        number(m.f1_max)
+        number(m.f1_max),
+        number(m.f1_trivial)
     )
 }
 
 fn pixels(p: &PixelMetrics) -> Vec<String> {
     let mut lines = vec![format!(
-        "{:<22} AUROC {}  AP {}  F1-max {}  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
+        "{:<22} AUROC {}  AP {}  F1-max {} (all called anomalous: {})  AUPRO(0.3) {}  AUPRO(0.05) {}, {} regions",
         "pixel, all thresholds",
         number(p.auroc),
         number(p.average_precision),
         number(p.f1_max),
+        number(p.f1_trivial),
         number(p.aupro_30),
         number(p.aupro_05),
         p.regions

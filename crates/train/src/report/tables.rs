@@ -53,9 +53,10 @@ pub fn metrics(e: &Evaluation) -> String {
 
 fn ranking(e: &Evaluation) -> String {
     let line = |what: &str, m: &ImageMetrics| {
-        vec![what.to_owned(), number(m.auroc), interval(m.auroc_95), number(m.average_precision), number(m.f1_max)]
+        let [auroc, precision, best, trivial] = [m.auroc, m.average_precision, m.f1_max, m.f1_trivial].map(number);
+        vec![what.to_owned(), auroc, interval(m.auroc_95), precision, best, trivial]
     };
-    let mut rows = vec![row(["", "AUROC", "95 % interval", "AP", "F1-max"])];
+    let mut rows = vec![row(["", "AUROC", "95 % interval", "AP", "F1-max", "F1, all called anomalous"])];
     rows.push(line("image, by the bundle's score", &e.image));
     rows.push(line("image, by the map's maximum (as ADer)", &e.image_by_map_maximum));
     let mut caption = String::from(
@@ -69,6 +70,10 @@ fn ranking(e: &Evaluation) -> String {
             " {normal_parts} normal and {anomalous_parts} anomalous parts, each with the largest score of its views."
         );
     }
+    if let Some(by_mask) = e.by_mask.filter(|by_mask| by_mask.differ > 0) {
+        rows.push(line("image, label by its mask (as ADer)", &by_mask.image));
+        let _ = write!(caption, " {} images have another label by their mask at the network's size.", by_mask.differ);
+    }
     table("", &caption, &rows)
 }
 
@@ -79,10 +84,10 @@ fn pixels(p: &PixelMetrics) -> String {
          the given false-positive rate.",
         p.images, p.regions
     );
-    let exact = [p.auroc, p.average_precision, p.f1_max, p.aupro_30, p.aupro_05].map(number).to_vec();
+    let exact = [p.auroc, p.average_precision, p.f1_max, p.f1_trivial, p.aupro_30, p.aupro_05].map(number).to_vec();
     let mut first = vec!["pixel, all thresholds".to_owned()];
     first.extend(exact);
-    let head = row(["", "AUROC", "AP", "F1-max", "AUPRO (0.3)", "AUPRO (0.05)"]);
+    let head = row(["", "AUROC", "AP", "F1-max", "F1, all called anomalous", "AUPRO (0.3)", "AUPRO (0.05)"]);
     let mut out = table("", &caption, &[head, first]);
     if let Some(a) = &p.ader {
         let head = row(["", "F1-max", "IoU-max", "F1 .2–.8", "Acc .2–.8", "IoU .2–.8", "AUPRO (0.3)"]);

@@ -2,11 +2,12 @@
 //! that is none.
 
 mod coarse;
+mod coco;
 mod decoding;
 mod splits;
 mod wrong;
 
-use ckaad_train::datasets::{DataError, DataLocation, DataSet, Layout, Sample, load_mask};
+use ckaad_train::datasets::{DataError, DataLocation, DataSet, Layout, Mask, Sample};
 use std::path::{Path, PathBuf};
 
 /// A data set of tiny pictures.
@@ -102,7 +103,7 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
     let masks: Vec<bool> = data.test.iter().map(|s| s.mask.is_some()).collect();
     assert_eq!(masks, [true, false, true, false]);
     let of_training: Vec<Option<String>> =
-        data.train_anomalous.iter().map(|s| s.mask.as_deref().map(|mask| data.relative(mask))).collect();
+        data.train_anomalous.iter().map(|s| s.mask.as_ref().map(|mask| data.relative(mask.file()))).collect();
     // Those of 000 and 002 are the test images' of the same names, and folders tell images of one name apart.
     let own = [None, Some("001_mask.png"), None, None, Some("b/001.png")];
     assert_eq!(of_training, own.map(|name| name.map(|name| format!("ground_truth_train/broken/{name}"))));
@@ -136,7 +137,7 @@ fn mvtec_loco_ad_is_read_with_its_validation_split_and_the_union_of_its_masks() 
             "test/structural_anomalies/000.png:structural_anomalies"
         ]
     );
-    let mask = load_mask(data.test[1].mask.as_ref().unwrap()).unwrap();
+    let mask = data.test[1].mask.as_ref().unwrap().load().unwrap();
     assert_eq!(mask.as_raw(), &[255, 0, 255]);
 }
 
@@ -165,7 +166,7 @@ fn visa_is_read_by_its_table() {
         told(&data, &data.test),
         ["candle/Data/Images/Anomaly/000.JPG:anomaly", "candle/Data/Images/Normal/0012.JPG"]
     );
-    assert!(data.test[0].mask.as_ref().unwrap().ends_with("candle/Data/Masks/Anomaly/000.png"));
+    assert!(data.test[0].mask.as_ref().unwrap().file().ends_with("candle/Data/Masks/Anomaly/000.png"));
     assert_eq!(data.name(), "candle");
 }
 
@@ -267,7 +268,7 @@ fn btad_is_read_with_masks_of_either_format() {
         let data = tree.read(Layout::Btad, Some(category));
         assert_eq!(told(&data, &data.train_normal), ["train/ok/0000.bmp"]);
         assert_eq!(told(&data, &data.test[..1]), ["test/ko/0000.bmp:ko"]);
-        assert_eq!(data.test[0].mask.as_deref(), Some(tree.path().join(mask).as_path()));
+        assert_eq!(data.test[0].mask, Some(Mask::File(tree.path().join(mask))));
     }
 }
 
@@ -302,7 +303,7 @@ fn real_iad_is_read_by_its_listing_and_knows_which_views_are_of_one_part() {
     );
     let parts: Vec<_> = data.test.iter().chain(&data.train_normal).map(|s| s.part.as_deref().unwrap()).collect();
     assert_eq!(parts, ["NG/AK/S0001", "NG/AK/S0001", "OK/S0001"]);
-    assert!(data.test[0].mask.as_ref().unwrap().ends_with("NG/AK/S0001/toy_0001_NG_AK_C1_1.png"));
+    assert!(data.test[0].mask.as_ref().unwrap().file().ends_with("NG/AK/S0001/toy_0001_NG_AK_C1_1.png"));
     // The largest resolution there is, or the one pointed at.
     assert!(data.root.ends_with("realiad_1024"), "{:?}", data.root);
     let small = DataSet::open(&DataLocation::new(tree.path().join("realiad_256"))).unwrap();

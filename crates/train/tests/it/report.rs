@@ -3,7 +3,7 @@
 use ckaad_bundle::{Bundle, Precision};
 use ckaad_inspect::imaging::{Placement, RgbImage};
 use ckaad_inspect::{Counts, DecidedBy, StageTimes, Verdict};
-use ckaad_train::evaluate::{DefectRow, Evaluation, Judged, PartMetrics};
+use ckaad_train::evaluate::{DefectRow, Evaluation, Judged, MaskLabels, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
 use ndarray::{Array2, arr2};
@@ -64,6 +64,7 @@ fn evaluation(masks: bool) -> Evaluation {
         image_by_map_maximum: image,
         part: Some(PartMetrics { normal_parts: 20, anomalous_parts: 20, by_score: image, by_map_maximum: image }),
         pixel: masks.then(|| pixels.metrics().unwrap()),
+        by_mask: masks.then_some(MaskLabels { differ: 3, image }),
         threshold: 0.83,
         at_threshold: Counts { hits: 14, misses: 26, false_alarms: 7, passed: 33 },
         defects: vec![row(HOSTILE), row("crack")],

@@ -1,7 +1,7 @@
 //! What `synth` draws is what `fit` and `evaluate` read.
 
 use crate::program::{train, train_well};
-use ckaad_train::datasets::{DataLocation, DataSet, Layout, load_mask};
+use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use std::collections::BTreeSet;
 
 const FEW: [&str; 8] = ["--train-good", "2", "--train-defective", "1", "--test-good", "1", "--test-defective", "1"];
@@ -21,7 +21,7 @@ fn strips_are_drawn_in_a_layout_that_the_trainer_reads() {
         assert_eq!(image::image_dimensions(&sample.path).unwrap(), (500, 1250));
         assert_eq!(sample.mask.is_some(), sample.defect.is_some());
         if let Some(mask) = sample.mask {
-            assert!(load_mask(&mask).unwrap().pixels().any(|p| p.0[0] != 0));
+            assert!(mask.load().unwrap().pixels().any(|p| p.0[0] != 0));
         }
     }
 }

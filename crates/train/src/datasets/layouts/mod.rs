@@ -4,6 +4,7 @@
 mod br35h;
 mod btad;
 mod chestxray2017;
+mod coco_ad;
 mod folder;
 mod isic2018;
 mod loco;
@@ -42,12 +43,16 @@ pub enum Layout {
     /// Real-IAD: CATEGORY.json beside the images
     #[value(name = "real-iad")]
     RealIad,
+    /// COCO-AD: annotations/instances_{train,val}2017.json, four splits of the categories
+    #[value(name = "coco-ad")]
+    CocoAd,
     /// Folders of images without a split: good, ok or normal, and any others
     Folder,
 }
 
 /// The one with the most particular signs first: a folder is what the first of these makes of it.
-const DETECTED: [Layout; 10] = [
+const DETECTED: [Layout; 11] = [
+    Layout::CocoAd,
     Layout::Visa,
     Layout::Isic2018,
     Layout::RealIad,
@@ -86,6 +91,7 @@ impl Layout {
             Layout::Br35h => "br35h",
             Layout::Btad => "btad",
             Layout::RealIad => "real-iad",
+            Layout::CocoAd => "coco-ad",
             Layout::Folder => "folder",
         }
     }
@@ -101,6 +107,7 @@ impl Layout {
             Layout::Br35h => br35h::fits(root),
             Layout::Btad => listing::here_or_below(root, btad::is_category),
             Layout::RealIad => real_iad::fits(root),
+            Layout::CocoAd => coco_ad::fits(root),
             Layout::Folder => folder::fits(root),
         }
     }
@@ -116,6 +123,7 @@ impl Layout {
             Layout::Br35h => br35h::EXPECTED,
             Layout::Btad => btad::EXPECTED,
             Layout::RealIad => real_iad::EXPECTED,
+            Layout::CocoAd => coco_ad::EXPECTED,
             Layout::Folder => folder::EXPECTED,
         }
     }
@@ -135,6 +143,7 @@ impl Layout {
             Layout::Br35h => br35h::read(source),
             Layout::Btad => btad::read(source),
             Layout::RealIad => real_iad::read(source),
+            Layout::CocoAd => coco_ad::read(source),
             Layout::Folder => folder::read(source),
         }
     }

@@ -24,7 +24,7 @@ pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
     let mut data = read_category(&root, Layout::Mvtec, "good", mask)?;
     for sample in &mut data.train_anomalous {
         if let Some(own) = own_mask(&root, sample) {
-            sample.mask = Some(own);
+            sample.mask = Some(own.into());
         }
     }
     Ok(data)
@@ -47,7 +47,7 @@ pub fn read_category(
     let list = |part: &str| -> Result<Vec<Sample>, DataError> {
         let mut samples = listing::classes(&root.join(part), |class| class == normal)?;
         for sample in samples.iter_mut().filter(|s| part == "test" || !is_test(s)) {
-            sample.mask = mask(root, sample);
+            sample.mask = mask(root, sample).map(Into::into);
         }
         Ok(samples)
     };

@@ -81,7 +81,7 @@ impl Reader<'_> {
     fn sample(&self, item: &Item) -> Result<Sample, DataError> {
         let path = listing::file_below(&self.root, &item.image_path, self.json)?;
         let mask = item.mask_path.as_deref().filter(|m| !m.is_empty());
-        let mask = mask.map(|m| listing::file_below(&self.root, m, self.json)).transpose()?;
+        let mask = mask.map(|m| listing::file_below(&self.root, m, self.json)).transpose()?.map(Into::into);
         // With all folders above the image: the numbers of good and of defective parts are the same.
         let part = Path::new(&item.image_path).parent().map(|p| p.to_string_lossy().into_owned());
         let part = part.filter(|p| !p.is_empty());

@@ -44,7 +44,7 @@ pub fn read(source: &DataLocation) -> Result<DataSet, DataError> {
             other => return Err(wrong("label", other, "normal or anomaly")),
         }
         if !mask.is_empty() {
-            sample.mask = Some(listing::file_below(root, mask, &table)?);
+            sample.mask = Some(listing::file_below(root, mask, &table)?.into());
         }
         match split.as_str() {
             "train" => data.add_training([sample]),

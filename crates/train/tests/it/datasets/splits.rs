@@ -146,7 +146,7 @@ fn a_model_sees_what_it_is_not_to_judge_never() {
 fn a_run_keeps_defect_mask_and_group() {
     let mut anomaly = sample("MEL", 1, Some("HAM_1".into()));
     anomaly.path = "/data/ISIC2018_Task3_Training_Input/ISIC_1.jpg".into();
-    anomaly.mask = Some("/data/masks/1.png".into());
+    anomaly.mask = Some(PathBuf::from("/data/masks/1.png").into());
     let data = set((0..10).map(|i| sample("good", i, None)).collect(), vec![anomaly.clone()]);
     let images = draw(&data, 1).unwrap();
     let json = serde_json::to_value(&images).unwrap();

@@ -12,7 +12,7 @@ fn sentence(tree: &Tree, layout: Option<Layout>, category: Option<&str>) -> Stri
 fn a_folder_of_no_known_layout_is_answered_with_the_layouts_and_what_is_there() {
     let names = ["a.png", "b.png", "c.png", "d.png", "e.png", "f.png", "g.png"];
     let unknown = "SET has none of the known layouts (mvtec, loco, visa, isic2018, oct2017, chestxray2017, br35h, btad, \
-                   real-iad, folder): see docs/data.md, or name one with --layout; found ";
+                   real-iad, coco-ad, folder): see docs/data.md, or name one with --layout; found ";
     let told = sentence(&Tree::new(&names), None, None);
     assert_eq!(told, format!("{unknown}a.png, b.png, c.png, d.png, e.png and 2 more"));
     assert_eq!(sentence(&Tree::new(&[]), None, None), format!("{unknown}nothing"));
@@ -135,12 +135,12 @@ fn a_table_longer_than_64_mib_is_not_read() {
 #[test]
 fn masks_of_different_sizes_for_one_image_are_refused() {
     let tree = Tree::new(&["masks/000.png"]);
-    assert!(load_mask(&tree.path().join("masks")).is_ok());
+    assert!(Mask::File(tree.path().join("masks")).load().is_ok());
     image::GrayImage::new(2, 1).save(tree.at("masks/001.png")).unwrap();
-    let told = load_mask(&tree.path().join("masks")).unwrap_err().to_string();
+    let told = Mask::File(tree.path().join("masks")).load().unwrap_err().to_string();
     assert!(told.contains("001.png is 2x1 pixels, another of the same image 1x1"), "{told}");
     std::fs::create_dir(tree.at("none")).unwrap();
-    assert!(load_mask(&tree.at("none")).unwrap_err().to_string().contains("holds no mask"));
+    assert!(Mask::File(tree.at("none")).load().unwrap_err().to_string().contains("holds no mask"));
 }
 
 #[test]
