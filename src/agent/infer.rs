@@ -99,7 +99,7 @@ struct JudgedImage {
 
 fn print(path: &Path, verdict: &Verdict, as_json: bool) -> Result<(), OutputError> {
     let word = if verdict.is_defective() { "defective" } else { "good" };
-    let boxes: Vec<RegionBox> = verdict.regions.iter().map(RegionBox::from).collect();
+    let boxes: Vec<RegionBox> = verdict.regions.iter().map(|r| RegionBox::new(r, None)).collect();
     if as_json {
         let line = JudgedImage {
             path: path.display().to_string(),

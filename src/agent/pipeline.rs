@@ -12,8 +12,8 @@ use crate::events::{
 };
 use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
-use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::{self, Frame};
+use ckaad_inspect::{Limits, Verdict};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -243,7 +243,8 @@ impl CameraPipeline {
         // Taken anew for each frame: an update may have put another one in force.
         let model = self.slot.current();
         let threshold = self.settings.threshold.unwrap_or(model.inspector.threshold());
-        let verdict = match model.inspector.inspect_at(&frame.image, threshold) {
+        let limits = Limits { threshold, smallest_region_px: self.settings.smallest_region_px };
+        let verdict = match model.inspector.inspect_within(&frame.image, limits) {
             Ok(verdict) => Arc::new(verdict),
             Err(why) => {
                 state.failures = state.failures.saturating_add(1);
@@ -262,6 +263,11 @@ impl CameraPipeline {
             self.say_state(state);
         }
         let defective = verdict.is_defective();
+        if verdict.score >= verdict.threshold && !defective {
+            self.progress.too_small();
+            let (camera, frame, regions) = (&self.settings.name, &frame.id, verdict.small_regions);
+            tracing::debug!(camera, frame, regions, "all regions are smaller than what counts");
+        }
         self.progress.judged(took, waited, defective, frame.truth.as_ref());
         let change = state.grouper.judge(defective, verdict.score);
         let receipt = change.map(|change| self.publish(change, &frame, &verdict, &model));
@@ -272,6 +278,7 @@ impl CameraPipeline {
                 score: verdict.score,
                 threshold: verdict.threshold,
                 defective,
+                small_regions: verdict.small_regions,
                 inspect_ms: took.as_secs_f64() * 1000.0,
             };
             let publisher = &self.publisher;
@@ -296,7 +303,8 @@ impl CameraPipeline {
         let name = &self.settings.name;
         let heatmap = self.settings.heatmap.enabled && change.kind == ChangeKind::Opened;
         let (model, config_digest) = (&model.reference, &self.publisher.config_digest);
-        let sighting = Sighting { camera: name, frame, verdict, model, config_digest, heatmap };
+        let mm_per_px = self.settings.mm_per_px;
+        let sighting = Sighting { camera: name, frame, verdict, mm_per_px, model, config_digest, heatmap };
         let data = Anomaly::new(change, &sighting, self.stamp());
         let (score, threshold) = (verdict.score, verdict.threshold);
         tracing::info!(camera = name, frame = frame.id, score, threshold, "{:?}", change.kind);

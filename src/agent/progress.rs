@@ -19,6 +19,7 @@ pub(super) struct CameraProgress {
     rounds: AtomicU64,
     judged: AtomicU64,
     defective: AtomicU64,
+    too_small: AtomicU64,
     skipped: AtomicU64,
     dropped: AtomicU64,
     inspect_us: AtomicU64,
@@ -49,6 +50,7 @@ impl CameraProgress {
             rounds: AtomicU64::new(0),
             judged: AtomicU64::new(0),
             defective: AtomicU64::new(0),
+            too_small: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             inspect_us: AtomicU64::new(0),
@@ -90,6 +92,11 @@ impl CameraProgress {
         if let Some(truth) = truth {
             more.truth.get_or_insert_default().count(truth.is_defective(), defective);
         }
+    }
+
+    /// A score reached the threshold by regions that do not count.
+    pub(super) fn too_small(&self) {
+        self.too_small.fetch_add(1, Relaxed);
     }
 
     pub(super) fn skipped(&self) {
@@ -134,6 +141,7 @@ impl CameraProgress {
             name: self.name.clone(),
             judged,
             defective: self.defective.load(Relaxed),
+            too_small: self.too_small.load(Relaxed),
             skipped: self.skipped.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             mean_inspect_ms: mean_ms(&self.inspect_us),
@@ -179,6 +187,9 @@ impl std::fmt::Display for CameraReport {
             "{}: {} frames judged, {} defective, {} skipped, {} dropped",
             h.name, h.judged, h.defective, h.skipped, h.dropped
         )?;
+        if h.too_small > 0 {
+            write!(f, ", {} good for their regions are too small", h.too_small)?;
+        }
         write!(f, ", {:.1} ms a frame (median)", self.median_inspect_ms)?;
         if let Some(counts) = self.truth {
             let (defective, good) = (counts.defective(), counts.good());

@@ -89,13 +89,18 @@ pub struct RegionBox {
     pub width: u32,
     pub height: u32,
     pub area_px: f32,
+    /// Square millimetres, where the configuration says how large a pixel is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub area_mm2: Option<f32>,
     /// Largest value of the anomaly map inside.
     pub peak: f32,
 }
 
-impl From<&Region> for RegionBox {
-    fn from(r: &Region) -> RegionBox {
-        RegionBox { x: r.x, y: r.y, width: r.width, height: r.height, area_px: r.area_px, peak: r.peak }
+impl RegionBox {
+    /// `mm_per_px`: the side of a frame's pixel, where it is known.
+    pub fn new(r: &Region, mm_per_px: Option<f64>) -> RegionBox {
+        let area_mm2 = mm_per_px.map(|side| (f64::from(r.area_px) * side * side) as f32);
+        RegionBox { x: r.x, y: r.y, width: r.width, height: r.height, area_px: r.area_px, area_mm2, peak: r.peak }
     }
 }
 
@@ -114,6 +119,8 @@ pub struct Sighting<'a> {
     pub camera: &'a str,
     pub frame: &'a Frame,
     pub verdict: &'a Verdict,
+    /// Side of a pixel of the frame in millimetres, where it is known.
+    pub mm_per_px: Option<f64>,
     pub model: &'a ModelRef,
     pub config_digest: &'a str,
     /// A heatmap follows.
@@ -130,14 +137,14 @@ pub struct Stamp {
 impl Anomaly {
     /// What `change` is to be said with.
     pub fn new(change: Change, sighting: &Sighting<'_>, stamp: Stamp) -> Anomaly {
-        let Sighting { camera, frame, verdict, model, config_digest, heatmap } = *sighting;
+        let Sighting { camera, frame, verdict, mm_per_px, model, config_digest, heatmap } = *sighting;
         Anomaly {
             camera: camera.into(),
             score: verdict.score,
             threshold: verdict.threshold,
             severity: verdict.severity(),
             decided_by: verdict.decided_by.to_string(),
-            regions: verdict.regions.iter().take(MAX_REGIONS).map(RegionBox::from).collect(),
+            regions: verdict.regions.iter().take(MAX_REGIONS).map(|r| RegionBox::new(r, mm_per_px)).collect(),
             frame_id: frame.id.clone(),
             frame_width: frame.image.width(),
             frame_height: frame.image.height(),
@@ -234,6 +241,10 @@ pub struct CameraState {
     pub model: ModelRef,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// One line a frame, at `camera/<name>/result`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FrameResult {
@@ -242,7 +253,11 @@ pub struct FrameResult {
     pub captured_at: Timestamp,
     pub score: f32,
     pub threshold: f32,
+    /// The score reaches the threshold, and not only by regions that are too small to count.
     pub defective: bool,
+    /// Regions that are smaller than `ignore_below_mm2`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub small_regions: usize,
     /// Milliseconds from the frame to the verdict.
     pub inspect_ms: f64,
 }
@@ -274,6 +289,9 @@ pub struct CameraHealth {
     /// Frames judged since the start.
     pub judged: u64,
     pub defective: u64,
+    /// Frames whose score reached the threshold by regions alone that are smaller than `ignore_below_mm2`; they are not among the defective ones.
+    #[serde(default)]
+    pub too_small: u64,
     /// Unreadable images and frames.
     pub skipped: u64,
     /// Frames that the camera gave while an older one was judged.

@@ -1,6 +1,7 @@
 //! The way from a folder of images to a subscriber, and what happens when things end.
 
 use crate::util::*;
+use serde_json::Value;
 
 #[test]
 fn directory_alerts_reach_a_subscriber_with_their_heatmaps() {
@@ -32,6 +33,56 @@ fn directory_alerts_reach_a_subscriber_with_their_heatmaps() {
     assert_eq!(states, ["online", "stopped"]);
     assert_eq!(payloads(&subscriber, "camera/cam/state").last().unwrap()["state"], "disabled");
     assert!(agent.saw("of 2 defective by label 2 alerted, of 1 good 1 alerted"), "{:#?}", agent.lines());
+}
+
+/// Events and results of forty defective parts, with areas below `ignored` square millimetres left out.
+fn measured(ignored: f64) -> (Vec<Value>, Vec<Value>, Running) {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = broker.subscribe();
+    let camera = format!(
+        "source = \"synthetic\"\nresults = true\nmm_per_px = 0.5\nignore_below_mm2 = {ignored:?}\n\
+         [camera.cam.synthetic]\nframes = 40\ndefect_rate = 1.0\nfps = 0\n[camera.cam.heatmap]\nenabled = false\n"
+    );
+    let mut agent = run(&site.write(broker.port, &camera, ""));
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    wait_until("all results", || payloads(&subscriber, "/result").len() == 40);
+    (payloads(&subscriber, "/anomaly"), payloads(&subscriber, "/result"), agent)
+}
+
+#[test]
+fn regions_have_an_area_and_those_that_are_too_small_do_not_count() {
+    let (events, ..) = measured(0.0);
+    let areas = |event: &Value| -> Vec<f64> {
+        let regions = event["data"]["regions"].as_array().unwrap();
+        let px = |r: &Value| r["area_px"].as_f64().unwrap();
+        assert!(regions.iter().all(|r| (r["area_mm2"].as_f64().unwrap() - px(r) / 4.0).abs() < 1e-3), "{regions:?}");
+        regions.iter().map(px).collect()
+    };
+    // What the image branch says has no size, and so has a peak that no pixel threshold was reached by.
+    let by_map: Vec<(&Value, f64)> = events
+        .iter()
+        .filter(|event| event["data"]["decided_by"] == "map")
+        .map(|event| (&event["data"]["frame_id"], areas(event).into_iter().fold(0.0, f64::max) / 4.0))
+        .collect();
+    let mut sizes: Vec<f64> = by_map.iter().map(|(_, area)| *area).collect();
+    sizes.sort_by(f64::total_cmp);
+    assert!(sizes.len() > 20, "{sizes:?}");
+    // Half of them are smaller.
+    let limit = sizes[sizes.len() / 2];
+    let (events, results, agent) = measured(limit);
+    let left: Vec<&Value> = events.iter().map(|event| &event["data"]["frame_id"]).collect();
+    for (frame, area) in &by_map {
+        let counts = *area >= limit;
+        assert_eq!(left.contains(frame), counts, "{frame}: {area} mm2 of {limit}");
+        let result = results.iter().find(|result| result["frame_id"] == **frame).unwrap();
+        assert_eq!(result["defective"], counts);
+        assert!(counts || result["small_regions"].as_u64().unwrap() > 0, "{result}");
+        assert!(result["score"].as_f64() >= result["threshold"].as_f64());
+    }
+    let small = by_map.iter().filter(|(_, area)| *area < limit).count();
+    let said = format!("{} defective, 0 skipped, 0 dropped, {small} good for their regions are too small", left.len());
+    assert!(agent.saw(&said), "{said}: {:#?}", agent.lines());
 }
 
 #[test]

@@ -45,6 +45,18 @@ fn wrong_values_name_file_and_key() {
             "[update]\nurl = \"http://127.0.0.1/\"\n[update.trial]\nbudget_ms = -1.0",
             "{}: `update.trial.budget_ms` is -1; expected 0 (none) to 60000",
         ),
+        (
+            "[camera.b]\nsource = \"synthetic\"\nmm_per_px = -0.1",
+            "{}: `camera.b.mm_per_px` is -0.1; expected 0 (not known) or up to 1000",
+        ),
+        (
+            "[camera.b]\nsource = \"synthetic\"\nmm_per_px = 0.1\nignore_below_mm2 = nan",
+            "{}: `camera.b.ignore_below_mm2` is NaN; expected 0 (nothing) or an area",
+        ),
+        (
+            "[camera.b]\nsource = \"synthetic\"\nignore_below_mm2 = 2.5",
+            "{}: `camera.b.ignore_below_mm2` is 2.5; it needs camera.b.mm_per_px, the size of a pixel",
+        ),
         ("[mqtt]\nport = \"many\"", "{}: invalid type: string \"many\", expected an integer for key `mqtt.port`"),
         ("[mqtt]\nprotocol = \"4\"", "{}: enum Protocol does not have variant constructor 4 for key `mqtt.protocol`"),
         (

@@ -261,6 +261,10 @@ pub struct CameraTable {
     pub source: SourceKind,
     /// Score from which a frame is defective; 0 is the bundle's own, which was chosen for its false-alarm budget.
     pub threshold: f32,
+    /// Side of a frame's pixel in millimetres; 0: nobody knows, and events have no `area_mm2`.
+    pub mm_per_px: f64,
+    /// Regions of fewer square millimetres do not count; a frame that has no others is good. 0: all count.
+    pub ignore_below_mm2: f64,
     /// `part`: every defective frame is an event. `incident`: opened, updated, closed.
     pub grouping: Grouping,
     /// `incident` only: good frames in a row that close it.
@@ -281,6 +285,8 @@ impl Default for CameraTable {
             model: String::new(),
             source: SourceKind::Camera,
             threshold: 0.0,
+            mm_per_px: 0.0,
+            ignore_below_mm2: 0.0,
             grouping: Grouping::Part,
             close_after: 5,
             results: false,

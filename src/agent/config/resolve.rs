@@ -41,6 +41,10 @@ pub struct CameraSettings {
     pub model: Option<String>,
     pub source: SourceConfig,
     pub threshold: Option<f32>,
+    /// Side of a pixel.
+    pub mm_per_px: Option<f64>,
+    /// Regions of fewer pixels of the frame do not count.
+    pub smallest_region_px: f32,
     pub grouping: Grouping,
     pub close_after: u32,
     pub results: bool,
@@ -320,6 +324,19 @@ fn camera(
     if !(table.threshold.is_finite() && table.threshold >= 0.0) {
         return Err(bad(&key("threshold"), format!("is {}; expected 0 (the bundle's) or a score", table.threshold)));
     }
+    let (side, ignored) = (table.mm_per_px, table.ignore_below_mm2);
+    if !(0.0..=1000.0).contains(&side) {
+        return Err(bad(&key("mm_per_px"), format!("is {side}; expected 0 (not known) or up to 1000")));
+    }
+    if !(0.0..=1e12).contains(&ignored) {
+        return Err(bad(&key("ignore_below_mm2"), format!("is {ignored}; expected 0 (nothing) or an area")));
+    }
+    if ignored > 0.0 && side == 0.0 {
+        return Err(bad(
+            &key("ignore_below_mm2"),
+            format!("is {ignored}; it needs {}, the size of a pixel", key("mm_per_px")),
+        ));
+    }
     if !(1..=100).contains(&table.heatmap.jpeg_quality) {
         return Err(bad(&key("heatmap.jpeg_quality"), format!("is {}; expected 1 to 100", table.heatmap.jpeg_quality)));
     }
@@ -338,6 +355,8 @@ fn camera(
         model: (!table.model.is_empty()).then(|| table.model.clone()),
         source,
         threshold: (table.threshold > 0.0).then_some(table.threshold),
+        mm_per_px: (side > 0.0).then_some(side),
+        smallest_region_px: if ignored > 0.0 { (ignored / (side * side)) as f32 } else { 0.0 },
         grouping: table.grouping,
         close_after: table.close_after.max(1),
         results: table.results,

@@ -29,7 +29,7 @@ pub use quantile::quantile;
 pub use regions::MAX_REGIONS;
 pub use score::{fuse, map_score, top_k_mean};
 pub use smooth::smooth;
-pub use verdict::{DecidedBy, Region, StageTimes, Verdict};
+pub use verdict::{DecidedBy, Limits, Region, StageTimes, Verdict};
 
 use crate::engine::{Engine, EngineError, Pool};
 use crate::imaging::{self, RgbImage};
@@ -145,14 +145,15 @@ impl Inspector {
     /// # Errors
     /// When the network stops or gives values that are not finite.
     pub fn inspect(&self, image: &RgbImage) -> Result<Verdict, InspectError> {
-        self.inspect_at(image, self.threshold)
+        self.inspect_within(image, Limits { threshold: self.threshold, smallest_region_px: 0.0 })
     }
 
-    /// As [`Inspector::inspect`], defective from this score on: cameras that share a model have thresholds of their own.
+    /// As [`Inspector::inspect`], defective from these limits on: cameras that share a model have their own.
     ///
     /// # Errors
     /// As [`Inspector::inspect`].
-    pub fn inspect_at(&self, image: &RgbImage, threshold: f32) -> Result<Verdict, InspectError> {
+    pub fn inspect_within(&self, image: &RgbImage, limits: Limits) -> Result<Verdict, InspectError> {
+        let Limits { threshold, smallest_region_px } = limits;
         let started = Instant::now();
         let (pixels, placement) = imaging::resize(image, &self.manifest.input);
         let fitted = Instant::now();
@@ -175,10 +176,10 @@ impl Inspector {
             (decided_by, _) => decided_by,
         };
         let pixel_threshold = calibration.pixel_threshold;
-        let regions = if score >= threshold {
-            regions::find(smoothed.view(), pixel_threshold, &placement, image.dimensions())
+        let (regions, small_regions) = if score >= threshold {
+            regions::find(smoothed.view(), pixel_threshold, smallest_region_px, &placement, image.dimensions())
         } else {
-            vec![]
+            (vec![], 0)
         };
         Ok(Verdict {
             score,
@@ -191,6 +192,7 @@ impl Inspector {
             placement,
             pixel_threshold,
             regions,
+            small_regions,
             times: StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() },
         })
     }

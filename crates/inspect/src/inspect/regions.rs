@@ -9,11 +9,19 @@ use ndarray::ArrayView2;
 /// More than these are not told apart by a person, and would only lengthen the event.
 pub const MAX_REGIONS: usize = 16;
 
-/// Connected areas of `map` at or above `threshold`, as boxes in the frame; the largest peak first. Where nothing
-/// reaches the threshold (a score over many pixels can), the map's largest pixel stands for the region.
-pub fn find(map: ArrayView2<f32>, threshold: f32, placement: &Placement, frame: (u32, u32)) -> Vec<Region> {
+/// Connected areas of `map` at or above `threshold`, as boxes in the frame, the largest peak first, and how many were left out because they have less than
+/// `smallest` pixels of the frame. Where nothing reaches the threshold (a score over many pixels can), the map's largest pixel stands for the region; how
+/// large that is nobody knows, and it is never left out.
+pub fn find(
+    map: ArrayView2<f32>,
+    threshold: f32,
+    smallest: f32,
+    placement: &Placement,
+    frame: (u32, u32),
+) -> (Vec<Region>, usize) {
     let (height, width) = map.dim();
     let largest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let smallest = if largest < threshold { 0.0 } else { smallest };
     let threshold = threshold.min(largest);
     let binary = GrayImage::from_fn(width as u32, height as u32, |x, y| {
         Luma([if map[[y as usize, x as usize]] >= threshold { 255 } else { 0 }])
@@ -31,9 +39,12 @@ pub fn find(map: ArrayView2<f32>, threshold: f32, placement: &Placement, frame: 
         found[index].add(x, y, map[[y as usize, x as usize]]);
     }
     let mut regions: Vec<Region> = found.iter().map(|cells| cells.region(placement, frame)).collect();
+    let all = regions.len();
+    regions.retain(|region| region.area_px >= smallest);
+    let small = all - regions.len();
     regions.sort_by(|a, b| b.peak.total_cmp(&a.peak));
     regions.truncate(MAX_REGIONS);
-    regions
+    (regions, small)
 }
 
 /// Bounds of one label, in map cells, both ends included.
@@ -89,11 +100,27 @@ mod tests {
         map[[2, 2]] = 1.0; // touches the first at a corner
         map[[0, 6]] = 5.0;
         let placement = Placement { scale: (10.0, 20.0), origin: (0.0, 0.0) };
-        let regions = find(map.view(), 0.5, &placement, (80, 80));
-        assert_eq!(regions.len(), 2);
+        let (regions, small) = find(map.view(), 0.5, 0.0, &placement, (80, 80));
+        assert_eq!((regions.len(), small), (2, 0));
         assert_eq!((regions[0].x, regions[0].y, regions[0].width, regions[0].height), (60, 0, 10, 20));
         assert_eq!((regions[1].x, regions[1].y, regions[1].width, regions[1].height), (10, 20, 20, 40));
         assert_eq!(regions[1].area_px, 400.0);
+        // As large as is asked for is large enough.
+        let (large, small) = find(map.view(), 0.5, 400.0, &placement, (80, 80));
+        assert_eq!((large, small), (vec![regions[1]], 1));
+    }
+
+    #[test]
+    fn small_regions_make_room_for_a_large_one_whatever_their_peaks() {
+        let value = |(y, x): (usize, usize)| match (y, x) {
+            (0, x) if x % 2 == 0 => 9.0,
+            (4..8, 3..7) => 1.0,
+            _ => 0.0,
+        };
+        let map = Array2::from_shape_fn((9, 80), value);
+        let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
+        let (regions, small) = find(map.view(), 0.5, 2.0, &placement, (80, 9));
+        assert_eq!((regions.len(), regions[0].area_px, small), (1, 16.0, 40));
     }
 
     #[test]
@@ -101,7 +128,7 @@ mod tests {
         let mut map = Array2::from_elem((4, 4), 0.1);
         map[[1, 1]] = 0.2;
         let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
-        let regions = find(map.view(), 9.0, &placement, (4, 4));
-        assert_eq!((regions.len(), regions[0].x, regions[0].y), (1, 1, 1));
+        let (regions, small) = find(map.view(), 9.0, 16.0, &placement, (4, 4));
+        assert_eq!((regions.len(), regions[0].x, regions[0].y, small), (1, 1, 1, 0));
     }
 }

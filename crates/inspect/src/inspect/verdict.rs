@@ -26,16 +26,23 @@ pub struct Verdict {
     pub placement: Placement,
     /// Value of the map from which a pixel belongs to a region.
     pub pixel_threshold: f32,
-    /// Largest peak first; empty when the image is normal.
+    /// Largest peak first; empty when the score does not reach the threshold.
     pub regions: Vec<Region>,
+    /// Regions that are not among them, because they are smaller than [`Limits::smallest_region_px`].
+    pub small_regions: usize,
     /// Where the time went.
     pub times: StageTimes,
 }
 
 impl Verdict {
-    /// Whether the score reaches the threshold.
+    /// Whether the score reaches the threshold, and is not owed to regions of the map that are all too small to count.
     pub fn is_defective(&self) -> bool {
-        self.score >= self.threshold
+        self.score >= self.threshold && !self.is_too_small()
+    }
+
+    /// Whether regions were found, and each is smaller than what counts. A score that is the image branch's own has no size.
+    pub fn is_too_small(&self) -> bool {
+        self.decided_by != DecidedBy::Image && self.regions.is_empty() && self.small_regions > 0
     }
 
     /// How far above the threshold, 0 to 1, as a share of the threshold's own distance from the median of normal
@@ -45,6 +52,15 @@ impl Verdict {
         let distance = (self.threshold - self.normal_score).max(f32::EPSILON);
         ((self.score - self.threshold) / distance).clamp(0.0, 1.0)
     }
+}
+
+/// From what on an image is defective.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Image score.
+    pub threshold: f32,
+    /// Regions of fewer pixels of the frame do not count; 0: all do.
+    pub smallest_region_px: f32,
 }
 
 /// What a score is owed to most.

@@ -89,6 +89,7 @@ fn page(bundle: &Bundle, e: &Evaluation) -> String {
             placement: Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) },
             pixel_threshold: 0.6,
             regions: vec![],
+            small_regions: 0,
             times: StageTimes::default(),
         };
         gallery.add(judged, &image, &verdict);
