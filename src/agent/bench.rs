@@ -9,14 +9,15 @@ use ckaad_inspect::imaging::RgbImage;
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What `bench` was asked for.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
     pub bundle: PathBuf,
-    /// Of all networks together; 0: one for each core.
-    pub threads: usize,
+    /// Of all networks together; 0: one for each core. Of several numbers each is measured, in turns.
+    pub threads: Vec<usize>,
     /// As many as may judge at one time; 0: as `[engine]` finds it.
     pub judges: usize,
     /// Cameras that all have a frame at any time.
@@ -42,20 +43,37 @@ const WARM_UP: usize = 3;
 /// How long the instruction set's peak is measured.
 const PEAK_SECONDS: f64 = 0.05;
 
-/// Judges the first golden sample, or a grey picture where there is none, `runs` times for each camera.
+/// Rounds in which several numbers of threads take turns.
+const ROUNDS: usize = 5;
+
+/// A model loaded for one number of threads, and what was measured of it.
+struct Subject {
+    engine: Arc<EnginePool>,
+    inspector: Inspector,
+    load_ms: f64,
+    stages: [(&'static str, Vec<f64>); 5],
+    seconds: f64,
+    frames: usize,
+}
+
+/// Judges the first golden sample, or a grey picture where there is none, `runs` times for each camera and number of threads.
 ///
 /// # Errors
 /// The bundle cannot be read or run.
 pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let bundle = Bundle::read(&options.bundle)?;
     let cannot = |e| BenchError::Inspect(options.bundle.clone(), e);
-    let begun = Instant::now();
     let cameras = options.cameras.max(1);
-    let engine = EnginePool::new(EngineSettings::of(options.threads, options.judges, cameras));
-    let settings = engine.settings();
-    let inspect = InspectOptions { pool: engine.pool(), threshold: None };
-    let inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
-    let load_ms = ms(begun.elapsed());
+    let load = |&threads: &usize| -> Result<Subject, BenchError> {
+        let begun = Instant::now();
+        let engine = EnginePool::new(EngineSettings::of(threads, options.judges, cameras));
+        let inspect = InspectOptions { pool: engine.pool(), threshold: None };
+        let inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
+        let load_ms = ms(begun.elapsed());
+        let stages = ["wait", "resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
+        Ok(Subject { engine, inspector, load_ms, stages, seconds: 0.0, frames: 0 })
+    };
+    let mut subjects = options.threads.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let input = bundle.manifest.input;
     let golden =
         bundle.golden.first().and_then(|g| ckaad_inspect::imaging::decode(&g.png, "golden sample".as_ref()).ok());
@@ -64,15 +82,50 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
     }
 
-    let runs = options.runs.max(1);
-    let (stages, seconds) = measure(&inspector, &engine, &image, cameras, runs).map_err(cannot)?;
-    let frames_per_second = (cameras * runs) as f64 / seconds;
-    let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
-    let rss = peak_rss_bytes();
+    let rounds = if subjects.len() > 1 { ROUNDS } else { 1 };
+    let runs = options.runs.max(1).div_ceil(rounds);
+    for _ in 0..rounds {
+        for subject in &mut subjects {
+            let (stages, seconds) =
+                measure(&subject.inspector, &subject.engine, &image, cameras, runs).map_err(cannot)?;
+            subject.stages.iter_mut().zip(stages).for_each(|((_, all), new)| all.extend(new));
+            subject.seconds += seconds;
+            subject.frames += cameras * runs;
+        }
+    }
     // Multiply-adds as the trainer counted them, all operators together.
     let gmac = bundle.report.as_ref().and_then(|r| r["gmac"].as_f64());
     let peak = peak_macs_per_second(PEAK_SECONDS).map(|macs| macs / 1e9);
-    let engine_s = rows[2].1 / 1e3;
+    let mut first = None;
+    for subject in subjects {
+        let (settings, engine_ms) = (subject.engine.settings(), print(subject, options, &image, gmac, peak)?);
+        let &mut (threads, before) = first.get_or_insert((settings.threads, engine_ms));
+        if threads != settings.threads && !options.json {
+            let faster = before / engine_ms;
+            say(format_args!(
+                "{} threads: the engine is {faster:.2} times as fast as with {threads}",
+                settings.threads
+            ))?;
+        }
+    }
+    Ok(Outcome::Well)
+}
+
+/// Returns the engine's median in milliseconds.
+fn print(
+    subject: Subject,
+    options: &BenchOptions,
+    image: &RgbImage,
+    gmac: Option<f64>,
+    peak: Option<f64>,
+) -> Result<f64, BenchError> {
+    let Subject { engine, load_ms, stages, seconds, frames, .. } = subject;
+    let (settings, cameras) = (engine.settings(), options.cameras.max(1));
+    let frames_per_second = frames as f64 / seconds;
+    let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
+    let rss = peak_rss_bytes();
+    let engine_ms = rows[2].1;
+    let (w, h) = image.dimensions();
     if options.json {
         let stages =
             rows.map(|(name, median, min, p99)| (name, json!({ "median_ms": median, "min_ms": min, "p99_ms": p99 })));
@@ -80,13 +133,12 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         let line = json!({
             "bundle": options.bundle.display().to_string(), "threads": settings.threads, "judges": settings.judges,
             "cameras": cameras, "runs": options.runs, "frames_per_s": frames_per_second,
-            "width": image.width(), "height": image.height(), "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
+            "width": w, "height": h, "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
             "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
         say(format_args!("{line}"))?;
-        return Ok(Outcome::Well);
+        return Ok(engine_ms);
     }
-    let (w, h) = image.dimensions();
     say(format_args!(
         "{} runs over a {w}x{h} picture, {} thread(s) for {} judge(s); loading took {load_ms:.0} ms",
         options.runs, settings.threads, settings.judges
@@ -98,18 +150,18 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     say(format_args!("{cameras} camera(s): {frames_per_second:.0} frames/s together"))?;
     say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)))?;
     if let (Some(gmac), Some(peak)) = (gmac, peak) {
-        let (reached, possible) = (gmac / engine_s, peak * settings.each() as f64);
+        let (reached, possible) = (gmac / engine_ms * 1e3, peak * settings.each() as f64);
         say(format_args!(
             "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",
             instruction_set(),
             100.0 * reached / possible
         ))?;
     }
-    Ok(Outcome::Well)
+    Ok(engine_ms)
 }
 
 /// Milliseconds of each stage of each frame, and the seconds that all cameras together took.
-type Measured = ([(&'static str, Vec<f64>); 5], f64);
+type Measured = ([Vec<f64>; 5], f64);
 
 /// Each camera has a thread, as in the agent, and its next frame is there when one is judged.
 fn measure(
@@ -137,10 +189,10 @@ fn measure(
         std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let mut stages = ["wait", "resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
+    let mut stages = [const { Vec::new() }; 5];
     for camera in measured {
         for times in camera? {
-            stages.iter_mut().zip(times).for_each(|((_, all), time)| all.push(time));
+            stages.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
         }
     }
     Ok((stages, seconds))

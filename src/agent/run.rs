@@ -131,6 +131,7 @@ impl Agent {
         let updates = settings.update.clone();
         let updates = updates.map(|update| Updates::open(update, managed(&settings), &engine)).transpose()?;
         let cameras = prepare(&settings, updates.as_ref(), &engine)?;
+        settle(&engine, &cameras);
         let store = StoreHandle::new(settings.outbox_path.clone(), settings.outbox_limits);
         let (topics, incarnation) = (settings.topics.clone(), Uuid::now_v7());
         let (mut session, handle) = Session::new(settings.mqtt.clone(), topics.clone(), incarnation, store.0.clone());
@@ -229,6 +230,22 @@ fn prepare(settings: &Settings, updates: Option<&Updates>, engine: &EnginePool) 
         prepared.push(Prepared { settings: camera.clone(), source, slot });
     }
     Ok(prepared)
+}
+
+/// Finds the number of threads, before anybody waits for a verdict.
+fn settle(engine: &EnginePool, cameras: &[Prepared]) {
+    let mut models: Vec<Arc<Model>> = vec![];
+    for model in cameras.iter().map(|camera| camera.slot.current()) {
+        if !models.iter().any(|known| Arc::ptr_eq(known, &model)) {
+            models.push(model);
+        }
+    }
+    let inspectors: Vec<_> = models.iter().map(|model| &model.inspector).collect();
+    match engine.settle(&inspectors) {
+        Ok(said) => said.iter().for_each(|said| tracing::info!("{said}")),
+        // Frames will say it again, camera by camera.
+        Err(e) => tracing::warn!("with how many threads a picture is judged quickest could not be measured: {e}"),
+    }
 }
 
 /// The models that updates are for, each once.

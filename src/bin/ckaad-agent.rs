@@ -112,9 +112,9 @@ struct Bench {
     /// The model
     #[arg(long, value_name = "B")]
     bundle: PathBuf,
-    /// Threads of all networks together; 0: one for each core
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256))]
-    threads: u16,
+    /// Threads of all networks together; 0: one for each core. Several numbers, as in 1,2, are measured in turns and compared
+    #[arg(long, value_name = "N,...", default_value = "1", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(0..=256))]
+    threads: Vec<u16>,
     /// Frames judged at one time, each with its share of the threads; 0: one for each camera, as far as the threads go
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
     judges: u16,
@@ -127,7 +127,7 @@ struct Bench {
     /// Frames of each camera that are measured, after three that are not
     #[arg(long, value_name = "N", default_value_t = 50)]
     runs: usize,
-    /// One JSON object
+    /// One JSON object a line, for each number of threads
     #[arg(long)]
     json: bool,
 }
@@ -221,7 +221,8 @@ fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
             Ok(agent::infer(&agent::InferOptions { bundle, images, json, heatmaps, threads, threshold })?)
         }
         Command::Bench(Bench { bundle, threads, judges, cameras, frame, runs, json }) => {
-            let [threads, judges, cameras] = [threads, judges, cameras].map(usize::from);
+            let threads = threads.into_iter().map(usize::from).collect();
+            let [judges, cameras] = [judges, cameras].map(usize::from);
             Ok(agent::bench(&agent::BenchOptions { bundle, threads, judges, cameras, frame, runs, json })?)
         }
         Command::Cameras => Ok(agent::cameras()?),

@@ -5,8 +5,11 @@
 //! one before every other that waits had its first.
 
 use ckaad_inspect::engine::Pool;
+use ckaad_inspect::imaging::RgbImage;
+use ckaad_inspect::{InspectError, Inspector};
 use futures::executor::block_on;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -17,7 +20,16 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Frames judged at one time; at least 1, at most `threads`.
     pub judges: usize,
+    /// Nobody has given the threads: how many of a judge's are used is measured, see [`EnginePool::settle`].
+    pub measured: bool,
 }
+
+/// How long the threads are measured with each model, about.
+const SETTLING: Duration = Duration::from_millis(300);
+/// Pictures for each number of threads: at least, and at most.
+const PICTURES: (usize, usize) = (3, 9);
+/// More threads are taken for a time below this share of that of fewer.
+const WORTH: f64 = 0.97;
 
 impl EngineSettings {
     /// What is not given (0) is found: a thread for each core that this process may use, and a judge for each camera, as far as threads go.
@@ -26,9 +38,10 @@ impl EngineSettings {
     /// side get more done than threads that wait for each other within one (`docs/performance.md` has the numbers).
     pub fn of(threads: usize, judges: usize, cameras: usize) -> EngineSettings {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { cores() } else { threads };
+        let measured = threads == 0;
+        let threads = if measured { cores() } else { threads };
         let judges = if judges == 0 { cameras } else { judges };
-        EngineSettings { threads, judges: judges.clamp(1, threads) }
+        EngineSettings { threads, judges: judges.clamp(1, threads), measured }
     }
 
     /// Of one judge.
@@ -41,6 +54,8 @@ impl EngineSettings {
 pub struct EnginePool {
     settings: EngineSettings,
     pool: Pool,
+    /// Threads of one judge that are used.
+    used: AtomicUsize,
     turns: Semaphore,
 }
 
@@ -48,12 +63,67 @@ impl EnginePool {
     /// Starts the threads.
     pub fn new(settings: EngineSettings) -> Arc<EnginePool> {
         let pool = Pool::new(settings.each(), settings.judges);
-        Arc::new(EnginePool { settings, pool, turns: Semaphore::new(settings.judges) })
+        let (used, turns) = (AtomicUsize::new(settings.each()), Semaphore::new(settings.judges));
+        Arc::new(EnginePool { settings, pool, used, turns })
     }
 
-    /// Its numbers.
+    /// Its numbers; the threads are those that are used.
     pub fn settings(&self) -> EngineSettings {
-        self.settings
+        let EngineSettings { judges, measured, threads } = self.settings;
+        let (used, each) = (self.used.load(Relaxed), self.settings.each());
+        EngineSettings { threads: if used < each { used * judges } else { threads }, judges, measured }
+    }
+
+    /// Where nobody has given the threads, finds out with how many a judge is quickest: two cores that share no cache can be slower together than one
+    /// alone, and then one is used. A sentence of what was measured; none where there is nothing to choose.
+    ///
+    /// # Errors
+    /// A model cannot judge a grey picture. All threads are used then.
+    pub fn settle(&self, models: &[&Inspector]) -> Result<Option<String>, InspectError> {
+        let each = self.settings.each();
+        if !self.settings.measured || each == 1 || models.is_empty() {
+            return Ok(None);
+        }
+        let tried = self.try_threads(models).inspect_err(|_| self.pool.limit(each))?;
+        let best = quickest(&tried);
+        self.pool.limit(best);
+        self.used.store(best, Relaxed);
+        let times: Vec<String> = tried.iter().map(|(threads, ms)| format!("{ms:.1} ms with {threads}")).collect();
+        Ok(Some(format!("a picture takes {} thread(s): {best} of {each} for each judge", times.join(", "))))
+    }
+
+    /// Numbers of threads, ascending, and milliseconds for a picture by all models with each.
+    fn try_threads(&self, models: &[&Inspector]) -> Result<Vec<(usize, f64)>, InspectError> {
+        // All, half of them, and so on, down to one.
+        let mut tried: Vec<(usize, f64)> =
+            std::iter::successors(Some(self.settings.each()), |&n| (n > 1).then_some(n / 2))
+                .map(|threads| (threads, 0.0))
+                .collect();
+        tried.reverse();
+        for inspector in models {
+            let input = inspector.manifest().input;
+            let picture = RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3]));
+            let judge = |threads: usize| {
+                self.pool.limit(threads);
+                let begun = Instant::now();
+                inspector.inspect(&picture).map(|_| begun.elapsed())
+            };
+            // The first one warms caches up.
+            let slowest = judge(1)?.max(judge(1)?).max(Duration::from_micros(1));
+            let room = SETTLING.as_secs_f64() / (slowest.as_secs_f64() * tried.len() as f64);
+            let mut times = vec![vec![]; tried.len()];
+            // In turns, so that other work on the machine meets all.
+            for _ in 0..(room as usize).clamp(PICTURES.0, PICTURES.1) {
+                for (times, (threads, _)) in times.iter_mut().zip(&tried) {
+                    times.push(judge(*threads)?.as_secs_f64() * 1e3);
+                }
+            }
+            for (mut times, (_, sum)) in times.into_iter().zip(&mut tried) {
+                times.sort_by(f64::total_cmp);
+                *sum += times[times.len() / 2];
+            }
+        }
+        Ok(tried)
     }
 
     /// What models are loaded with.
@@ -68,6 +138,12 @@ impl EnginePool {
         let permit = self.turns.try_acquire().or_else(|_| block_on(self.turns.acquire())).ok();
         Turn { _permit: permit, waited: asked.elapsed() }
     }
+}
+
+/// Of numbers of threads, ascending, and the time with each.
+fn quickest(tried: &[(usize, f64)]) -> usize {
+    let better = |best: (usize, f64), &next: &(usize, f64)| if next.1 < WORTH * best.1 { next } else { best };
+    tried.iter().fold((1, f64::INFINITY), better).0
 }
 
 /// The right to judge one frame.
@@ -86,20 +162,44 @@ mod tests {
     #[test]
     fn what_is_not_given_is_found() {
         let of = |threads, judges, cameras| {
-            let EngineSettings { threads, judges } = EngineSettings::of(threads, judges, cameras);
+            let EngineSettings { threads, judges, .. } = EngineSettings::of(threads, judges, cameras);
             (threads, judges)
         };
         assert_eq!(of(4, 0, 1), (4, 1));
         assert_eq!(of(4, 0, 3), (4, 3));
         assert_eq!(of(2, 0, 8), (2, 2));
         assert_eq!(of(2, 1, 8), (2, 1));
-        assert_eq!(EngineSettings { threads: 6, judges: 4 }.each(), 1);
+        assert_eq!(EngineSettings::of(6, 4, 1).each(), 1);
         assert!(of(0, 0, 1).0 >= 1);
+        assert!(EngineSettings::of(0, 0, 1).measured && !EngineSettings::of(2, 0, 1).measured);
+    }
+
+    #[test]
+    fn more_threads_are_used_only_where_they_are_quicker() {
+        assert_eq!(quickest(&[(1, 10.0), (2, 6.0), (4, 3.5)]), 4);
+        assert_eq!(quickest(&[(1, 0.95), (2, 1.27)]), 1);
+        assert_eq!(quickest(&[(1, 10.0), (3, 6.0), (6, 5.9)]), 3);
+        assert_eq!(quickest(&[(1, 10.0), (2, 10.0), (4, 8.0)]), 4);
+    }
+
+    #[test]
+    fn threads_are_measured_where_nobody_gave_them() {
+        let bundle = ckaad_bundle::Bundle::read(&ckaad_testing::demo_bundle()).unwrap();
+        for measured in [true, false] {
+            let pool = EnginePool::new(EngineSettings { threads: 2, judges: 1, measured });
+            let options = ckaad_inspect::InspectOptions { pool: pool.pool(), threshold: None };
+            let inspector = Inspector::new(&bundle, &options).unwrap();
+            let said = pool.settle(&[&inspector]).unwrap();
+            assert_eq!(said.is_some(), measured, "{said:?}");
+            let used = pool.settings().threads;
+            assert!(if measured { (1..=2).contains(&used) } else { used == 2 }, "{used}");
+            assert!(said.is_none_or(|said| said.ends_with(&format!("thread(s): {used} of 2 for each judge"))));
+        }
     }
 
     #[test]
     fn no_more_frames_are_judged_at_one_time_than_there_are_judges() {
-        let pool = EnginePool::new(EngineSettings { threads: 2, judges: 2 });
+        let pool = EnginePool::new(EngineSettings::of(2, 2, 2));
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..6 {
@@ -118,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_camera_that_never_rests_takes_no_other_cameras_turn() {
-        let pool = EnginePool::new(EngineSettings { threads: 1, judges: 1 });
+        let pool = EnginePool::new(EngineSettings::of(1, 1, 1));
         let turns = Mutex::new(vec![]);
         let waiting = AtomicUsize::new(0);
         std::thread::scope(|scope| {

@@ -39,6 +39,8 @@ struct Shared {
     /// Threads inside the work, and [`OPEN`] while more may enter.
     inside: AtomicUsize,
     work: Mutex<Option<&'static Work<'static>>>,
+    /// Of each crew, the caller counted: threads of a higher number stay outside.
+    most: AtomicUsize,
     wake: Condvar,
     sleepers: Mutex<usize>,
     stop: AtomicBool,
@@ -56,6 +58,13 @@ impl Pool {
     /// Threads of a caller, itself counted.
     pub fn threads(&self) -> usize {
         self.0.threads
+    }
+
+    /// Lets no more than so many threads of a crew work, its caller counted; 1 at least. What runs may end with the number before.
+    pub fn limit(&self, threads: usize) {
+        for crew in &self.0.crews {
+            crew.shared.most.store(threads.max(1), Ordering::Relaxed);
+        }
     }
 
     /// Calls `work` here and on every thread of a crew that is awake in time; returns when all of them have returned. While
@@ -87,13 +96,14 @@ impl Crew {
             epoch: AtomicU32::new(0),
             inside: AtomicUsize::new(0),
             work: Mutex::new(None),
+            most: AtomicUsize::new(usize::MAX),
             wake: Condvar::new(),
             sleepers: Mutex::new(0),
             stop: AtomicBool::new(false),
         });
         let spawn = |i: usize| {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("int8-{i}")).spawn(move || shared.work())
+            std::thread::Builder::new().name(format!("int8-{i}")).spawn(move || shared.work(i))
         };
         // A thread that the system does not give is one less; the work is done without it.
         let threads = (1..threads).filter_map(|i| spawn(i).ok()).collect();
@@ -112,6 +122,9 @@ impl Crew {
 
     /// Of whoever has taken it.
     fn run(&self, work: &Work<'_>) {
+        if self.shared.most.load(Ordering::Relaxed) == 1 {
+            return work();
+        }
         // SAFETY: only the lifetime changes. The reference is gone from `shared` and no thread is inside the work when
         // the guard below is dropped, also when `work` panics here.
         let forever = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
@@ -154,11 +167,13 @@ impl Drop for Crew {
 }
 
 impl Shared {
-    fn work(&self) {
+    /// `number`: of the thread in its crew, whose caller is 0.
+    fn work(&self, number: usize) {
         let mut seen = 0;
         while !self.stop.load(Ordering::Acquire) {
-            seen = self.wait_for_another(seen);
-            if !self.enter() {
+            let counts = number < self.most.load(Ordering::Relaxed);
+            seen = self.wait_for_another(seen, if counts { SPINS } else { 0 });
+            if number >= self.most.load(Ordering::Relaxed) || !self.enter() {
                 continue;
             }
             let leave = Leave(self);
@@ -177,8 +192,8 @@ impl Shared {
         self.inside.fetch_update(Ordering::AcqRel, Ordering::Acquire, join).is_ok()
     }
 
-    fn wait_for_another(&self, seen: u32) -> u32 {
-        for _ in 0..SPINS {
+    fn wait_for_another(&self, seen: u32, spins: u32) -> u32 {
+        for _ in 0..spins {
             let epoch = self.epoch.load(Ordering::Acquire);
             if epoch != seen {
                 return epoch;
@@ -293,6 +308,32 @@ mod tests {
             nested.store(inner, Ordering::Release);
         });
         assert_eq!((outer, nested.into_inner(), third.into_inner()), (2, 2, 1));
+    }
+
+    #[test]
+    fn no_more_threads_work_than_the_limit() {
+        let pool = Pool::new(3, 1);
+        // How many came, of which the first waits for `wanted`.
+        let came = |wanted: usize| {
+            let here = AtomicUsize::new(0);
+            pool.run(&|| {
+                if here.fetch_add(1, Ordering::AcqRel) == 0 {
+                    while here.load(Ordering::Acquire) < wanted {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            here.into_inner()
+        };
+        assert_eq!(came(3), 3);
+        for _ in 0..200 {
+            pool.limit(2);
+            assert_eq!(came(2), 2);
+            pool.limit(1);
+            assert_eq!(came(1), 1);
+        }
+        pool.limit(3);
+        assert_eq!(came(3), 3);
     }
 
     #[test]

@@ -270,6 +270,12 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
         SynthKind::Line => DatasetKind::Line,
         SynthKind::Strip => DatasetKind::Strip,
     });
+    let (masks, defective) = (args.train_masks, args.train_defective);
+    if masks > defective {
+        bail!(
+            "--train-masks is {masks}; up to {defective} expected, the defective parts of each kind (--train-defective)"
+        );
+    }
     let config = DatasetConfig {
         seed: args.seed,
         width: args.width.unwrap_or(defaults.width),

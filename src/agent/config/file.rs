@@ -242,7 +242,7 @@ pub enum PictureFormat {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
-    /// 0: one for each core that the agent may use.
+    /// 0: one for each core that the agent may use, or fewer where a picture is judged sooner by fewer: it is measured at the start.
     pub threads: usize,
     /// Frames judged at one time, each with its share of the threads; 0: one for each camera, as far as the threads go.
     pub judges: usize,

@@ -201,6 +201,12 @@ impl TrainConfig {
                 "1 to 15 polygons expected with the segments polygons",
             ),
             row(
+                "score.segments",
+                self.score.segments == SegmentsKind::Polygons || polygons.is_empty(),
+                self.score.segments,
+                "polygons expected, for there are score.polygons",
+            ),
+            row(
                 "score.polygons",
                 polygons.iter().all(|p| p.len() >= 3 && p.iter().flatten().all(|at| (0.0..=1.0).contains(at))),
                 polygons,

@@ -27,6 +27,19 @@ fn strips_are_drawn_in_a_layout_that_the_trainer_reads() {
 }
 
 #[test]
+fn more_masks_than_defective_parts_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("strips");
+    let output = train(&[&["synth", "--out", out.to_str().unwrap(), "--train-masks", "2"], &FEW[..]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("--train-masks is 2; up to 1 expected, the defective parts of each kind (--train-defective)"),
+        "{told}"
+    );
+    assert!(!output.status.success() && !out.exists());
+}
+
+#[test]
 fn a_drawn_set_has_the_frame_asked_for_and_its_kind_s_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let draw = |name: &str, more: &[&str]| {

@@ -284,11 +284,15 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
             "score.polygons is 0; 1 to 15 polygons expected with the segments polygons",
         ),
         (
-            "[score]\npolygons = [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]",
+            "[score]\npolygons = [[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0]]]",
+            "score.segments is None; polygons expected, for there are score.polygons",
+        ),
+        (
+            "[score]\nsegments = \"polygons\"\npolygons = [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]",
             "score.polygons is [[[0.0, 0.0], [640.0, 0.0], [0.5, 1.0]]]; at least three corners each expected, across and down from 0 to 1",
         ),
         (
-            "[score]\npolygons = [[[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]]]",
+            "[score]\nsegments = \"polygons\"\npolygons = [[[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]]]",
             "score.polygons is [[[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]]]; polygons of at least a ten-thousandth of the image each expected",
         ),
         ("[validation]\nfolds = 1", "validation.folds is 1; 2 to 20 expected"),
