@@ -98,14 +98,14 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let peak = peak_macs_per_second(PEAK_SECONDS).map(|macs| macs / 1e9);
     let mut first = None;
     for subject in subjects {
-        let (settings, engine_ms) = (subject.engine.settings(), print(subject, options, &image, gmac, peak)?);
-        let &mut (threads, before) = first.get_or_insert((settings.threads, engine_ms));
+        let (settings, rate) = (subject.engine.settings(), subject.frames as f64 / subject.seconds);
+        let engine_ms = print(subject, options, &image, gmac, peak)?;
+        let &mut (threads, before, rate_before) = first.get_or_insert((settings.threads, engine_ms, rate));
         if threads != settings.threads && !options.json {
-            let faster = before / engine_ms;
-            say(format_args!(
-                "{} threads: the engine is {faster:.2} times as fast as with {threads}",
-                settings.threads
-            ))?;
+            // With several cameras more threads are more judges, and no frame is judged sooner.
+            let (what, faster) =
+                if cameras > 1 { ("frames/s are", rate / rate_before) } else { ("the engine is", before / engine_ms) };
+            say(format_args!("{} threads: {what} {faster:.2} times as fast as with {threads}", settings.threads))?;
         }
     }
     Ok(Outcome::Well)
@@ -132,7 +132,7 @@ fn print(
         let stages: serde_json::Map<_, _> = stages.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         let line = json!({
             "bundle": options.bundle.display().to_string(), "threads": settings.threads, "judges": settings.judges,
-            "cameras": cameras, "runs": options.runs, "frames_per_s": frames_per_second,
+            "cameras": cameras, "runs": frames / cameras, "frames_per_s": frames_per_second,
             "width": w, "height": h, "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
             "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
@@ -141,7 +141,9 @@ fn print(
     }
     say(format_args!(
         "{} runs over a {w}x{h} picture, {} thread(s) for {} judge(s); loading took {load_ms:.0} ms",
-        options.runs, settings.threads, settings.judges
+        frames / cameras,
+        settings.threads,
+        settings.judges
     ))?;
     say(format_args!("stage     median ms    min ms    p99 ms"))?;
     for (name, median, min, p99) in rows {

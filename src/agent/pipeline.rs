@@ -263,10 +263,9 @@ impl CameraPipeline {
             self.say_state(state);
         }
         let defective = verdict.is_defective();
-        if verdict.score >= verdict.threshold && !defective {
+        if verdict.too_small {
             self.progress.too_small();
-            let (camera, frame, regions) = (&self.settings.name, &frame.id, verdict.small_regions);
-            tracing::debug!(camera, frame, regions, "all regions are smaller than what counts");
+            tracing::debug!(camera = self.settings.name, frame = frame.id, "all regions are smaller than what counts");
         }
         self.progress.judged(took, waited, defective, frame.truth.as_ref());
         let change = state.grouper.judge(defective, verdict.score);
@@ -278,7 +277,7 @@ impl CameraPipeline {
                 score: verdict.score,
                 threshold: verdict.threshold,
                 defective,
-                small_regions: verdict.small_regions,
+                too_small: verdict.too_small,
                 inspect_ms: took.as_secs_f64() * 1000.0,
             };
             let publisher = &self.publisher;

@@ -89,7 +89,8 @@ pub struct RegionBox {
     pub width: u32,
     pub height: u32,
     pub area_px: f32,
-    /// Square millimetres, where the configuration says how large a pixel is.
+    /// Square millimetres, where the configuration says how large a pixel is: of the map's area above the model's pixel threshold, which is wider than the
+    /// defect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub area_mm2: Option<f32>,
     /// Largest value of the anomaly map inside.
@@ -241,10 +242,6 @@ pub struct CameraState {
     pub model: ModelRef,
 }
 
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
 /// One line a frame, at `camera/<name>/result`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FrameResult {
@@ -255,9 +252,9 @@ pub struct FrameResult {
     pub threshold: f32,
     /// The score reaches the threshold, and not only by regions that are too small to count.
     pub defective: bool,
-    /// Regions that are smaller than `ignore_below_mm2`.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub small_regions: usize,
+    /// All regions are smaller than `ignore_below_mm2`, and without them the score would not reach the threshold.
+    #[serde(default)]
+    pub too_small: bool,
     /// Milliseconds from the frame to the verdict.
     pub inspect_ms: f64,
 }

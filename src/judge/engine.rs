@@ -24,12 +24,12 @@ pub struct EngineSettings {
     pub measured: bool,
 }
 
-/// How long the threads are measured with each model, about.
+/// How long the threads are measured, about; slow models take as long as the least number of pictures does.
 const SETTLING: Duration = Duration::from_millis(300);
 /// Pictures for each number of threads: at least, and at most.
 const PICTURES: (usize, usize) = (3, 9);
-/// More threads are taken for a time below this share of that of fewer.
-const WORTH: f64 = 0.97;
+/// Fewer threads are taken for a time below this share of that of more.
+const WORTH: f64 = 0.95;
 
 impl EngineSettings {
     /// What is not given (0) is found: a thread for each core that this process may use, and a judge for each camera, as far as threads go.
@@ -89,7 +89,8 @@ impl EnginePool {
         self.pool.limit(best);
         self.used.store(best, Relaxed);
         let times: Vec<String> = tried.iter().map(|(threads, ms)| format!("{ms:.1} ms with {threads}")).collect();
-        Ok(Some(format!("a picture takes {} thread(s): {best} of {each} for each judge", times.join(", "))))
+        let by = if models.len() > 1 { format!(" by all {} models", models.len()) } else { String::new() };
+        Ok(Some(format!("a picture takes{by} {} thread(s): {best} of {each} for each judge", times.join(", "))))
     }
 
     /// Numbers of threads, ascending, and milliseconds for a picture by all models with each.
@@ -110,7 +111,7 @@ impl EnginePool {
             };
             // The first one warms caches up.
             let slowest = judge(1)?.max(judge(1)?).max(Duration::from_micros(1));
-            let room = SETTLING.as_secs_f64() / (slowest.as_secs_f64() * tried.len() as f64);
+            let room = SETTLING.as_secs_f64() / (slowest.as_secs_f64() * (tried.len() * models.len()) as f64);
             let mut times = vec![vec![]; tried.len()];
             // In turns, so that other work on the machine meets all.
             for _ in 0..(room as usize).clamp(PICTURES.0, PICTURES.1) {
@@ -143,7 +144,7 @@ impl EnginePool {
 /// Of numbers of threads, ascending, and the time with each.
 fn quickest(tried: &[(usize, f64)]) -> usize {
     let better = |best: (usize, f64), &next: &(usize, f64)| if next.1 < WORTH * best.1 { next } else { best };
-    tried.iter().fold((1, f64::INFINITY), better).0
+    tried.iter().rev().fold((1, f64::INFINITY), better).0
 }
 
 /// The right to judge one frame.
@@ -175,11 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_are_used_only_where_they_are_quicker() {
+    fn fewer_threads_are_used_where_they_are_clearly_quicker() {
         assert_eq!(quickest(&[(1, 10.0), (2, 6.0), (4, 3.5)]), 4);
         assert_eq!(quickest(&[(1, 0.95), (2, 1.27)]), 1);
-        assert_eq!(quickest(&[(1, 10.0), (3, 6.0), (6, 5.9)]), 3);
-        assert_eq!(quickest(&[(1, 10.0), (2, 10.0), (4, 8.0)]), 4);
+        assert_eq!(quickest(&[(1, 10.0), (3, 6.0), (6, 6.1)]), 6);
+        assert_eq!(quickest(&[(1, 10.0), (3, 6.0), (6, 7.0)]), 3);
+        assert_eq!(quickest(&[(1, 7.5), (2, 10.0), (4, 8.0)]), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::judge::{EnginePool, Judged, Model};
 use ckaad_bundle::{Bundle, Calibration};
+use ckaad_inspect::Limits;
 use ckaad_inspect::imaging::{self, RgbImage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Trial {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     old_defective: bool,
+    /// Its score reached the threshold, if only by what is too small to count.
+    old_high: bool,
     old_score: f32,
     defective: bool,
     score: f32,
@@ -111,7 +114,10 @@ impl Trial {
         }
         let turn = engine.turn();
         let begun = Instant::now();
-        let verdict = self.candidate.inspector.inspect(&judged.frame.image);
+        // What is too small to count on this line is so for both.
+        let smallest_region_px = judged.verdict.smallest_region_px;
+        let limits = Limits { threshold: self.candidate.inspector.threshold(), smallest_region_px };
+        let verdict = self.candidate.inspector.inspect_within(&judged.frame.image, limits);
         drop(turn);
         self.rest_until = Some(Instant::now() + begun.elapsed() * REST);
         let old = &judged.verdict;
@@ -125,6 +131,7 @@ impl Trial {
                 );
                 self.seen.push(Seen {
                     old_defective: old.is_defective(),
+                    old_high: old.score >= old.threshold,
                     old_score: old.score,
                     defective: new.is_defective(),
                     score: new.score,
@@ -173,7 +180,7 @@ fn absurd(seen: &[Seen], calibration: &Calibration) -> Option<String> {
     if n > 1 && constant(|s| s.score) && !constant(|s| s.old_score) {
         return Some(format!("it gives all {n} live frames the score {}", seen[0].score));
     }
-    let mut good: Vec<f32> = seen.iter().filter(|s| !s.old_defective).map(|s| s.score).collect();
+    let mut good: Vec<f32> = seen.iter().filter(|s| !s.old_high).map(|s| s.score).collect();
     good.sort_by(f32::total_cmp);
     let (&median, &low, &high) =
         (good.get(good.len() / 2)?, calibration.quantiles.first()?, calibration.quantiles.last()?);
@@ -209,6 +216,7 @@ mod tests {
     fn frames(scores: impl IntoIterator<Item = (f32, bool)>) -> Vec<Seen> {
         let seen = |(i, (score, old_defective)): (usize, (f32, bool))| Seen {
             old_defective,
+            old_high: old_defective,
             old_score: i as f32,
             defective: score >= 2.5,
             score,

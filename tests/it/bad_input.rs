@@ -57,6 +57,10 @@ fn wrong_values_name_file_and_key() {
             "[camera.b]\nsource = \"synthetic\"\nignore_below_mm2 = 2.5",
             "{}: `camera.b.ignore_below_mm2` is 2.5; it needs camera.b.mm_per_px, the size of a pixel",
         ),
+        (
+            "[camera.b]\nsource = \"synthetic\"\nmm_per_px = 0.00005\nignore_below_mm2 = 1.0",
+            "{}: `camera.b.ignore_below_mm2` is 1: with camera.b.mm_per_px of 0.00005 that are 400000000 pixels; up to 64000000 expected",
+        ),
         ("[mqtt]\nport = \"many\"", "{}: invalid type: string \"many\", expected an integer for key `mqtt.port`"),
         ("[mqtt]\nprotocol = \"4\"", "{}: enum Protocol does not have variant constructor 4 for key `mqtt.protocol`"),
         (

@@ -263,7 +263,8 @@ pub struct CameraTable {
     pub threshold: f32,
     /// Side of a frame's pixel in millimetres; 0: nobody knows, and events have no `area_mm2`.
     pub mm_per_px: f64,
-    /// Regions of fewer square millimetres do not count; a frame that has no others is good. 0: all count.
+    /// Regions of fewer square millimetres do not count; a frame is good that has no others and whose score would not reach the threshold without them. 0:
+    /// all count.
     pub ignore_below_mm2: f64,
     /// `part`: every defective frame is an event. `incident`: opened, updated, closed.
     pub grouping: Grouping,

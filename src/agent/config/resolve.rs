@@ -7,6 +7,7 @@ use crate::events::{Grouping, Topics};
 use crate::judge::EngineSettings;
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
+use ckaad_inspect::imaging::MAX_PIXELS;
 use ckaad_update::offer::{Device, is_name};
 use ckaad_update::remote::RemoteConfig;
 use sha2::{Digest, Sha256};
@@ -337,6 +338,14 @@ fn camera(
             format!("is {ignored}; it needs {}, the size of a pixel", key("mm_per_px")),
         ));
     }
+    let smallest_region_px = if ignored > 0.0 { ignored / (side * side) } else { 0.0 };
+    if smallest_region_px > MAX_PIXELS as f64 {
+        let why = format!(
+            "is {ignored}: with {} of {side} that are {smallest_region_px:.0} pixels; up to {MAX_PIXELS} expected",
+            key("mm_per_px")
+        );
+        return Err(bad(&key("ignore_below_mm2"), why));
+    }
     if !(1..=100).contains(&table.heatmap.jpeg_quality) {
         return Err(bad(&key("heatmap.jpeg_quality"), format!("is {}; expected 1 to 100", table.heatmap.jpeg_quality)));
     }
@@ -356,7 +365,7 @@ fn camera(
         source,
         threshold: (table.threshold > 0.0).then_some(table.threshold),
         mm_per_px: (side > 0.0).then_some(side),
-        smallest_region_px: if ignored > 0.0 { (ignored / (side * side)) as f32 } else { 0.0 },
+        smallest_region_px: smallest_region_px as f32,
         grouping: table.grouping,
         close_after: table.close_after.max(1),
         results: table.results,

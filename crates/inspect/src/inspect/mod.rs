@@ -34,7 +34,7 @@ pub use verdict::{DecidedBy, Limits, Region, StageTimes, Verdict};
 use crate::engine::{Engine, EngineError, Pool};
 use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Manifest, ScoreRule};
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 use std::time::Instant;
 
 /// Why an image cannot be judged, and by which model.
@@ -176,11 +176,15 @@ impl Inspector {
             (decided_by, _) => decided_by,
         };
         let pixel_threshold = calibration.pixel_threshold;
-        let (regions, small_regions) = if score >= threshold {
-            regions::find(smoothed.view(), pixel_threshold, smallest_region_px, &placement, image.dimensions())
-        } else {
-            (vec![], 0)
-        };
+        let (mut regions, mut too_small) = (vec![], false);
+        if score >= threshold {
+            let found =
+                regions::find(smoothed.view(), pixel_threshold, smallest_region_px, &placement, image.dimensions());
+            let without = |map: &Array2<f32>| fuse(self.map_score(map.view()).0, outputs.image_score, rule);
+            too_small = found.regions.is_empty() && found.without_small.is_some_and(|map| without(&map) < threshold);
+            // Whoever is told of a defect is told where.
+            regions = if found.regions.is_empty() && !too_small { found.small } else { found.regions };
+        }
         Ok(Verdict {
             score,
             map_score,
@@ -192,7 +196,8 @@ impl Inspector {
             placement,
             pixel_threshold,
             regions,
-            small_regions,
+            smallest_region_px,
+            too_small,
             times: StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() },
         })
     }

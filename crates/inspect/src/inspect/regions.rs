@@ -4,21 +4,24 @@ use super::verdict::Region;
 use crate::imaging::Placement;
 use image::{GrayImage, Luma};
 use imageproc::region_labelling::{Connectivity, connected_components};
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
 /// More than these are not told apart by a person, and would only lengthen the event.
 pub const MAX_REGIONS: usize = 16;
 
-/// Connected areas of `map` at or above `threshold`, as boxes in the frame, the largest peak first, and how many were left out because they have less than
-/// `smallest` pixels of the frame. Where nothing reaches the threshold (a score over many pixels can), the map's largest pixel stands for the region; how
-/// large that is nobody knows, and it is never left out.
-pub fn find(
-    map: ArrayView2<f32>,
-    threshold: f32,
-    smallest: f32,
-    placement: &Placement,
-    frame: (u32, u32),
-) -> (Vec<Region>, usize) {
+/// What [`find`] finds.
+pub struct Found {
+    /// The largest peak first.
+    pub regions: Vec<Region>,
+    /// Those that have less than `smallest` pixels of the frame, alike.
+    pub small: Vec<Region>,
+    /// The map as it were without the small ones: its lowest value where they lie. None where there are none.
+    pub without_small: Option<Array2<f32>>,
+}
+
+/// Connected areas of `map` at or above `threshold`, as boxes in the frame. Where nothing reaches the threshold (a score over many pixels can), the map's
+/// largest pixel stands for the region; how large that is nobody knows, and it is not small.
+pub fn find(map: ArrayView2<f32>, threshold: f32, smallest: f32, placement: &Placement, frame: (u32, u32)) -> Found {
     let (height, width) = map.dim();
     let largest = map.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let smallest = if largest < threshold { 0.0 } else { smallest };
@@ -38,13 +41,23 @@ pub fn find(
         }
         found[index].add(x, y, map[[y as usize, x as usize]]);
     }
-    let mut regions: Vec<Region> = found.iter().map(|cells| cells.region(placement, frame)).collect();
-    let all = regions.len();
-    regions.retain(|region| region.area_px >= smallest);
-    let small = all - regions.len();
-    regions.sort_by(|a, b| b.peak.total_cmp(&a.peak));
-    regions.truncate(MAX_REGIONS);
-    (regions, small)
+    let all: Vec<Region> = found.iter().map(|cells| cells.region(placement, frame)).collect();
+    let is_small = |region: &Region| region.area_px < smallest;
+    let without_small = all.iter().any(is_small).then(|| {
+        let lowest = map.iter().copied().fold(f32::INFINITY, f32::min);
+        let of = |(y, x)| match labels.get_pixel(x as u32, y as u32).0[0] {
+            0 => map[[y, x]],
+            label if is_small(&all[label as usize - 1]) => lowest,
+            _ => map[[y, x]],
+        };
+        Array2::from_shape_fn(map.dim(), of)
+    });
+    let (mut small, mut regions): (Vec<Region>, Vec<Region>) = all.into_iter().partition(is_small);
+    for list in [&mut regions, &mut small] {
+        list.sort_by(|a, b| b.peak.total_cmp(&a.peak));
+        list.truncate(MAX_REGIONS);
+    }
+    Found { regions, small, without_small }
 }
 
 /// Bounds of one label, in map cells, both ends included.
@@ -91,7 +104,6 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::Array2;
 
     #[test]
     fn two_areas_become_two_boxes_in_frame_pixels() {
@@ -100,14 +112,16 @@ mod tests {
         map[[2, 2]] = 1.0; // touches the first at a corner
         map[[0, 6]] = 5.0;
         let placement = Placement { scale: (10.0, 20.0), origin: (0.0, 0.0) };
-        let (regions, small) = find(map.view(), 0.5, 0.0, &placement, (80, 80));
-        assert_eq!((regions.len(), small), (2, 0));
+        let Found { regions, small, without_small } = find(map.view(), 0.5, 0.0, &placement, (80, 80));
+        assert_eq!((regions.len(), small.len(), without_small), (2, 0, None));
         assert_eq!((regions[0].x, regions[0].y, regions[0].width, regions[0].height), (60, 0, 10, 20));
         assert_eq!((regions[1].x, regions[1].y, regions[1].width, regions[1].height), (10, 20, 20, 40));
         assert_eq!(regions[1].area_px, 400.0);
         // As large as is asked for is large enough.
-        let (large, small) = find(map.view(), 0.5, 400.0, &placement, (80, 80));
-        assert_eq!((large, small), (vec![regions[1]], 1));
+        let found = find(map.view(), 0.5, 400.0, &placement, (80, 80));
+        assert_eq!((found.regions, found.small), (vec![regions[1]], vec![regions[0]]));
+        map[[0, 6]] = 0.0;
+        assert_eq!(found.without_small, Some(map));
     }
 
     #[test]
@@ -119,8 +133,8 @@ mod tests {
         };
         let map = Array2::from_shape_fn((9, 80), value);
         let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
-        let (regions, small) = find(map.view(), 0.5, 2.0, &placement, (80, 9));
-        assert_eq!((regions.len(), regions[0].area_px, small), (1, 16.0, 40));
+        let Found { regions, small, .. } = find(map.view(), 0.5, 2.0, &placement, (80, 9));
+        assert_eq!((regions.len(), regions[0].area_px, small.len()), (1, 16.0, MAX_REGIONS));
     }
 
     #[test]
@@ -128,7 +142,7 @@ mod tests {
         let mut map = Array2::from_elem((4, 4), 0.1);
         map[[1, 1]] = 0.2;
         let placement = Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) };
-        let (regions, small) = find(map.view(), 9.0, 16.0, &placement, (4, 4));
-        assert_eq!((regions.len(), regions[0].x, regions[0].y, small), (1, 1, 1, 0));
+        let Found { regions, small, .. } = find(map.view(), 9.0, 16.0, &placement, (4, 4));
+        assert_eq!((regions.len(), regions[0].x, regions[0].y, small.len()), (1, 1, 1, 0));
     }
 }

@@ -26,23 +26,20 @@ pub struct Verdict {
     pub placement: Placement,
     /// Value of the map from which a pixel belongs to a region.
     pub pixel_threshold: f32,
-    /// Largest peak first; empty when the score does not reach the threshold.
+    /// Largest peak first; empty when the image is good.
     pub regions: Vec<Region>,
-    /// Regions that are not among them, because they are smaller than [`Limits::smallest_region_px`].
-    pub small_regions: usize,
+    /// Regions of fewer pixels of the frame did not count; 0: all did.
+    pub smallest_region_px: f32,
+    /// The score reaches the threshold by regions that are all smaller than that: without them it would not.
+    pub too_small: bool,
     /// Where the time went.
     pub times: StageTimes,
 }
 
 impl Verdict {
-    /// Whether the score reaches the threshold, and is not owed to regions of the map that are all too small to count.
+    /// Whether the score reaches the threshold, and not only by regions that are too small to count.
     pub fn is_defective(&self) -> bool {
-        self.score >= self.threshold && !self.is_too_small()
-    }
-
-    /// Whether regions were found, and each is smaller than what counts. A score that is the image branch's own has no size.
-    pub fn is_too_small(&self) -> bool {
-        self.decided_by != DecidedBy::Image && self.regions.is_empty() && self.small_regions > 0
+        self.score >= self.threshold && !self.too_small
     }
 
     /// How far above the threshold, 0 to 1, as a share of the threshold's own distance from the median of normal
@@ -59,7 +56,8 @@ impl Verdict {
 pub struct Limits {
     /// Image score.
     pub threshold: f32,
-    /// Regions of fewer pixels of the frame do not count; 0: all do.
+    /// Regions of fewer pixels of the frame do not count; 0: all do. An image that has no others is good where its score would not reach the threshold
+    /// without them; what the image branch says, and what many pixels say together, is no matter of size.
     pub smallest_region_px: f32,
 }
 

@@ -3,7 +3,7 @@
 use crate::models::brightness;
 use ckaad_bundle::{Bundle, Fusion, GoldenAnswer, ImageBranch, Score, ScoreRule, Standard};
 use ckaad_inspect::imaging::{RgbImage, encode_png};
-use ckaad_inspect::{DecidedBy, Forest, InspectOptions, Inspector, Node, Verdict};
+use ckaad_inspect::{DecidedBy, Forest, InspectOptions, Inspector, Limits, Node, Verdict};
 use ckaad_testing::in_repository;
 use image::{ExtendedColorType, GrayImage, ImageEncoder, Luma, Rgb};
 
@@ -97,6 +97,50 @@ fn a_plain_rule_is_decided_by_the_map() {
     close(verdict.normal_score, 0.2);
     // The threshold lies 0.3 above the median; the score as far again.
     close(verdict.severity(), 1.0);
+}
+
+/// Defective from 0.5 on; regions below so many of the frame's 1,536 pixels do not count.
+fn judge_from(smallest_region_px: f32, bundle: &Bundle, image: &RgbImage) -> Verdict {
+    let limits = Limits { threshold: 0.5, smallest_region_px };
+    Inspector::new(bundle, &InspectOptions::default()).unwrap().inspect_within(image, limits).unwrap()
+}
+
+#[test]
+fn a_region_that_is_too_small_does_not_make_an_image_defective() {
+    let bundle = bundle(ScoreRule::TopK { top_k: 1 });
+    // Two of the map's 12 columns, so a sixth of the frame.
+    let speck = picture(|x, y| (x < 8 && y < 8).then_some(255));
+    let plain = judge_from(0.0, &bundle, &speck);
+    let area = plain.regions[0].area_px;
+    assert!(plain.is_defective() && plain.regions.len() == 1 && area < 200.0, "{area}");
+    let counted = judge_from(area, &bundle, &speck);
+    assert!(counted.is_defective() && !counted.too_small);
+    let ignored = judge_from(area + 1.0, &bundle, &speck);
+    assert!(ignored.too_small && !ignored.is_defective() && ignored.regions.is_empty());
+    assert_eq!((ignored.score, ignored.smallest_region_px), (plain.score, area + 1.0));
+    // A large one beside it is told alone.
+    let both = picture(|x, y| ((x < 8 && y < 8) || x >= 24).then_some(if x < 8 { 255 } else { 204 }));
+    let verdict = judge_from(area + 1.0, &bundle, &both);
+    assert!(
+        verdict.is_defective() && verdict.regions.len() == 1 && verdict.regions[0].x >= 20,
+        "{:?}",
+        verdict.regions
+    );
+}
+
+/// A speck on top must not silence what many pixels, the image branch or a forest say.
+#[test]
+fn a_small_region_hides_nothing_that_is_said_without_it() {
+    // Just below the pixel threshold, but for a speck.
+    let mut diffuse = bundle(ScoreRule::TopK { top_k: 96 });
+    diffuse.manifest.calibration.pixel_threshold = 0.9;
+    let image = picture(|x, y| Some(if x < 8 && y < 8 { 255 } else { 204 }));
+    let verdict = judge_from(1000.0, &diffuse, &image);
+    assert!(verdict.is_defective() && !verdict.too_small && !verdict.regions.is_empty());
+    let branch = with_branch(1.0, Fusion::Larger);
+    let verdict = judge_from(1e6, &branch, &picture(|x, _| (x >= 24).then_some(204)));
+    assert!(verdict.decided_by == DecidedBy::Image && verdict.is_defective(), "{:?}", verdict.decided_by);
+    assert!(!verdict.regions.is_empty(), "whoever is told of a defect is told where");
 }
 
 #[test]

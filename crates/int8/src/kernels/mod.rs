@@ -93,7 +93,7 @@ pub struct Area {
 /// and `output + y * out_row + x * out_column + 16 * b` is writable for 16 bytes for every `b` of `blocks`, and nobody
 /// else reads or writes these bytes meanwhile.
 pub unsafe fn dense(isa: Isa, conv: &Dense, area: Area) {
-    debug_assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
+    assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
     dispatch!(isa, dense(conv, area));
 }
 
@@ -102,7 +102,7 @@ pub unsafe fn dense(isa: Isa, conv: &Dense, area: Area) {
 /// # Safety
 /// As [`dense`], with the taps of `conv` (16 bytes of each block at each) in place of its segments.
 pub unsafe fn depthwise(isa: Isa, conv: &Depthwise, area: Area) {
-    debug_assert!(area.blocks.end <= conv.blocks);
+    assert!(area.blocks.end <= conv.blocks);
     dispatch!(isa, depthwise(conv, area));
 }
 
@@ -111,7 +111,7 @@ pub unsafe fn depthwise(isa: Isa, conv: &Depthwise, area: Area) {
 /// # Safety
 /// As [`dense`], with 64 bytes a block.
 pub unsafe fn dense_f32(isa: Isa, conv: &DenseF32, area: Area) {
-    debug_assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
+    assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
     dispatch!(isa, dense_f32(conv, area));
 }
 
@@ -120,7 +120,7 @@ pub unsafe fn dense_f32(isa: Isa, conv: &DenseF32, area: Area) {
 /// # Safety
 /// As [`depthwise`], with 64 bytes a block.
 pub unsafe fn depthwise_f32(isa: Isa, conv: &DepthwiseF32, area: Area) {
-    debug_assert!(area.blocks.end <= conv.blocks);
+    assert!(area.blocks.end <= conv.blocks);
     dispatch!(isa, depthwise_f32(conv, area));
 }
 

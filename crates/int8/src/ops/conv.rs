@@ -45,7 +45,8 @@ impl Operator for Conv {
             return Convolution::step(conv, cut, window, from, to);
         }
         let conv = weights.dense(from.pixel, from.row_bytes(), placed.isa.takes_pairs());
-        let cut = work.dense(conv.blocks, conv.weights.len());
+        // Those that the kernel reads.
+        let cut = work.dense(conv.blocks, conv.weights.len().max(conv.pairs.len()));
         Convolution::step(conv, cut, window, from, to)
     }
 

@@ -37,6 +37,14 @@ impl Mask {
         }
     }
 
+    /// As an error's sentence names it.
+    pub fn told(&self) -> PathBuf {
+        match self {
+            Mask::File(path) => path.clone(),
+            Mask::Outlines(outlines) => outlines.told(),
+        }
+    }
+
     /// The same with another path.
     pub fn moved(&self, to: impl FnOnce(&Path) -> PathBuf) -> Mask {
         match self {
@@ -69,7 +77,7 @@ impl Mask {
         let mask = self.load()?;
         if mask.dimensions() != image.dimensions() {
             let (found, expected) = (mask.dimensions(), image.dimensions());
-            return Err(DataError::MaskSize { mask: self.file().to_owned(), found, expected });
+            return Err(DataError::MaskSize { mask: self.told(), found, expected });
         }
         let (width, height) = mask.dimensions();
         let marked = |(y, x)| mask.get_pixel(x as u32, y as u32).0[0] > 127;

@@ -2,19 +2,29 @@
 
 use super::polygon;
 use image::{GrayImage, Luma};
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 /// Beyond this a coordinate is no pixel of any image that is read here.
 const LARGEST: f64 = 100_000.0;
 /// Corners of one polygon; the sets' own have some thousands at most.
-const MAX_CORNERS: usize = 50_000;
+const MAX_CORNERS: usize = 10_000;
+/// Polygons of one object.
+const MAX_PARTS: usize = 10_000;
+/// Runs of one object.
+const MAX_RUNS: usize = 4_000_000;
 
 /// Objects of one image; its mask is their union.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Outlines {
     /// The file that says it.
     pub file: PathBuf,
+    /// Which image it is, as that file names it.
+    image: String,
     /// Width and height of the image.
     size: (u32, u32),
     /// Corners (x, y), whole pixels.
@@ -23,9 +33,7 @@ pub struct Outlines {
     runs: Vec<Vec<u32>>,
 }
 
-/// One object's outline.
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// One object's outline. It is read up to its bounds: nothing is kept of a list that goes beyond them.
 pub enum Segmentation {
     /// Parts, each x and y in turns.
     Polygons(Vec<Vec<f64>>),
@@ -39,8 +47,6 @@ pub enum Segmentation {
 }
 
 /// Lengths of runs.
-#[derive(Deserialize)]
-#[serde(untagged)]
 pub enum Counts {
     /// As numbers.
     Plain(Vec<u32>),
@@ -49,9 +55,14 @@ pub enum Counts {
 }
 
 impl Outlines {
-    /// No object in an image of this width and height.
-    pub fn new(file: PathBuf, size: (u32, u32)) -> Outlines {
-        Outlines { file, size, polygons: vec![], runs: vec![] }
+    /// No object in an image of this name, width and height.
+    pub fn new(file: PathBuf, image: &str, size: (u32, u32)) -> Outlines {
+        Outlines { file, image: image.to_owned(), size, polygons: vec![], runs: vec![] }
+    }
+
+    /// As an error's sentence names it.
+    pub fn told(&self) -> PathBuf {
+        format!("of {} in {}", self.image, self.file.display()).into()
     }
 
     /// Whether it has no object.
@@ -110,9 +121,90 @@ impl Outlines {
     }
 }
 
+/// A list of at most `N` elements.
+struct AtMost<T, const N: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for AtMost<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T, const N: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
+            type Value = AtMost<T, N>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                write!(f, "a list of up to {N}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = vec![];
+                while let Some(element) = list.next_element()? {
+                    if elements.len() == N {
+                        return Err(A::Error::invalid_length(N + 1, &self));
+                    }
+                    elements.push(element);
+                }
+                Ok(AtMost(elements))
+            }
+        }
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Segmentation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Segmentation;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("polygons, or runs with size and counts")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Segmentation, A::Error> {
+                type Parts = AtMost<AtMost<f64, { 2 * MAX_CORNERS }>, MAX_PARTS>;
+                let parts = Parts::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(Segmentation::Polygons(parts.0.into_iter().map(|part| part.0).collect()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Segmentation, A::Error> {
+                #[derive(Deserialize)]
+                struct Runs {
+                    size: [u32; 2],
+                    counts: Counts,
+                }
+                let Runs { size, counts } = Runs::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Segmentation::Runs { size, counts })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Counts;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("lengths of runs, as a list or packed")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Counts, A::Error> {
+                let runs = AtMost::<u32, MAX_RUNS>::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(Counts::Plain(runs.0))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Counts, E> {
+                Ok(Counts::Packed(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
 fn corners(part: &[f64]) -> Result<Vec<(i32, i32)>, String> {
-    if part.is_empty() || !part.len().is_multiple_of(2) || part.len() / 2 > MAX_CORNERS {
-        return Err(format!("a polygon has {} numbers; x and y of up to {MAX_CORNERS} corners expected", part.len()));
+    if part.is_empty() || !part.len().is_multiple_of(2) {
+        return Err(format!("a polygon has {} numbers; x and y of each corner expected", part.len()));
     }
     if let Some(far) = part.iter().find(|v| v.abs() > LARGEST) {
         return Err(format!("a corner lies at {far}; up to {LARGEST} expected"));

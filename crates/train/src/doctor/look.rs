@@ -46,7 +46,7 @@ impl Look {
         let mask = sample.mask.as_ref().map(|of| match of.load() {
             Err(error) => Mask::Wrong(error.to_string()),
             Ok(mask) if mask.dimensions() != image.dimensions() => {
-                let (mask, found, expected) = (of.file().to_owned(), mask.dimensions(), image.dimensions());
+                let (mask, found, expected) = (of.told(), mask.dimensions(), image.dimensions());
                 Mask::Wrong(DataError::MaskSize { mask, found, expected }.to_string())
             }
             Ok(mask) if mask.iter().all(|&value| value == 0) => Mask::Empty,

@@ -89,7 +89,8 @@ fn page(bundle: &Bundle, e: &Evaluation) -> String {
             placement: Placement { scale: (1.0, 1.0), origin: (0.0, 0.0) },
             pixel_threshold: 0.6,
             regions: vec![],
-            small_regions: 0,
+            smallest_region_px: 0.0,
+            too_small: false,
             times: StageTimes::default(),
         };
         gallery.add(judged, &image, &verdict);

@@ -15,7 +15,7 @@ use crate::datasets::{Mask, Sample};
 use ckaad_inspect::imaging::MAX_PIXELS;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -61,8 +61,11 @@ fn samples<S: Outline>(root: &Path, part: &str, split: usize) -> Result<Vec<Samp
     let listed = stream::<S>(&json, split)?;
     let names: HashMap<u32, String> = listed.categories.into_iter().map(|c| (c.id, c.name)).collect();
     let mut objects = listed.objects;
-    let mut samples = vec![];
+    let (mut samples, mut seen) = (vec![], HashSet::new());
     for image in listed.images {
+        if !seen.insert(image.id) {
+            return Err(DataError::Listing { path: json, reason: format!("the image {} is listed twice", image.id) });
+        }
         let Some(objects) = objects.remove(&image.id) else { continue };
         let path = listing::file_below(&root.join(part), &image.file_name, &json)?;
         let Some(category) = objects.category else {
@@ -75,7 +78,7 @@ fn samples<S: Outline>(root: &Path, part: &str, split: usize) -> Result<Vec<Samp
                 format!("{}: {}x{} pixels; 1 to {MAX_PIXELS} expected", image.file_name, image.width, image.height);
             return Err(DataError::Listing { path: json, reason });
         }
-        let mut outlines = Outlines::new(json.clone(), (image.width, image.height));
+        let mut outlines = Outlines::new(json.clone(), &image.file_name, (image.width, image.height));
         for outline in objects.outlines {
             let wrong =
                 |reason| DataError::Listing { path: json.clone(), reason: format!("{}: {reason}", image.file_name) };
@@ -163,7 +166,7 @@ impl<S> Listed<S> {
         at_most(self.seen, MAX_OBJECTS, "objects")?;
         let id = object.category_id;
         let Some(split) = SPLITS.iter().position(|(_, ids)| ids.contains(&id)) else {
-            return Err(format!("category {id} is none of COCO's, which are 1 to 90"));
+            return Err(format!("category {id} is in none of the four splits of COCO's"));
         };
         let objects = self.objects.entry(object.image_id).or_insert(Objects { category: None, outlines: vec![] });
         if split == self.split {

@@ -16,7 +16,7 @@ struct Case {
 }
 
 fn drawn(size: (u32, u32), object: Segmentation) -> GrayImage {
-    let mut outlines = Outlines::new("instances.json".into(), size);
+    let mut outlines = Outlines::new("instances.json".into(), "1.jpg", size);
     outlines.add(object).unwrap();
     outlines.draw()
 }
@@ -102,11 +102,12 @@ fn what_is_wrong_in_an_instances_file_is_told() {
             "\"objects\"",
             "COCO's images, annotations and categories expected; found no images or no annotations",
         ),
-        ("\"category_id\": 62", "\"category_id\": 66", "category 66 is none of COCO's, which are 1 to 90"),
+        ("\"category_id\": 62", "\"category_id\": 66", "category 66 is in none of the four splits of COCO's"),
         ("\"image_id\": 3", "\"image_id\": 5", "an object is of image 5, which is not listed"),
+        ("\"id\": 3", "\"id\": 2", "the image 2 is listed twice"),
         ("\"3.jpg\"", "\"../3.jpg\"", "without .. and not absolute"),
         ("\"3.jpg\"", "\"33.jpg\"", "no such file is there"),
-        ("1.2, 0, 1.2]", "1.2, 0]", "2.jpg: a polygon has 7 numbers; x and y of up to 50000 corners expected"),
+        ("1.2, 0, 1.2]", "1.2, 0]", "2.jpg: a polygon has 7 numbers; x and y of each corner expected"),
         ("1.2, 0, 1.2]", "1.2, 0, 1e9]", "2.jpg: a corner lies at 1000000000; up to 100000 expected"),
         ("\"01;\"", "\"01\"", "4.jpg: its runs have 1 pixels, the image 12"),
         ("\"01;\"", "\"~\"", "4.jpg: its runs are no packed text of pycocotools"),
@@ -121,13 +122,28 @@ fn what_is_wrong_in_an_instances_file_is_told() {
             "\"2.jpg\", \"width\": 4000000000",
             "2.jpg: 4000000000x3 pixels; 1 to 64000000 expected",
         ),
-        ("[[0, 0,", "[[\"0\", 0,", "data did not match any variant"),
+        ("[[0, 0,", "[[\"0\", 0,", "invalid type: string \"0\", expected f64"),
         ("\"categories\"", "\"categories\" ]", "expected `:`"),
     ] {
         let told = refused(from, to);
         assert!(told.contains(why) && told.contains("instances_"), "{told}");
         assert!(told.lines().count() == 1, "{told}");
     }
+}
+
+#[test]
+fn an_image_of_another_size_than_its_outlines_is_named() {
+    let tree = coco(INSTANCES);
+    let data = tree.open(None, Some("split0")).unwrap();
+    let told = data.test[0].mask.as_ref().unwrap().of(&image::RgbImage::new(3, 4)).unwrap_err().to_string();
+    assert!(told.starts_with("the mask of 2.jpg in ") && told.ends_with("is 4x3 pixels, its image 3x4"), "{told}");
+}
+
+#[test]
+fn what_is_too_long_is_not_read_to_its_end() {
+    let corners = vec!["1"; 20_002].join(",");
+    let told = coco(&INSTANCES.replacen("0, 0, 1.9, 0, 1.9, 1.2, 0, 1.2", &corners, 1)).refused(None, Some("split0"));
+    assert!(told.contains("invalid length 20001, expected a list of up to 20000"), "{told}");
 }
 
 /// The real thing, where somebody has it: `CKAAD_COCO` is the folder with annotations, train2017 and val2017, or some images of each.
