@@ -86,6 +86,25 @@ fn regions_have_an_area_and_those_that_are_too_small_do_not_count() {
 }
 
 #[test]
+fn several_numbers_of_threads_are_compared() {
+    let bundle = bundle();
+    let bench = |more: &[&str]| {
+        let arguments = ["bench", "--bundle", bundle.to_str().unwrap(), "--threads", "1,2", "--runs", "7"];
+        let output = agent(&[&arguments[..], more].concat()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = bench(&[]);
+    // Five rounds in turns, of two frames each.
+    assert!(said.contains("10 runs over") && said.contains("\n2 threads: the engine is "), "{said}");
+    assert!(said.ends_with(" times as fast as with 1\n"), "{said}");
+    let lines = bench(&["--json"]);
+    let threads: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["threads"].clone()).collect();
+    assert_eq!(threads, [1, 2]);
+}
+
+#[test]
 fn the_older_protocol_names_the_event_in_the_heatmaps_topic() {
     let site = Site::new();
     let broker = Mosquitto::start(site.path());

@@ -123,6 +123,22 @@ fn while_a_new_model_is_examined_commands_are_heard_and_the_agent_can_end() {
     assert!(!agent.saw("ended while 0.2.0 was on trial"), "{:#?}", agent.lines());
 }
 
+#[test]
+fn a_rollback_by_command_gives_up_a_model_that_is_examined() {
+    let device = Device::new("", "[commands]\nallow = [\"rollback-model\"]\n");
+    let subscriber = device.states();
+    device.publisher.publish(&variant("0.2.0", |_| {}));
+    let agent = run_with(&device.config, "examine=1*sleep(4000)->off");
+    agent.wait_for("a new bundle is on trial");
+    ask(&device, "rollback-model/1", "");
+    let refused = wait_for_state(&subscriber, &agent, "refused", "0.1.0");
+    assert!(refused["reason"].as_str().unwrap().contains("given up for a rollback"), "{refused}");
+    // What was examined meanwhile is not put in force: the next look at the repository begins a trial of its own.
+    wait_for_state(&subscriber, &agent, "committed", "0.2.0");
+    let trials = agent.lines().iter().filter(|line| line.contains("a new bundle is on trial")).count();
+    assert_eq!(trials, 2, "{:#?}", agent.lines());
+}
+
 /// A step towards a new model, as the disk sees it, and how it fails.
 #[derive(Clone, Copy, PartialEq)]
 enum Fails {
