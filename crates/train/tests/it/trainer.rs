@@ -117,10 +117,11 @@ fn the_papers_parts_reach_the_bundle_too() {
 /// Segments, trees and the picture of the segments travel in the bundle, and the agent's inspection says which decided.
 #[test]
 fn a_forest_over_segments_reaches_the_bundle_too() {
-    for (segments, expected) in [("foreground", 2), ("k-means", 3), ("polygons", 3)] {
+    let polygons =
+        "polygons = [[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]], [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]]]\n";
+    for (segments, more, expected) in [("foreground", "", 2), ("k-means", "", 3), ("polygons", polygons, 3)] {
         let config = format!(
-            "methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n[score]\nrule = \"forest\"\nsegments = \"{segments}\"\nclusters = 3\n\
-             polygons = [[[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]], [[0.5, 0.5], [1.0, 0.5], [1.0, 1.0]]]\n"
+            "methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n[score]\nrule = \"forest\"\nsegments = \"{segments}\"\nclusters = 3\n{more}"
         );
         let (folder, output) = train_on(&config, &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
