@@ -313,17 +313,16 @@ mod tests {
     #[test]
     fn no_more_threads_work_than_the_limit() {
         let pool = Pool::new(3, 1);
-        // How many came, of which the first waits for `wanted`.
+        // How many threads came; each waits until there are `wanted`, for whoever comes when the caller has left stays outside.
         let came = |wanted: usize| {
-            let here = AtomicUsize::new(0);
+            let here = Mutex::new(std::collections::HashSet::new());
             pool.run(&|| {
-                if here.fetch_add(1, Ordering::AcqRel) == 0 {
-                    while here.load(Ordering::Acquire) < wanted {
-                        std::thread::yield_now();
-                    }
+                lock(&here).insert(std::thread::current().id());
+                while lock(&here).len() < wanted {
+                    std::thread::yield_now();
                 }
             });
-            here.into_inner()
+            lock(&here).len()
         };
         assert_eq!(came(3), 3);
         for _ in 0..200 {
