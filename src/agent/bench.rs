@@ -1,7 +1,7 @@
 //! `bench`: how long each stage takes on this machine.
 
 use super::{Outcome, peak_rss_bytes, quantile};
-use crate::judge::{EnginePool, EngineSettings};
+use crate::judge::{EnginePool, EngineSettings, sample_picture};
 use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::engine::{instruction_set, peak_macs_per_second};
@@ -74,10 +74,7 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
         Ok(Subject { engine, inspector, load_ms, stages, seconds: 0.0, frames: 0 })
     };
     let mut subjects = options.threads.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let input = bundle.manifest.input;
-    let golden =
-        bundle.golden.first().and_then(|g| ckaad_inspect::imaging::decode(&g.png, "golden sample".as_ref()).ok());
-    let mut image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
+    let mut image = sample_picture(&bundle);
     if let Some((width, height)) = options.frame {
         image = image::imageops::resize(&image, width, height, image::imageops::FilterType::Triangle);
     }

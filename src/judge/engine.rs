@@ -4,12 +4,11 @@
 //! `threads / judges` threads. Turns are given in the order in which they are asked for. A camera asks for one turn a frame, so that none gets a second
 //! one before every other that waits had its first.
 
+use super::model::grey_picture;
 use ckaad_inspect::engine::Pool;
-use ckaad_inspect::imaging::RgbImage;
 use ckaad_inspect::{InspectError, Inspector};
 use futures::executor::block_on;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -54,8 +53,6 @@ impl EngineSettings {
 pub struct EnginePool {
     settings: EngineSettings,
     pool: Pool,
-    /// Threads of one judge that are used.
-    used: AtomicUsize,
     turns: Semaphore,
 }
 
@@ -63,14 +60,13 @@ impl EnginePool {
     /// Starts the threads.
     pub fn new(settings: EngineSettings) -> Arc<EnginePool> {
         let pool = Pool::new(settings.each(), settings.judges);
-        let (used, turns) = (AtomicUsize::new(settings.each()), Semaphore::new(settings.judges));
-        Arc::new(EnginePool { settings, pool, used, turns })
+        Arc::new(EnginePool { settings, pool, turns: Semaphore::new(settings.judges) })
     }
 
     /// Its numbers; the threads are those that are used.
     pub fn settings(&self) -> EngineSettings {
         let EngineSettings { judges, measured, threads } = self.settings;
-        let (used, each) = (self.used.load(Relaxed), self.settings.each());
+        let (used, each) = (self.pool.limited_to(), self.settings.each());
         EngineSettings { threads: if used < each { used * judges } else { threads }, judges, measured }
     }
 
@@ -87,7 +83,6 @@ impl EnginePool {
         let tried = self.try_threads(models).inspect_err(|_| self.pool.limit(each))?;
         let best = quickest(&tried);
         self.pool.limit(best);
-        self.used.store(best, Relaxed);
         let times: Vec<String> = tried.iter().map(|(threads, ms)| format!("{ms:.1} ms with {threads}")).collect();
         let by = if models.len() > 1 { format!(" by all {} models", models.len()) } else { String::new() };
         Ok(Some(format!("a picture takes{by} {} thread(s): {best} of {each} for each judge", times.join(", "))))
@@ -102,8 +97,7 @@ impl EnginePool {
                 .collect();
         tried.reverse();
         for inspector in models {
-            let input = inspector.manifest().input;
-            let picture = RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3]));
+            let picture = grey_picture(inspector.manifest().input);
             let judge = |threads: usize| {
                 self.pool.limit(threads);
                 let begun = Instant::now();

@@ -14,6 +14,6 @@ mod slot;
 mod taps;
 
 pub use engine::{EnginePool, EngineSettings, Turn};
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, grey_picture, sample_picture};
 pub use slot::ModelSlot;
 pub use taps::{Judged, Tap, Taps};

@@ -1,8 +1,9 @@
 //! A loaded bundle.
 
 use crate::events::ModelRef;
-use ckaad_bundle::{Bundle, BundleError, Calibration};
+use ckaad_bundle::{Bundle, BundleError, Calibration, Input};
 use ckaad_inspect::engine::Pool;
+use ckaad_inspect::imaging::{self, RgbImage};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,17 @@ pub enum ModelError {
     Bundle(#[from] Box<BundleError>),
     #[error("the bundle {0} cannot be run: {1}")]
     Inspect(PathBuf, Box<InspectError>),
+}
+
+/// What times are measured with: the first golden sample, or a grey picture where there is none.
+pub fn sample_picture(bundle: &Bundle) -> RgbImage {
+    let golden = bundle.golden.first().and_then(|g| imaging::decode(&g.png, "golden sample".as_ref()).ok());
+    golden.unwrap_or_else(|| grey_picture(bundle.manifest.input))
+}
+
+/// A picture of the model's own size that shows nothing.
+pub fn grey_picture(input: Input) -> RgbImage {
+    RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3]))
 }
 
 /// A bundle, ready to judge; shared by the cameras that judge with it.

@@ -2,10 +2,9 @@
 //!
 //! Whether the broker or the repository can be reached is never part of it.
 
-use crate::judge::{EnginePool, Judged, Model};
+use crate::judge::{EnginePool, Judged, Model, sample_picture};
 use ckaad_bundle::{Bundle, Calibration};
 use ckaad_inspect::Limits;
-use ckaad_inspect::imaging::{self, RgbImage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,9 +67,7 @@ pub fn examine(
         let of = results.len();
         return Err((format!("{failed} of its {of} golden samples are judged otherwise than where it was made"), true));
     }
-    let input = bundle.manifest.input;
-    let golden = bundle.golden.first().and_then(|g| imaging::decode(&g.png, "golden sample".as_ref()).ok());
-    let image = golden.unwrap_or_else(|| RgbImage::from_pixel(input.width, input.height, image::Rgb([127; 3])));
+    let image = sample_picture(bundle);
     // In turns, and the least of each: whatever else the machine does only ever adds.
     let mut least = [Duration::MAX; 2];
     for _ in 0..TIMED {

@@ -20,6 +20,8 @@ pub struct Pool(Arc<Crews>);
 struct Crews {
     /// Of each crew, the caller of [`Pool::run`] counted.
     threads: usize,
+    /// Of those, as many as may work: threads of a higher number stay outside.
+    most: Arc<AtomicUsize>,
     crews: Vec<Crew>,
 }
 
@@ -39,8 +41,8 @@ struct Shared {
     /// Threads inside the work, and [`OPEN`] while more may enter.
     inside: AtomicUsize,
     work: Mutex<Option<&'static Work<'static>>>,
-    /// Of each crew, the caller counted: threads of a higher number stay outside.
-    most: AtomicUsize,
+    /// See [`Crews`].
+    most: Arc<AtomicUsize>,
     wake: Condvar,
     sleepers: Mutex<usize>,
     stop: AtomicBool,
@@ -51,8 +53,11 @@ const OPEN: usize = 1 << 32;
 impl Pool {
     /// So many threads for each of so many callers at one time, the callers counted. Whatever comes beyond them works alone.
     pub fn new(threads: usize, callers: usize) -> Pool {
-        let crews = if threads > 1 { (0..callers.max(1)).map(|_| Crew::new(threads)).collect() } else { vec![] };
-        Pool(Arc::new(Crews { threads: threads.max(1), crews }))
+        let threads = threads.max(1);
+        let most = Arc::new(AtomicUsize::new(threads));
+        let crew = |_| Crew::new(threads, most.clone());
+        let crews = if threads > 1 { (0..callers.max(1)).map(crew).collect() } else { vec![] };
+        Pool(Arc::new(Crews { threads, most, crews }))
     }
 
     /// Threads of a caller, itself counted.
@@ -60,11 +65,14 @@ impl Pool {
         self.0.threads
     }
 
-    /// Lets no more than so many threads of a crew work, its caller counted; 1 at least. What runs may end with the number before.
+    /// Lets no more than so many threads of a crew work, its caller counted: 1 at least, and all at most. What runs may end with the number before.
     pub fn limit(&self, threads: usize) {
-        for crew in &self.0.crews {
-            crew.shared.most.store(threads.max(1), Ordering::Relaxed);
-        }
+        self.0.most.store(threads.clamp(1, self.0.threads), Ordering::Relaxed);
+    }
+
+    /// Threads of a crew that may work, its caller counted.
+    pub fn limited_to(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
     }
 
     /// Calls `work` here and on every thread of a crew that is awake in time; returns when all of them have returned. While
@@ -91,12 +99,12 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Crew {
-    fn new(threads: usize) -> Crew {
+    fn new(threads: usize, most: Arc<AtomicUsize>) -> Crew {
         let shared = Arc::new(Shared {
             epoch: AtomicU32::new(0),
             inside: AtomicUsize::new(0),
             work: Mutex::new(None),
-            most: AtomicUsize::new(usize::MAX),
+            most,
             wake: Condvar::new(),
             sleepers: Mutex::new(0),
             stop: AtomicBool::new(false),

@@ -8,6 +8,7 @@
 //! is held out with is decided in `run`, how many of the coarse labels are used by [`coarse_labels`].
 
 mod coarse;
+mod each;
 mod error;
 mod groups;
 mod layouts;

@@ -1,12 +1,12 @@
 //! Where an object lies in an image, as COCO's instances files say it, and the mask that this gives.
 
+use super::each::Each;
 use super::polygon;
 use image::{GrayImage, Luma};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 
 /// Beyond this a coordinate is no pixel of any image that is read here.
@@ -126,26 +126,16 @@ struct AtMost<T, const N: usize>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for AtMost<T, N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements<T, const N: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
-            type Value = AtMost<T, N>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a list of up to {N}")
+        let mut elements = vec![];
+        let each = Each::new(|element| {
+            if elements.len() == N {
+                return Err(format!("invalid length {}, expected a list of up to {N}", N + 1));
             }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut elements = vec![];
-                while let Some(element) = list.next_element()? {
-                    if elements.len() == N {
-                        return Err(A::Error::invalid_length(N + 1, &self));
-                    }
-                    elements.push(element);
-                }
-                Ok(AtMost(elements))
-            }
-        }
-        deserializer.deserialize_seq(Elements(PhantomData))
+            elements.push(element);
+            Ok(())
+        });
+        each.deserialize(deserializer)?;
+        Ok(AtMost(elements))
     }
 }
 

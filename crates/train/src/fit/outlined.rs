@@ -57,9 +57,9 @@ impl<'a> OutlinedSet<'a> {
         };
         let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
 
-        let wanted = |_: &&Labelled| needs.painted_batch > 0;
+        let labelled = if needs.painted_batch > 0 { labelled } else { &[] };
         let masked: Vec<(&Labelled, &Mask)> =
-            labelled.iter().filter(wanted).filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
+            labelled.iter().filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
         let of_masked = |(image, mask): &(&Labelled, &Mask)| masked_cells(&image.sample.path, mask, &input, grid);
         let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
         // Which way each image with a mask is mirrored.

@@ -42,12 +42,13 @@ pub struct ImageMetrics {
 impl ImageMetrics {
     /// One score and one label an item.
     pub fn of(scores: &[f32], anomalous: &[bool]) -> ImageMetrics {
+        let curve = curve(scores, anomalous);
         ImageMetrics {
-            auroc: auroc(scores, anomalous),
+            auroc: curve.auroc(),
             auroc_95: auroc_interval(scores, anomalous),
-            average_precision: average_precision(scores, anomalous),
-            f1_max: f1_max(scores, anomalous).map(|(f1, _)| f1),
-            f1_trivial: curve(scores, anomalous).f1_trivial(),
+            average_precision: curve.average_precision(),
+            f1_max: curve.f1_max().map(|(f1, _)| f1),
+            f1_trivial: curve.f1_trivial(),
         }
     }
 }

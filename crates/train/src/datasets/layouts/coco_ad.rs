@@ -10,16 +10,16 @@
 //! files are read as a stream: those of train2017 have half a gigabyte.
 
 use super::{DataError, DataLocation, DataSet, Layout, listing};
+use crate::datasets::each::Each;
 use crate::datasets::outlines::{Outlines, Segmentation};
 use crate::datasets::{Mask, Sample};
 use ckaad_inspect::imaging::MAX_PIXELS;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -226,37 +226,5 @@ impl<'de, S: Outline> Visitor<'de> for Instances<'_, S> {
         }
         let [images, annotations] = found;
         if images && annotations { Ok(()) } else { Err(A::Error::custom("no images or no annotations")) }
-    }
-}
-
-/// A list whose elements are handed on one by one, and kept nowhere.
-struct Each<T, F>(F, PhantomData<T>);
-
-impl<T, F: FnMut(T) -> Result<(), String>> Each<T, F> {
-    fn new(each: F) -> Each<T, F> {
-        Each(each, PhantomData)
-    }
-}
-
-impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), String>> DeserializeSeed<'de> for Each<T, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), String>> Visitor<'de> for Each<T, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(element) = list.next_element()? {
-            self.0(element).map_err(A::Error::custom)?;
-        }
-        Ok(())
     }
 }
