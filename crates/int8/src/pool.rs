@@ -329,6 +329,8 @@ mod tests {
                 while lock(&here).len() < wanted {
                     std::thread::yield_now();
                 }
+                // Long enough that a thread too many would come, too.
+                std::thread::sleep(std::time::Duration::from_millis(1));
             });
             lock(&here).len()
         };
