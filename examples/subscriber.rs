@@ -5,9 +5,8 @@
 //! `./dev demo` in another terminal gives it something to print.
 
 use ckaad_edge::events::{Anomaly, ChangeKind, CloudEvent};
-use ckaad_edge::mqtt::{MqttConfig, Protocol, Subscriber};
+use ckaad_edge::mqtt::{MqttConfig, Subscriber};
 use std::collections::HashSet;
-use std::time::Duration;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,19 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = arguments.next().unwrap_or_else(|| "127.0.0.1".into());
     let port = arguments.next().map_or(Ok(1883), |port| port.parse())?;
     let prefix = arguments.next().unwrap_or_else(|| "ckaad".into());
-    let config = MqttConfig {
-        host,
-        port,
-        protocol: Protocol::V5,
-        client_id: format!("subscriber-{}", std::process::id()),
-        username: None,
-        password_file: None,
-        tls: None,
-        keep_alive: Duration::from_secs(30),
-        connect_timeout: Duration::from_secs(5),
-        reconnect_max: Duration::from_secs(30),
-        max_packet_bytes: 8 << 20,
-    };
+    let config = MqttConfig::plain(&host, port, &format!("subscriber-{}", std::process::id()));
     let mut subscriber = Subscriber::connect(&config, &format!("{prefix}/#")).await?;
     // Delivery is at least once; the event's id tells what came before.
     let mut seen = HashSet::new();

@@ -65,9 +65,7 @@ fn relisted(path: &str, content: &[u8]) -> Vec<u8> {
 }
 
 fn round_trip(bundle: Bundle) {
-    let Bundle { manifest, model, golden, forest, segments, gpu, report, .. } = bundle.clone();
-    let draft = Draft { manifest, model, golden, forest, segments, gpu, report };
-    let bytes = draft.pack().expect("what was read can be packed");
+    let bytes = Draft::from(bundle.clone()).pack().expect("what was read can be packed");
     let again = Bundle::from_bytes(&bytes).expect("what was packed can be read");
     assert_eq!((again.model, again.forest, again.segments), (bundle.model, bundle.forest, bundle.segments));
     assert_eq!(again.golden.len(), bundle.golden.len());

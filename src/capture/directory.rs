@@ -1,10 +1,12 @@
 use super::pace::{PATIENCE, Pace, check_rate};
 use super::{BadValue, CaptureError, Condition, Next, Source};
+use ckaad_bundle::replace;
 use ckaad_inspect::imaging::{self, Frame, Truth};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -281,11 +283,11 @@ fn free(target: PathBuf) -> PathBuf {
     (1..).map(other).find(|path| path.symlink_metadata().is_err()).unwrap_or(target)
 }
 
-/// A rename that also works across file systems.
+/// A rename that also works across file systems, where the file is there whole before the other goes.
 fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     match std::fs::rename(from, to) {
         Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-            std::fs::copy(from, to)?;
+            replace(to, |file| std::io::copy(&mut File::open(from)?, file).map(drop))?;
             std::fs::remove_file(from)
         }
         other => other,

@@ -6,7 +6,7 @@
 
 use super::model::grey_picture;
 use ckaad_inspect::engine::Pool;
-use ckaad_inspect::{InspectError, Inspector};
+use ckaad_inspect::{InspectError, Inspector, quantile};
 use futures::executor::block_on;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ impl EnginePool {
             }
             for (mut times, (_, sum)) in times.into_iter().zip(&mut tried) {
                 times.sort_by(f64::total_cmp);
-                *sum += times[times.len() / 2];
+                *sum += quantile(&times, 0.5).unwrap_or(0.0);
             }
         }
         Ok(tried)

@@ -50,6 +50,25 @@ pub struct MqttConfig {
     pub max_packet_bytes: u32,
 }
 
+impl MqttConfig {
+    /// MQTT 5 without TLS, user name or password, and with the times that the agent has unless it is told others.
+    pub fn plain(host: &str, port: u16, client_id: &str) -> MqttConfig {
+        MqttConfig {
+            host: host.to_owned(),
+            port,
+            protocol: Protocol::V5,
+            client_id: client_id.to_owned(),
+            username: None,
+            password_file: None,
+            tls: None,
+            keep_alive: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            reconnect_max: Duration::from_secs(30),
+            max_packet_bytes: 8 << 20,
+        }
+    }
+}
+
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("cannot read {what} {path}: {reason}")]

@@ -1,7 +1,7 @@
 //! For tests: a broker that does what the test says, where a real one cannot be made to: refuse one message, acknowledge late or never, take
 //! only small ones. What a broker does by itself is tried with mosquitto, in `tests/it`.
 
-use super::link::{MqttConfig, Protocol};
+use super::link::MqttConfig;
 use futures::{SinkExt, StreamExt};
 use rumqttc::v5::mqttbytes::{Error, QoS, v5};
 use std::time::Duration;
@@ -24,17 +24,10 @@ impl Scripted {
 
     pub(super) fn config(&self) -> MqttConfig {
         MqttConfig {
-            host: "127.0.0.1".into(),
-            port: self.0.local_addr().unwrap().port(),
-            protocol: Protocol::V5,
-            client_id: "box".into(),
-            username: None,
-            password_file: None,
-            tls: None,
-            keep_alive: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             reconnect_max: Duration::from_millis(500),
             max_packet_bytes: 1 << 20,
+            ..MqttConfig::plain("127.0.0.1", self.0.local_addr().unwrap().port(), "box")
         }
     }
 

@@ -2,6 +2,20 @@ use super::link::{Event, Incoming, Link, LinkError, MqttConfig};
 use tokio::sync::mpsc;
 
 /// A plain subscriber, as a customer of the agent would be. It does not connect again: when the connection is lost, the stream ends.
+///
+/// ```no_run
+/// use ckaad_edge::mqtt::{MqttConfig, Subscriber};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = MqttConfig::plain("broker.local", 1883, "my-subscriber");
+/// let mut alerts = Subscriber::connect(&broker, "ckaad/v1/+/camera/+/anomaly").await?;
+/// while let Some(message) = alerts.next().await {
+///     println!("{}: {} bytes", message.topic, message.payload.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscriber {
     _link: Link,
     events: mpsc::UnboundedReceiver<Event>,

@@ -4,7 +4,7 @@
 
 use crate::judge::{EnginePool, Judged, Model, sample_picture};
 use ckaad_bundle::{Bundle, Calibration};
-use ckaad_inspect::Limits;
+use ckaad_inspect::{Limits, quantile};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -179,8 +179,8 @@ fn absurd(seen: &[Seen], calibration: &Calibration) -> Option<String> {
     }
     let mut good: Vec<f32> = seen.iter().filter(|s| !s.old_high).map(|s| s.score).collect();
     good.sort_by(f32::total_cmp);
-    let (&median, &low, &high) =
-        (good.get(good.len() / 2)?, calibration.quantiles.first()?, calibration.quantiles.last()?);
+    let median = quantile(&good, 0.5)?;
+    let (&low, &high) = (calibration.quantiles.first()?, calibration.quantiles.last()?);
     let spread = (high - low).max(f32::EPSILON);
     if median > high + spread || median < low - spread {
         return Some(format!(

@@ -66,11 +66,11 @@ pub struct ManagedModel {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The sentence of each variant says what it is.
 pub enum UpdaterError {
-    #[error("updates: {0}")]
+    #[error(transparent)]
     Trust(#[from] ckaad_update::trust::TrustError),
-    #[error("updates: {0}")]
+    #[error(transparent)]
     Remote(#[from] ckaad_update::remote::FetchError),
-    #[error("updates: {0}")]
+    #[error(transparent)]
     Slots(#[from] SlotError),
     #[error("updates: the folder {0} cannot be used: {1}")]
     State(PathBuf, std::io::Error),
@@ -93,13 +93,13 @@ pub type Say = Arc<dyn Fn(&str, &ModelState) + Send + Sync>;
 #[derive(Debug)]
 pub enum UpdateCommand {
     /// Look at the repository now. `force` takes a bundle that is older or was barred.
-    Update { model: Option<String>, version: Option<String>, force: bool, answer: Answer },
+    Update { model: Option<String>, version: Option<String>, force: bool, answer: ReplyTo },
     /// Go back to the bundle before.
-    RollBack { model: Option<String>, answer: Answer },
+    RollBack { model: Option<String>, answer: ReplyTo },
 }
 
 /// Where the answer goes.
-pub type Answer = oneshot::Sender<Result<String, String>>;
+pub type ReplyTo = oneshot::Sender<Result<String, String>>;
 
 /// `trust.json`.
 #[derive(Serialize, Deserialize)]

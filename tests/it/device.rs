@@ -11,9 +11,8 @@ pub const PASSPHRASE: &str = "a passphrase of the tests";
 
 /// The demo's bundle as another version of itself, changed.
 pub fn variant(version: &str, change: impl FnOnce(&mut Draft)) -> Vec<u8> {
-    let Bundle { mut manifest, model, golden, forest, segments, gpu, report, .. } = Bundle::read(&bundle()).unwrap();
-    manifest.version = Version::parse(version).unwrap();
-    let mut draft = Draft { manifest, model, golden, forest, segments, gpu, report };
+    let mut draft = Draft::from(Bundle::read(&bundle()).unwrap());
+    draft.manifest.version = Version::parse(version).unwrap();
     change(&mut draft);
     draft.pack().unwrap()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 
 /// The crates, by the folders of their sources.
-fn sources() -> Vec<PathBuf> {
+pub fn sources() -> Vec<PathBuf> {
     let crates = fs::read_dir(in_repository("crates")).unwrap().map(|entry| entry.unwrap().path().join("src"));
     crates.chain([in_repository("src")]).collect()
 }
@@ -298,7 +298,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-fn rust_files(path: &Path) -> Vec<PathBuf> {
+pub fn rust_files(path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let mut entries: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
         entries.sort();

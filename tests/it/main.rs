@@ -6,6 +6,7 @@ mod capture;
 mod config_file;
 mod demo;
 mod device;
+mod errors;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod floors;

@@ -1,4 +1,5 @@
-//! One test for each bug that got out, named after what was seen.
+//! One test for each bug that got out and is seen through the program, named after what was seen. Those of one room stand in the room; their
+//! comment begins with "Regression:".
 
 use crate::util::*;
 use std::path::Path;
@@ -19,6 +20,30 @@ fn a_cause_is_printed_once() {
         agent(&["run", "--config", &config]).env("CKAAD__CAMERA__CAM__BUNDLE", "/nope"),
         &format!("camera cam: {cause}"),
     );
+}
+
+/// The same once more, where the update repository or its root was no good.
+#[test]
+fn a_cause_of_no_updates_is_printed_once() {
+    let site = Site::new();
+    let images = site.images("parts", &["a"]);
+    let root = site.path().join("root.json");
+    let url = |url: &str| {
+        let more = format!("[update]\nurl = {url:?}\nroot_file = {root:?}\nstate = {:?}\n", site.path().join("state"));
+        site.config(1, &images, "model = \"press\"\n", &more)
+    };
+    let config = url("http://127.0.0.1:1/");
+    let refused = |why: &str| {
+        let sentence = format!("the root of trust {} cannot be used: {why}", root.display());
+        refuses(&mut agent(&["run", "--config", &config]), &sentence);
+    };
+    refused("No such file or directory (os error 2)");
+    std::fs::write(&root, "{}").unwrap();
+    refused("missing field `signatures` at line 1 column 2");
+    // A wrong scheme was found late and named neither the file nor the key.
+    let config = url("ftp://updates.example/");
+    let wrong = "`update.url` is \"ftp://updates.example/\"; expected https:, http:, file: at its beginning";
+    refuses(&mut agent(&["run", "--config", &config]), &format!("{config}: {wrong}"));
 }
 
 /// `infer --json > full-disk` ended with 0 and nothing written.

@@ -279,8 +279,9 @@ fn slots_are_looked_at_and_changed_by_hand() {
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output))
     };
     let (code, said) = model(&["rollback"]);
-    assert_eq!(code, Some(2));
-    assert!(said.contains("the agent runs; ask it by the command rollback-model"), "{said}");
+    let asked =
+        "ckaad-agent: the agent runs; ask it by the command rollback-model (`commands.allow`), or stop it first\n";
+    assert_eq!((code, said.as_str()), (Some(2), asked));
     running.signal("TERM");
     running.ended();
     let (code, said) = model(&["list"]);
@@ -290,7 +291,7 @@ fn slots_are_looked_at_and_changed_by_hand() {
     let (code, said) = model(&["activate", "0.2.0"]);
     assert!(code == Some(0) && said.contains("0.2.0 is in force"), "{said}");
     let (code, said) = model(&["activate", "7.0.0"]);
-    assert!(code == Some(2) && said.contains("no bundle 7.0.0 is on this device"), "{said}");
+    assert_eq!((code, said.as_str()), (Some(2), "ckaad-agent: no bundle 7.0.0 is on this device\n"));
 }
 
 #[test]

@@ -11,12 +11,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [from, to, version, rest @ ..] = arguments.as_slice() else {
         return Err("usage: repack IN.ckaad OUT.ckaad VERSION [spoil]".into());
     };
-    let Bundle { mut manifest, model, mut golden, forest, segments, gpu, report, .. } = Bundle::read(Path::new(from))?;
-    manifest.version = version.parse()?;
+    let mut draft = Draft::from(Bundle::read(Path::new(from))?);
+    draft.manifest.version = version.parse()?;
     if rest.iter().any(|word| word == "spoil") {
-        golden.iter_mut().for_each(|sample| sample.expected.score += 1.0);
+        draft.golden.iter_mut().for_each(|sample| sample.expected.score += 1.0);
     }
-    let digest = Draft { manifest, model, golden, forest, segments, gpu, report }.write(Path::new(to))?;
+    let digest = draft.write(Path::new(to))?;
     println!("{to} {version} {digest}");
     Ok(())
 }

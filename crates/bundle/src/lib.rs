@@ -36,6 +36,22 @@
 //! Only the paths above are known; links, folders, duplicates, unlisted members, another order, sizes or digests that
 //! differ, numbers that are not finite, and a format newer than [`FORMAT`] are refused, each with its own sentence
 //! ([`Problem`]). A declared size is compared with what is there before it is used; nothing is allocated by it.
+//!
+//! ```
+//! use ckaad_bundle::{Bundle, Draft};
+//! # use std::path::Path;
+//! # let folder = tempfile::tempdir()?;
+//! let bundle = Bundle::read(Path::new("../../models/demo.ckaad"))?;
+//! assert!(bundle.manifest.calibration.threshold > 0.0);
+//! // Packed anew under another version: the same network, another file.
+//! let mut draft = Draft::from(bundle.clone());
+//! draft.manifest.version = "7.0.0".parse()?;
+//! let path = folder.path().join("seven.ckaad");
+//! let digest = draft.write(&path)?;
+//! assert_ne!(digest, bundle.digest);
+//! assert_eq!(Bundle::read(&path)?.digest, digest);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

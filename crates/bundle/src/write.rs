@@ -27,6 +27,14 @@ pub struct Draft {
     pub report: Option<serde_json::Value>,
 }
 
+/// To be packed anew, all of it: for another version, for instance.
+impl From<Bundle> for Draft {
+    fn from(bundle: Bundle) -> Draft {
+        let Bundle { manifest, model, golden, forest, segments, gpu, report, digest: _ } = bundle;
+        Draft { manifest, model, golden, forest, segments, gpu, report }
+    }
+}
+
 impl Draft {
     /// Packs into `path` and returns the file's SHA-256. An older file there is replaced at once or not at all, and
     /// nothing is written that [`Bundle::read`] would refuse.

@@ -74,7 +74,7 @@ impl Parts {
         self.room(candidate, have)?;
         let opened = fails("part-open").and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
         let file = opened.map_err(disk)?;
-        let mut sink = Part { file, have, synced: have, hash, progress };
+        let mut sink = Partial { file, have, synced: have, hash, progress };
         if have < candidate.length {
             let etag = std::fs::read_to_string(self.etag_path(candidate)).ok().filter(|_| have > 0);
             let resume = Resume { have, etag };
@@ -140,7 +140,7 @@ fn begun(path: &Path) -> io::Result<(u64, Sha256)> {
     }
 }
 
-struct Part<P> {
+struct Partial<P> {
     file: File,
     have: u64,
     synced: u64,
@@ -148,7 +148,7 @@ struct Part<P> {
     progress: P,
 }
 
-impl<P: FnMut(u64) + Send> Sink for Part<P> {
+impl<P: FnMut(u64) + Send> Sink for Partial<P> {
     fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         fails("part")?;
         self.file.write_all(bytes)?;

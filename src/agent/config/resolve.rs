@@ -12,6 +12,7 @@ use ckaad_update::offer::{Device, is_name};
 use ckaad_update::remote::RemoteConfig;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -221,7 +222,6 @@ fn update(
         }
         return Ok(None);
     }
-    let url = |key: &str, text: &str| text.parse::<url::Url>().map_err(|e| bad(key, format!("is {text:?}: {e}")));
     for (key, name) in [("update.group", &table.group), ("update.hardware", &table.hardware)] {
         if !(name.is_empty() || is_name(name)) {
             return Err(bad(key, format!("is {name:?}; expected up to 64 of a-z, 0-9, `-` and `_`, or nothing")));
@@ -230,34 +230,8 @@ fn update(
     if table.state.as_os_str().is_empty() {
         return Err(bad("update.state", "is empty; expected a folder".into()));
     }
-    let numbers = [
-        ("update.poll_interval_s", table.poll_interval_s, 1..=31_536_000),
-        ("update.patience_s", table.patience_s, 1..=3600),
-        ("update.trial.frames", u64::from(table.trial.frames), 1..=100_000),
-        ("update.trial.deadline_s", table.trial.deadline_s, 1..=604_800),
-    ];
-    for (key, value, range) in numbers {
-        if !range.contains(&value) {
-            return Err(bad(key, format!("is {value}; expected {} to {}", range.start(), range.end())));
-        }
-    }
-    if !(table.max_rate_kib_s == 0 || (16..=1 << 30).contains(&table.max_rate_kib_s)) {
-        return Err(bad("update.max_rate_kib_s", format!("is {}; expected 0 or 16 and more", table.max_rate_kib_s)));
-    }
-    if !(1.0..=1000.0).contains(&table.trial.slower) {
-        return Err(bad("update.trial.slower", format!("is {}; expected 1 to 1000", table.trial.slower)));
-    }
-    let budget_ms = table.trial.budget_ms;
-    if !(0.0..=60_000.0).contains(&budget_ms) {
-        return Err(bad("update.trial.budget_ms", format!("is {budget_ms}; expected 0 (none) to 60000")));
-    }
-    let remote = RemoteConfig {
-        url: url("update.url", &table.url)?,
-        ca_file: given(&table.ca_file),
-        proxy: if table.proxy.is_empty() { None } else { Some(url("update.proxy", &table.proxy)?) },
-        patience: Duration::from_secs(table.patience_s),
-        rate: (table.max_rate_kib_s > 0).then_some(table.max_rate_kib_s << 10),
-    };
+    let remote = repository(table, bad)?;
+    let trial = trial(table, bad)?;
     Ok(Some(UpdateSettings {
         remote,
         root_file: table.root_file.clone(),
@@ -270,13 +244,69 @@ fn update(
             hardware: table.hardware.clone(),
             agent: env!("CARGO_PKG_VERSION").parse().expect("cargo checks it"),
         },
-        trial: TrialConfig {
-            frames: table.trial.frames,
-            deadline: Duration::from_secs(table.trial.deadline_s),
-            slower: table.trial.slower,
-            budget_ms: (budget_ms > 0.0).then_some(budget_ms),
-        },
+        trial,
     }))
+}
+
+/// Where updates come from, and how often.
+fn repository(table: &Update, bad: &impl Fn(&str, String) -> ConfigError) -> Result<RemoteConfig, ConfigError> {
+    let url = |key: &str, text: &str, schemes: &[&str]| {
+        let url = text.parse::<url::Url>().map_err(|e| bad(key, format!("is {text:?}: {e}")))?;
+        let known = schemes.contains(&url.scheme());
+        let wrong = || bad(key, format!("is {text:?}; expected {}: at its beginning", schemes.join(":, ")));
+        known.then_some(url).ok_or_else(wrong)
+    };
+    let numbers = [
+        ("update.poll_interval_s", table.poll_interval_s, 1..=31_536_000),
+        ("update.patience_s", table.patience_s, 1..=3600),
+    ];
+    within(&numbers, bad)?;
+    if !(table.max_rate_kib_s == 0 || (16..=1 << 30).contains(&table.max_rate_kib_s)) {
+        return Err(bad("update.max_rate_kib_s", format!("is {}; expected 0 or 16 and more", table.max_rate_kib_s)));
+    }
+    Ok(RemoteConfig {
+        url: url("update.url", &table.url, &["https", "http", "file"])?,
+        ca_file: given(&table.ca_file),
+        proxy: match table.proxy.as_str() {
+            "" => None,
+            text => Some(url("update.proxy", text, &["http", "https"])?),
+        },
+        patience: Duration::from_secs(table.patience_s),
+        rate: (table.max_rate_kib_s > 0).then_some(table.max_rate_kib_s << 10),
+    })
+}
+
+/// What a new model has to show.
+fn trial(table: &Update, bad: &impl Fn(&str, String) -> ConfigError) -> Result<TrialConfig, ConfigError> {
+    let numbers = [
+        ("update.trial.frames", u64::from(table.trial.frames), 1..=100_000),
+        ("update.trial.deadline_s", table.trial.deadline_s, 1..=604_800),
+    ];
+    within(&numbers, bad)?;
+    if !(1.0..=1000.0).contains(&table.trial.slower) {
+        return Err(bad("update.trial.slower", format!("is {}; expected 1 to 1000", table.trial.slower)));
+    }
+    let budget_ms = table.trial.budget_ms;
+    if !(0.0..=60_000.0).contains(&budget_ms) {
+        return Err(bad("update.trial.budget_ms", format!("is {budget_ms}; expected 0 (none) to 60000")));
+    }
+    Ok(TrialConfig {
+        frames: table.trial.frames,
+        deadline: Duration::from_secs(table.trial.deadline_s),
+        slower: table.trial.slower,
+        budget_ms: (budget_ms > 0.0).then_some(budget_ms),
+    })
+}
+
+/// Every value is in its range.
+fn within(
+    numbers: &[(&str, u64, RangeInclusive<u64>)],
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<(), ConfigError> {
+    let wrong = numbers.iter().find(|(_, value, range)| !range.contains(value));
+    wrong.map_or(Ok(()), |(key, value, range)| {
+        Err(bad(key, format!("is {value}; expected {} to {}", range.start(), range.end())))
+    })
 }
 
 /// A model has one bundle on this device, whoever judges with it.

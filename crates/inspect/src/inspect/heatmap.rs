@@ -30,3 +30,92 @@ pub fn heatmap(image: &RgbImage, verdict: &Verdict, max_side: u32) -> RgbImage {
     }
     picture
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::Placement;
+    use crate::inspect::{DecidedBy, Region, StageTimes};
+    use image::Rgb;
+    use ndarray::Array2;
+
+    /// A grey frame of 200x80, seen at a quarter of that, with one hot place of 10x6 around (25, 10) on the map and a
+    /// ramp from 1 to 2 pixel thresholds below it.
+    fn judged() -> (RgbImage, Verdict) {
+        let map = Array2::from_shape_fn((20, 50), |(y, x)| match (y, x) {
+            (7..13, 20..30) => 8.0,
+            (16, x) if x >= 30 => 1.0 + (x - 30) as f32 / 20.0,
+            _ => 0.5,
+        });
+        let region = Region { x: 80, y: 28, width: 40, height: 24, area_px: 960.0, peak: 8.0 };
+        let verdict = Verdict {
+            score: 8.0,
+            map_score: 8.0,
+            image_score: None,
+            decided_by: DecidedBy::Map,
+            threshold: 2.0,
+            normal_score: 1.0,
+            map,
+            placement: Placement { scale: (4.0, 4.0), origin: (0.0, 0.0) },
+            pixel_threshold: 1.0,
+            regions: vec![region],
+            smallest_region_px: 0.0,
+            too_small: false,
+            times: StageTimes::default(),
+        };
+        (RgbImage::from_pixel(200, 80, Rgb([100; 3])), verdict)
+    }
+
+    fn coloured(picture: &RgbImage, x: u32, y: u32) -> bool {
+        let Rgb([r, g, b]) = *picture.get_pixel(x, y);
+        r.max(g).max(b) - r.min(g).min(b) > 8
+    }
+
+    #[test]
+    fn the_frame_keeps_its_shape_and_is_coloured_above_the_pixel_threshold_alone() {
+        let (frame, verdict) = judged();
+        let picture = heatmap(&frame, &verdict, 4000);
+        assert_eq!(picture.dimensions(), (200, 80));
+        assert!(coloured(&picture, 100, 40), "the middle of the hot place");
+        // Where the map stays below the pixel threshold the frame is as it was.
+        for (x, y) in [(4, 4), (195, 20), (20, 70)] {
+            assert_eq!(picture.get_pixel(x, y), &Rgb([100; 3]), "({x}, {y})");
+        }
+        let half = heatmap(&frame, &verdict, 100);
+        assert_eq!(half.dimensions(), (100, 40));
+        assert!(coloured(&half, 50, 20) && !coloured(&half, 2, 2));
+    }
+
+    /// The edge of a place is soft: just above the threshold there is less colour than at twice the threshold.
+    #[test]
+    fn colour_grows_with_the_map() {
+        let (frame, mut verdict) = judged();
+        verdict.regions.clear();
+        let picture = heatmap(&frame, &verdict, 4000);
+        let change = |x: u32| {
+            let Rgb(values) = *picture.get_pixel(x, 66);
+            values.iter().map(|&v| u32::from(v.abs_diff(100))).sum::<u32>()
+        };
+        let (faint, half, full) = (change(126), change(160), change(196));
+        assert!(faint < half && half < full, "{faint}, {half}, {full}");
+    }
+
+    #[test]
+    fn a_region_has_its_box_and_its_peak_above_it() {
+        let (frame, verdict) = judged();
+        let without = heatmap(&frame, &Verdict { regions: vec![], ..verdict.clone() }, 4000);
+        let with = heatmap(&frame, &verdict, 4000);
+        let drawn: Vec<(u32, u32)> = with
+            .enumerate_pixels()
+            .filter(|(x, y, p)| *p != without.get_pixel(*x, *y))
+            .map(|(x, y, _)| (x, y))
+            .collect();
+        // The box goes around 40x24 from (80, 28) on, and nothing is drawn inside it.
+        let at = |x: u32, y: u32| drawn.contains(&(x, y));
+        assert!(at(80, 40) && at(119, 40) && at(100, 28) && at(100, 51), "{drawn:?}");
+        assert!(!at(100, 40));
+        let (_, height) = imaging::number_size("8.00", 1);
+        assert!(drawn.iter().any(|&(_, y)| y < 27), "no number above the box");
+        assert!(drawn.iter().all(|&(x, y)| x < 121 && y + height + 2 >= 28 && y < 53), "{drawn:?}");
+    }
+}

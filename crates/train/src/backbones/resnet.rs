@@ -2,7 +2,7 @@
 //! without their head, in their v1.5 form (a bottleneck's stride is in its 3x3 convolution). Features are the outputs of
 //! layers 1 to 4, behind their ReLU.
 
-use super::weights::{WeightError, Weights};
+use super::weights::{ConvSpec, WeightError, Weights};
 use super::{Extracted, Scale};
 use crate::graph::{Activation, ChannelStatistics, Conv, Graph, Id};
 
@@ -53,7 +53,7 @@ impl ResNet {
         deepest: usize,
     ) -> Result<Extracted, WeightError> {
         let ones = graph.ones();
-        let stem = weights.conv_norm("conv1", "bn1", [STEM, 3, 7], 2, Activation::Relu, EPSILON)?;
+        let stem = weights.conv_norm("conv1", "bn1", spec([STEM, 3, 7], 2, Activation::Relu), EPSILON)?;
         let stem = graph.conv("conv1", ones, fold_normalisation(stem));
         let mut x = graph.max_pool("maxpool", stem);
         let mut input = STEM;
@@ -79,7 +79,8 @@ impl ResNet {
         let Place { name, layer, input, stride } = place;
         let (input, stride, out) = (*input, *stride, self.channels(*layer));
         let load = |i: usize, shape: [usize; 3], stride: usize, activation| {
-            weights.conv_norm(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), shape, stride, activation, EPSILON)
+            let spec = spec(shape, stride, activation);
+            weights.conv_norm(&format!("{name}.conv{i}"), &format!("{name}.bn{i}"), spec, EPSILON)
         };
         let convs = match self.block {
             BlockKind::Basic => {
@@ -102,7 +103,7 @@ impl ResNet {
             let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
             let folded = format!("{name}.downsample");
             let conv = if weights.has(&format!("{folded}.weight")) { folded } else { conv };
-            let conv = weights.conv_norm(&conv, &norm, [out, input, 1], stride, Activation::Linear, EPSILON)?;
+            let conv = weights.conv_norm(&conv, &norm, spec([out, input, 1], stride, Activation::Linear), EPSILON)?;
             shortcut = graph.conv(format!("{name}.downsample"), x, conv);
         }
         let mut y = x;
@@ -119,6 +120,11 @@ struct Place {
     layer: usize,
     input: usize,
     stride: usize,
+}
+
+/// `[out, input, kernel]`, all channels in one group.
+fn spec([out, input, kernel]: [usize; 3], stride: usize, activation: Activation) -> ConvSpec {
+    ConvSpec { input, out, kernel, stride, groups: 1, activation }
 }
 
 /// The stem reads `y = (byte - 127) / 128` and a channel of ones in place of `(byte / 255 - mean) / deviation`, which

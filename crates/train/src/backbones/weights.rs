@@ -167,25 +167,18 @@ impl Weights {
         Ok(Conv { weight, bias, out, kernel, stride, pads: [top, left, bottom, right], groups, activation })
     }
 
-    /// Convolution `CONV.weight`, of the shape `[out, input, kernel]`, with the batch norm `NORM.*` folded in; or,
+    /// Convolution `CONV.weight`, with the batch norm `NORM.*` folded in; or,
     /// where a file holds folded weights, with its `CONV.bias`. Padding as in torchvision: `kernel / 2` on every side.
-    pub fn conv_norm(
-        &self,
-        conv: &str,
-        norm: &str,
-        [out, input, kernel]: [usize; 3],
-        stride: usize,
-        activation: Activation,
-        epsilon: f32,
-    ) -> Result<Conv, WeightError> {
-        let weight = self.get(&format!("{conv}.weight"), &[out, input, kernel, kernel])?;
+    pub fn conv_norm(&self, conv: &str, norm: &str, spec: ConvSpec, epsilon: f32) -> Result<Conv, WeightError> {
+        let ConvSpec { input, out, kernel, stride, groups, activation } = spec;
+        let weight = self.get(&format!("{conv}.weight"), &[out, input / groups, kernel, kernel])?;
         let folded = format!("{conv}.bias");
         let (weight, bias) = if self.has(&folded) {
             (weight.to_vec(), self.get(&folded, &[out])?.to_vec())
         } else {
             self.fold_stored_norm(weight, norm, out, epsilon)?
         };
-        Ok(Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation })
+        Ok(Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups, activation })
     }
 
     /// Folds the batch norm `NORM.*` into `weight`; returns weight and bias.

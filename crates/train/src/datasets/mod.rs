@@ -22,7 +22,7 @@ pub use error::DataError;
 pub(super) use groups::key;
 pub use layouts::Layout;
 pub use mask::Mask;
-pub use outlines::{Counts, Outlines, Segmentation};
+pub use outlines::{Outlines, RunLengths, Segmentation};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

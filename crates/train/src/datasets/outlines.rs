@@ -42,12 +42,12 @@ pub enum Segmentation {
         /// Height and width of the image.
         size: [u32; 2],
         /// Of pixels outside and inside in turns, column by column.
-        counts: Counts,
+        counts: RunLengths,
     },
 }
 
 /// Lengths of runs.
-pub enum Counts {
+pub enum RunLengths {
     /// As numbers.
     Plain(Vec<u32>),
     /// In pycocotools' text, see [`unpack`].
@@ -87,8 +87,8 @@ impl Outlines {
                     return Err(format!("its runs are of an image of {width}x{height} pixels, the image has {w}x{h}"));
                 }
                 let runs = match counts {
-                    Counts::Plain(runs) => runs,
-                    Counts::Packed(text) => unpack(&text)?,
+                    RunLengths::Plain(runs) => runs,
+                    RunLengths::Packed(text) => unpack(&text)?,
                 };
                 let pixels = u64::from(width) * u64::from(height);
                 let all: u64 = runs.iter().map(|&r| u64::from(r)).sum();
@@ -159,7 +159,7 @@ impl<'de> Deserialize<'de> for Segmentation {
                 #[derive(Deserialize)]
                 struct Runs {
                     size: [u32; 2],
-                    counts: Counts,
+                    counts: RunLengths,
                 }
                 let Runs { size, counts } = Runs::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(Segmentation::Runs { size, counts })
@@ -169,23 +169,23 @@ impl<'de> Deserialize<'de> for Segmentation {
     }
 }
 
-impl<'de> Deserialize<'de> for Counts {
+impl<'de> Deserialize<'de> for RunLengths {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Counts;
+            type Value = RunLengths;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("lengths of runs, as a list or packed")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Counts, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<RunLengths, A::Error> {
                 let runs = AtMost::<u32, MAX_RUNS>::deserialize(SeqAccessDeserializer::new(list))?;
-                Ok(Counts::Plain(runs.0))
+                Ok(RunLengths::Plain(runs.0))
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Counts, E> {
-                Ok(Counts::Packed(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<RunLengths, E> {
+                Ok(RunLengths::Packed(text.to_owned()))
             }
         }
         deserializer.deserialize_any(Either)

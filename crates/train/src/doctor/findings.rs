@@ -12,7 +12,7 @@ pub struct Findings {
     /// How it lies on disk, as `--layout` takes it.
     pub layout: &'static str,
     /// Images by use and class.
-    pub counts: Counts,
+    pub counts: ImageCounts,
     /// How large the images are; none where none can be read.
     pub sizes: Option<Sizes>,
     /// What is wrong or suspicious, the grave first.
@@ -33,7 +33,7 @@ impl Findings {
 
 /// Images by use and class, as listed: unreadable ones are among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct ImageCounts {
     /// Normal training images.
     pub train_normal: usize,
     /// The set's own held-out normal images.

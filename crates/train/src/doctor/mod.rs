@@ -17,7 +17,7 @@ mod suspects;
 mod warnings;
 
 pub use error::DoctorError;
-pub use findings::{Counts, Findings, Kind, NearDuplicate, Problem, Sizes, Warning};
+pub use findings::{Findings, ImageCounts, Kind, NearDuplicate, Problem, Sizes, Warning};
 pub use lines::{finding_lines, suspect_lines, warning_lines};
 pub use proof::{FalseAlarms, Proof, Ranking};
 pub use sheet::{near_duplicate_sheet, suspect_sheet};
@@ -66,7 +66,7 @@ pub fn examine(data: &DataSet, progress: &ProgressDisplay) -> Result<Findings, D
     })
 }
 
-fn counts(data: &DataSet) -> Counts {
+fn counts(data: &DataSet) -> ImageCounts {
     let kinds = |samples: &[Sample]| {
         let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
         for sample in samples {
@@ -78,7 +78,7 @@ fn counts(data: &DataSet) -> Counts {
         }
         kinds
     };
-    Counts {
+    ImageCounts {
         train_normal: data.train_normal.len(),
         validation_normal: data.validation_normal.len(),
         train_anomalous: kinds(&data.train_anomalous),

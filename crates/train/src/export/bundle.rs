@@ -8,12 +8,14 @@ use crate::graph::{Graph, TermWeights};
 use crate::methods::Labelled;
 use crate::quantise;
 use crate::run::Unit;
-use ckaad_bundle::{Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData};
+use ckaad_bundle::{
+    Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
+};
 use ckaad_inspect::imaging::{self, RgbImage};
 use ckaad_inspect::{Forest, InspectOptions, Inspector};
 use image::{GrayImage, ImageFormat};
 use rayon::prelude::*;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 /// Golden samples in a bundle.
@@ -41,7 +43,8 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
     let report = report(&contents)?;
     let Contents { context, graph, model, decided, evidence, quantisation, form, .. } = contents;
     let digest = if form == Form::Qdq {
-        std::fs::write(out, &model).map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
+        replace(out, |file| file.write_all(&model))
+            .map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
         None
     } else {
         let draft = Draft {

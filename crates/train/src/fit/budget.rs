@@ -10,7 +10,7 @@ use crate::onnx::int8::{self, Dialect};
 use crate::progress::ProgressDisplay;
 use ckaad_bundle::Input;
 use ckaad_inspect::engine::Engine;
-use ckaad_inspect::imaging;
+use ckaad_inspect::{imaging, quantile};
 use std::time::Instant;
 
 /// Images whose size is looked at.
@@ -56,12 +56,12 @@ fn usual_size(data: &DataSet) -> Result<[u32; 2], FitError> {
     let (mut widths, mut heights) = (vec![], vec![]);
     for sample in data.train_normal.iter().step_by(every) {
         let (width, height) = imaging::load(&sample.path).map_err(FeatureError::from)?.dimensions();
-        widths.push(width);
-        heights.push(height);
+        widths.push(f64::from(width));
+        heights.push(f64::from(height));
     }
-    let middle = |mut values: Vec<u32>| {
-        values.sort_unstable();
-        values.get(values.len() / 2).copied().unwrap_or(LEAST)
+    let middle = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        quantile(&values, 0.5).map_or(LEAST, |median| median.round() as u32)
     };
     Ok([middle(widths), middle(heights)])
 }

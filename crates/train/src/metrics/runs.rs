@@ -70,11 +70,11 @@ impl<R: Record> Runs<R> {
     /// When a run cannot be read back.
     pub fn sorted(mut self) -> io::Result<Sorted<R>> {
         self.sort_memory();
-        let mut sources = vec![Source::Memory(self.memory.into_iter())];
+        let mut readers = vec![Reader::Memory(self.memory.into_iter())];
         for (file, records) in self.files {
-            sources.push(Source::File(BufReader::with_capacity(1 << 20, file), records));
+            readers.push(Reader::File(BufReader::with_capacity(1 << 20, file), records));
         }
-        Sorted::of(sources)
+        Sorted::of(readers)
     }
 
     fn sort_memory(&mut self) {
@@ -96,18 +96,18 @@ impl<R: Record> Runs<R> {
     }
 }
 
-enum Source<R> {
+enum Reader<R> {
     Memory(std::vec::IntoIter<R>),
     /// A run with the number of records that are left in it.
     File(BufReader<File>, u64),
 }
 
-impl<R: Record> Source<R> {
+impl<R: Record> Reader<R> {
     fn next(&mut self) -> io::Result<Option<R>> {
         match self {
-            Source::Memory(records) => Ok(records.next()),
-            Source::File(_, 0) => Ok(None),
-            Source::File(from, left) => {
+            Reader::Memory(records) => Ok(records.next()),
+            Reader::File(_, 0) => Ok(None),
+            Reader::File(from, left) => {
                 *left -= 1;
                 R::read(from).map(Some)
             }
@@ -117,21 +117,21 @@ impl<R: Record> Source<R> {
 
 /// The merged runs, with the next record at hand.
 pub struct Sorted<R> {
-    sources: Vec<Source<R>>,
+    readers: Vec<Reader<R>>,
     /// The first record of every source, where there is more than one.
     heads: BinaryHeap<Reverse<(R, usize)>>,
     next: Option<R>,
 }
 
 impl<R: Record> Sorted<R> {
-    fn of(mut sources: Vec<Source<R>>) -> io::Result<Sorted<R>> {
+    fn of(mut readers: Vec<Reader<R>>) -> io::Result<Sorted<R>> {
         let mut heads = BinaryHeap::new();
-        if sources.len() > 1 {
-            for (index, source) in sources.iter_mut().enumerate() {
+        if readers.len() > 1 {
+            for (index, source) in readers.iter_mut().enumerate() {
                 heads.extend(source.next()?.map(|record| Reverse((record, index))));
             }
         }
-        let mut sorted = Sorted { sources, heads, next: None };
+        let mut sorted = Sorted { readers, heads, next: None };
         sorted.advance()?;
         Ok(sorted)
     }
@@ -141,12 +141,12 @@ impl<R: Record> Sorted<R> {
     }
 
     pub fn advance(&mut self) -> io::Result<()> {
-        self.next = match &mut self.sources[..] {
+        self.next = match &mut self.readers[..] {
             [only] => only.next()?,
-            sources => match self.heads.pop() {
+            readers => match self.heads.pop() {
                 None => None,
                 Some(Reverse((record, index))) => {
-                    self.heads.extend(sources[index].next()?.map(|next| Reverse((next, index))));
+                    self.heads.extend(readers[index].next()?.map(|next| Reverse((next, index))));
                     Some(record)
                 }
             },

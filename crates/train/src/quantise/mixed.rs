@@ -186,9 +186,9 @@ impl Int8Graph<'_> {
         reference: &Reference,
         float: BTreeSet<Id>,
         maps: Vec<Array2<f32>>,
-    ) -> Result<Trial, QuantiseError> {
+    ) -> Result<Attempt, QuantiseError> {
         let quality = reference.judge(held_out, &maps)?;
-        Ok(Trial { float, quality, loss: quality.loss(&reference.quality), maps })
+        Ok(Attempt { float, quality, loss: quality.loss(&reference.quality), maps })
     }
 
     /// Neighbouring layers with what their names share, in the graph's order.
@@ -259,7 +259,7 @@ impl Int8Graph<'_> {
     }
 }
 
-struct Trial {
+struct Attempt {
     float: BTreeSet<Id>,
     quality: Quality,
     /// Of image AUROC and AUPRO.
@@ -267,7 +267,7 @@ struct Trial {
     maps: Vec<Array2<f32>>,
 }
 
-impl Trial {
+impl Attempt {
     fn holds(&self, config: &QuantiseConfig) -> bool {
         self.loss.0 <= config.auroc_loss && self.loss.1 <= config.aupro_loss
     }

@@ -1,13 +1,12 @@
 //! From keys to a repository that devices believe, and everything that a publisher does to it afterwards.
 
 use crate::forge::{Device, folder_config};
-use ckaad_testing::demo_bundle;
+use ckaad_testing::{demo_bundle, program};
 use ckaad_update::download::Parts;
 use ckaad_update::publish::{KeyFolder, Publication, PublishError, Repository, Role};
 use ckaad_update::remote::Remote;
 use ckaad_update::trust::Trust;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use tempfile::TempDir;
 
 const PASSPHRASE: &str = "four words and more";
@@ -200,11 +199,11 @@ async fn keys_are_encrypted_private_and_openssl_reads_them() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
     let openssl = |passphrase: &str| {
-        let output = Command::new("openssl")
+        let output = program("openssl")
             .args(["pkey", "-noout", "-text", "-passin", &format!("pass:{passphrase}"), "-in"])
             .arg(&path)
             .output()
-            .expect("openssl is there: ./dev installs it");
+            .expect("openssl starts");
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     assert!(openssl(PASSPHRASE).1.contains("ED25519"), "{:?}", openssl(PASSPHRASE));
