@@ -60,7 +60,7 @@ fn combined(map: ArrayView2<f32>, terms: &[ScoreTerm]) -> f32 {
     let mut terms: Vec<&ScoreTerm> = terms.iter().collect();
     terms.sort_by_key(|t| std::cmp::Reverse(t.top_k));
     // The largest few are among the largest many.
-    let mut values: Vec<f32> = map.iter().copied().collect();
+    let mut values = largest(map, terms.first().map_or(1, |t| t.top_k as usize));
     let term = |t: &ScoreTerm| {
         keep_largest(&mut values, t.top_k as usize);
         f64::from(t.weight) * mean(&values)
@@ -70,11 +70,29 @@ fn combined(map: ArrayView2<f32>, terms: &[ScoreTerm]) -> f32 {
 
 /// Mean of the `k` largest values of a map, of one at least; of all when there are fewer.
 pub fn top_k_mean(map: ArrayView2<f32>, k: usize) -> f32 {
-    let mut values: Vec<f32> = map.iter().copied().collect();
-    keep_largest(&mut values, k);
-    mean(&values) as f32
+    mean(&largest(map, k)) as f32
 }
 
+/// The `k` largest values of a map, one at least, in no order; what is no number counts as the largest. A map has many values and few of them
+/// are among these: only what is not below the k-th largest so far is looked at twice.
+fn largest(map: ArrayView2<f32>, k: usize) -> Vec<f32> {
+    let k = k.max(1);
+    let room = 2 * k.max(512);
+    let (mut kept, mut least) = (Vec::with_capacity(room), f32::NEG_INFINITY);
+    for &value in map {
+        if value >= least || value.is_nan() {
+            kept.push(value);
+            if kept.len() == room {
+                keep_largest(&mut kept, k);
+                least = kept.last().copied().unwrap_or(least);
+            }
+        }
+    }
+    keep_largest(&mut kept, k);
+    kept
+}
+
+/// The last of them is the smallest.
 fn keep_largest(values: &mut Vec<f32>, k: usize) {
     let k = k.max(1);
     if k < values.len() {
@@ -91,7 +109,7 @@ fn mean(values: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use ckaad_bundle::Standard;
-    use ndarray::arr2;
+    use ndarray::{Array2, arr2};
 
     #[test]
     fn a_combined_score_is_the_weighted_sum_of_its_terms() {
@@ -108,6 +126,33 @@ mod tests {
         assert_eq!(top_k_mean(map.view(), 1), 5.0);
         assert_eq!(top_k_mean(map.view(), 2), 4.5);
         assert_eq!(top_k_mean(map.view(), 99), 3.0);
+    }
+
+    /// Whatever the order of the values, as sorting all of them says.
+    #[test]
+    fn the_largest_are_those_of_a_sorted_map() {
+        let noise = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 4001) as f32 / 100.0 - 20.0;
+        let maps: [fn(usize) -> f32; 4] = [|i| i as f32, |i| -(i as f32), |_| f32::NEG_INFINITY, |i| (i % 3) as f32];
+        for k in [1, 7, 512, 900, 4999, 5000, 6000] {
+            for of in maps.iter().copied().chain([noise as fn(usize) -> f32]) {
+                let map = Array2::from_shape_fn((50, 100), |(y, x)| of(100 * y + x));
+                let mut found = largest(map.view(), k);
+                let mut sorted: Vec<f32> = map.iter().copied().collect();
+                for values in [&mut found, &mut sorted] {
+                    values.sort_by(|a, b| b.total_cmp(a));
+                }
+                sorted.truncate(k);
+                assert_eq!(found, sorted, "{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_passed_over() {
+        for at in [0, 2600, 4999] {
+            let map = Array2::from_shape_fn((50, 100), |(y, x)| if 100 * y + x == at { f32::NAN } else { x as f32 });
+            assert!(top_k_mean(map.view(), 300).is_nan(), "{at}");
+        }
     }
 
     fn branch(fusion: Fusion, weight: f32) -> Score {
