@@ -176,7 +176,7 @@ struct AugmentArgs {
     show: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Columns of the sheet; each kind of change comes in turn
+    /// Columns of the sheet; each kind of change comes in turn, and a labelled defect where masks outline some
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=120))]
     count: u16,
     /// The same seed paints the same
@@ -194,7 +194,7 @@ struct FitArgs {
     /// Folder of the run: checkpoints, cached features, progress
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
-    /// auto (a GPU when one can be used), cpu or cuda:N
+    /// auto (a GPU when one can be used), cpu, wgpu:N (by its Vulkan driver) or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Go on with the run in --out
@@ -322,12 +322,13 @@ fn show_augmented(args: AugmentArgs) -> Result<ExitCode> {
     let columns = defects::sheet(&data, args.count.into(), args.seed, &args.show)?;
     for (i, column) in columns.iter().enumerate() {
         let defects::Column { change, path, changed, marked } = column;
-        let outcome = match (changed, change.is_defect()) {
+        let (name, is_defect) = change.map_or(("labelled", true), |change| (change.name(), change.is_defect()));
+        let outcome = match (changed, is_defect) {
             (false, _) => "unchanged".into(),
             (true, false) => "normal".into(),
             (true, true) => format!("{marked} pixels"),
         };
-        say(format_args!("{:>3}  {:<10}  {outcome:<12}  {path}", i + 1, change.name()))?;
+        say(format_args!("{:>3}  {:<10}  {outcome:<12}  {path}", i + 1, name))?;
     }
     Ok(ExitCode::SUCCESS)
 }

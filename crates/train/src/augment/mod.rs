@@ -5,12 +5,13 @@ mod anomalies;
 pub mod defects;
 mod noise;
 
-use defects::Change;
+use defects::{Change, Painted, Snippet};
 use image::{Rgb, RgbImage};
 use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Random changes of every training image, drawn anew each epoch. With one of them on, features cannot be cached and
 /// are computed while training runs.
@@ -93,15 +94,34 @@ pub enum AnomalySource {
     Perlin,
 }
 
+/// What is painted into an image, from which seed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Paint {
+    /// A change that is drawn.
+    Change(Change, u64),
+    /// A labelled defect of another image.
+    Snippet(Arc<Snippet>, u64),
+}
+
+impl Paint {
+    /// The image with it, and its mask.
+    pub fn on(&self, image: &RgbImage) -> Painted {
+        match self {
+            Paint::Change(change, seed) => defects::paint(image, None, *change, *seed),
+            Paint::Snippet(snippet, seed) => defects::paint_snippet(image, snippet, *seed),
+        }
+    }
+}
+
 /// One way to look at a training image.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// Mirrored, left to right.
     pub left_right: bool,
     /// Mirrored, top to bottom.
     pub top_bottom: bool,
-    /// Changed so, from this seed, before all else: at the image's own resolution.
-    pub painted: Option<(Change, u64)>,
+    /// Painted into, before all else: at the image's own resolution.
+    pub painted: Option<Paint>,
     /// Made into an anomaly of this kind, from this seed.
     pub anomaly: Option<(AnomalySource, u64)>,
     /// Strength of an elastic deformation; see [`AnomalyConfig::alpha`].
@@ -118,8 +138,8 @@ impl View {
 
     /// The image as it is seen: painted into, mirrored, made anomalous, augmented, in this order.
     pub fn apply(&self, mut image: RgbImage) -> RgbImage {
-        if let Some((change, seed)) = self.painted {
-            image = defects::paint(&image, None, change, seed).image;
+        if let Some(paint) = &self.painted {
+            image = paint.on(&image).image;
         }
         if self.left_right {
             image::imageops::flip_horizontal_in_place(&mut image);

@@ -122,10 +122,10 @@ impl Extractor {
     /// # Errors
     /// It cannot be read.
     pub fn pixels(&self, path: &Path) -> Result<Vec<u8>, FeatureError> {
-        self.seen(path, View::default())
+        self.seen(path, &View::default())
     }
 
-    fn seen(&self, path: &Path, view: View) -> Result<Vec<u8>, FeatureError> {
+    fn seen(&self, path: &Path, view: &View) -> Result<Vec<u8>, FeatureError> {
         Ok(imaging::resize(&view.apply(imaging::load(path)?), &self.input).0)
     }
 
@@ -139,7 +139,7 @@ impl Extractor {
     /// # Errors
     /// An image cannot be read.
     pub fn compute(&self, jobs: &[(&Path, View)]) -> Result<Vec<Vec<Array3<f32>>>, FeatureError> {
-        jobs.par_iter().map(|(path, view)| self.through(&self.plan, path, *view)).collect()
+        jobs.par_iter().map(|(path, view)| self.through(&self.plan, path, view)).collect()
     }
 
     /// RGB of each of `jobs` at the network's input size, `[N,H,W,3]`.
@@ -149,7 +149,7 @@ impl Extractor {
     pub fn images(&self, jobs: &[(&Path, View)]) -> Result<Array4<u8>, FeatureError> {
         let (width, height) = (self.input.width as usize, self.input.height as usize);
         let bytes: Vec<Vec<u8>> =
-            jobs.par_iter().map(|(path, view)| self.seen(path, *view)).collect::<Result<_, _>>()?;
+            jobs.par_iter().map(|(path, view)| self.seen(path, view)).collect::<Result<_, _>>()?;
         let shape = (jobs.len(), height, width, 3);
         Ok(Array4::from_shape_vec(shape, bytes.concat()).expect("resize gives width x height x 3 bytes"))
     }
@@ -159,11 +159,11 @@ impl Extractor {
     /// # Errors
     /// An image cannot be read.
     pub fn compute_with(&self, plan: &Plan, samples: &[Sample]) -> Result<Vec<Vec<Array3<f32>>>, FeatureError> {
-        samples.par_iter().map(|s| self.through(plan, &s.path, View::default())).collect()
+        samples.par_iter().map(|s| self.through(plan, &s.path, &View::default())).collect()
     }
 
     /// What `plan` gives for one image.
-    fn through(&self, plan: &Plan, path: &Path, view: View) -> Result<Vec<Array3<f32>>, FeatureError> {
+    fn through(&self, plan: &Plan, path: &Path, view: &View) -> Result<Vec<Array3<f32>>, FeatureError> {
         let outputs = plan.run(&self.seen(path, view)?)?;
         let shaped = |(values, &shape)| {
             Array3::from_shape_vec(shape, values).expect("a plan gives as many values as the shapes of its outputs say")
@@ -178,7 +178,7 @@ impl Extractor {
         let per_image: Vec<Vec<Vec<[f64; 2]>>> = samples
             .par_iter()
             .map(|sample| {
-                let features = self.through(&plan, &sample.path, View::default())?;
+                let features = self.through(&plan, &sample.path, &View::default())?;
                 let moments = |c: ArrayView2<f32>| {
                     let sum = c.iter().map(|&v| f64::from(v)).sum::<f64>();
                     [sum, c.iter().map(|&v| f64::from(v).powi(2)).sum()]

@@ -1,10 +1,10 @@
 //! Images of which it is known place by place what is anomalous: normal ones that defects, and controls that are none, are painted into,
-//! and labelled ones whose defects somebody has outlined in a mask.
+//! and labelled ones whose defects somebody has outlined in a mask; these defects are laid into normal images as well.
 
 use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError};
-use crate::augment::defects::{Cell, Change, cells, paint};
-use crate::augment::{AugmentConfig, View};
+use crate::augment::defects::{Cell, Change, Snippet, cells, snippets};
+use crate::augment::{AugmentConfig, Paint, View};
 use crate::config::TrainConfig;
 use crate::datasets::Mask;
 use crate::features::FeatureError;
@@ -12,12 +12,16 @@ use crate::methods::{Labelled, Needs, Outlined};
 use ckaad_bundle::{Input, ResizeMode};
 use ckaad_inspect::imaging::{self, RgbImage};
 use ndarray::{Array2, Axis};
-use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 /// One painted image in so many is a control: something changed that is no defect.
 const CONTROLS: usize = 5;
+/// One painted image in so many has a labelled defect of another image laid in, where masks outline some.
+const SNIPPET_IN: usize = 4;
 /// Of the outlined images that are drawn, one in so many is a labelled one, where there are any: they are few, and real.
 const MASKED_IN: usize = 4;
 
@@ -25,6 +29,8 @@ const MASKED_IN: usize = 4;
 pub struct OutlinedSet<'a> {
     set: ImageSet<'a>,
     cells: Vec<Array2<Cell>>,
+    /// Of each painted image, the labelled one that its defect was cut from.
+    from: Vec<Option<Labelled>>,
     painted: usize,
     /// Images of a step.
     pub per_step: usize,
@@ -42,29 +48,35 @@ impl<'a> OutlinedSet<'a> {
         needs: Needs,
         context: &FitContext<'a>,
     ) -> Result<OutlinedSet<'a>, FitError> {
-        let painted = if normal.is_empty() { 0 } else { needs.painted };
-        let mut images: Vec<Labelled> = normal.iter().cycle().take(painted).cloned().collect();
         let (seed, flips) = (context.config.seed, context.config.features.flips.variants());
         let grid = context.extractor.shapes().first().map_or((0, 0), |[_, h, w]| (*h, *w));
         let input = context.config.input.into();
-        let bar = context.progress.bar("painting", images.len());
-        let of_painted = |(i, image): (usize, &Labelled)| -> Result<Array2<Cell>, FitError> {
-            let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
-            let (change, seed) = change(seed, i);
-            let mask = paint(&image, None, change, seed).mask;
-            bar.advance(1);
-            Ok(cells_of(&image, &mask, &input, grid))
-        };
-        let mut cells = images.par_iter().enumerate().map(of_painted).collect::<Result<Vec<_>, _>>()?;
-
         let labelled = if needs.painted_batch > 0 { labelled } else { &[] };
         let masked: Vec<(&Labelled, &Mask)> =
             labelled.iter().filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
-        let of_masked = |(image, mask): &(&Labelled, &Mask)| masked_cells(&image.sample.path, mask, &input, grid);
+        let of_masked = |(image, mask): &(&Labelled, &Mask)| Outlines::of(&image.sample.path, mask, &input, grid);
         let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
+        let cut = |((image, _), outlines): (&(&Labelled, &Mask), &Outlines)| -> Vec<(Labelled, Arc<Snippet>)> {
+            outlines.snippets.iter().map(|snippet| ((*image).clone(), snippet.clone())).collect()
+        };
+        let snippets: Vec<(Labelled, Arc<Snippet>)> = masked.iter().zip(&outlines).flat_map(cut).collect();
+
+        let painted = if normal.is_empty() { 0 } else { needs.painted };
+        let mut images: Vec<Labelled> = normal.iter().cycle().take(painted).cloned().collect();
+        let (paints, mut from): (Vec<Paint>, Vec<Option<Labelled>>) =
+            (0..painted).map(|i| paint_of(seed, i, &snippets)).unzip();
+        let bar = context.progress.bar("painting", painted);
+        let of_painted = |(image, paint): (&Labelled, &Paint)| -> Result<Array2<Cell>, FitError> {
+            let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
+            let mask = paint.on(&image).mask;
+            bar.advance(1);
+            Ok(cells_of(&image, &mask, &input, grid))
+        };
+        let mut cells = images.par_iter().zip(&paints).map(of_painted).collect::<Result<Vec<_>, _>>()?;
+
         // Which way each image with a mask is mirrored.
         let (mut mirrored, mut teaching) = (vec![], 0);
-        for ((image, _), outline) in masked.iter().zip(outlines) {
+        for ((image, _), Outlines { cells: outline, .. }) in masked.iter().zip(&outlines) {
             // With a mask that marks too little for a place of the map all of its places would be taught as normal.
             if !outline.iter().any(|cell| *cell == Cell::Anomalous) {
                 continue;
@@ -72,27 +84,31 @@ impl<'a> OutlinedSet<'a> {
             teaching += 1;
             for &flip in flips {
                 images.push((*image).clone());
-                cells.push(flipped(&outline, flip));
+                from.push(None);
+                cells.push(flipped(outline, flip));
                 mirrored.push(flip);
             }
         }
         if !masked.is_empty() {
             let (few, all) = (masked.len() - teaching, masked.len());
             let without = if few == 0 { String::new() } else { format!("; {few} mark too little for the map's grid") };
+            let cut = snippets.len();
             context.progress.say(&format!("{teaching} of {all} masks of labelled images teach places{without}"));
+            context.progress.say(&format!("{cut} outlined defects are laid into other images, too"));
         }
         let view = move |i: usize, _: usize| match i.checked_sub(painted) {
-            None => View { painted: Some(change(seed, i)), ..View::default() },
+            None => View { painted: Some(paints[i].clone()), ..View::default() },
             Some(i) => View::flipped(mirrored[i]),
         };
         let list = ImageList { name: "outlined", images, variants: 1, view: Box::new(view) };
         let set = ImageSet::open(list, needs, context)?;
-        Ok(OutlinedSet { set, cells, painted, per_step: needs.painted_batch })
+        Ok(OutlinedSet { set, cells, from, painted, per_step: needs.painted_batch })
     }
 
     /// The places of those that may be seen.
     pub fn places(&self, sees: impl Fn(&Labelled) -> bool) -> OutlinedPlaces {
-        OutlinedPlaces::of(&self.set.images, self.painted, sees)
+        let whole = |i: usize| sees(&self.set.images[i]) && self.from[i].as_ref().is_none_or(&sees);
+        OutlinedPlaces::of(self.set.images.len(), self.painted, whole)
     }
 
     /// Those at the places that are picked.
@@ -115,9 +131,9 @@ pub struct OutlinedPlaces {
 }
 
 impl OutlinedPlaces {
-    /// Of `images`, of which so many are painted and the others have a mask.
-    fn of(images: &[Labelled], painted: usize, sees: impl Fn(&Labelled) -> bool) -> OutlinedPlaces {
-        let (painted, masked) = (0..images.len()).filter(|&i| sees(&images[i])).partition(|&i| i < painted);
+    /// Of so many `images`, of which the first are painted and the others have a mask, those that may be seen.
+    fn of(images: usize, painted: usize, sees: impl Fn(usize) -> bool) -> OutlinedPlaces {
+        let (painted, masked) = (0..images).filter(|&i| sees(i)).partition(|&i| i < painted);
         OutlinedPlaces { painted, masked }
     }
 
@@ -142,22 +158,39 @@ impl OutlinedPlaces {
     }
 }
 
-/// What is painted into image `i`, and from which seed.
-fn change(seed: u64, i: usize) -> (Change, u64) {
+/// What is painted into image `i`, and the labelled image that it was cut from.
+fn paint_of(seed: u64, i: usize, snippets: &[(Labelled, Arc<Snippet>)]) -> (Paint, Option<Labelled>) {
     let own = mix(seed, i as u64, PAINTED);
     let mut rng = StdRng::seed_from_u64(own);
-    let control = i % CONTROLS == CONTROLS - 1;
-    (if control { Change::draw_control(&mut rng) } else { Change::draw_defect(&mut rng) }, own)
+    if i % CONTROLS == CONTROLS - 1 {
+        return (Paint::Change(Change::draw_control(&mut rng), own), None);
+    }
+    if i % SNIPPET_IN == SNIPPET_IN - 1
+        && let Some((from, snippet)) = snippets.choose(&mut rng)
+    {
+        return (Paint::Snippet(snippet.clone(), own), Some(from.clone()));
+    }
+    (Paint::Change(Change::draw_defect(&mut rng), own), None)
 }
 
 /// Tells the seeds of painted images from others'.
 const PAINTED: u64 = 0x7061_696e;
 
-/// What the network's places are by the mask of an image.
-fn masked_cells(image: &Path, mask: &Mask, input: &Input, grid: (usize, usize)) -> Result<Array2<Cell>, FitError> {
-    let image = imaging::load(image).map_err(FeatureError::from)?;
-    let mask = mask.of(&image)?;
-    Ok(cells_of(&image, &mask, input, grid))
+/// What the mask of an image says.
+struct Outlines {
+    /// What the network's places are.
+    cells: Array2<Cell>,
+    /// Its defects, cut out.
+    snippets: Vec<Arc<Snippet>>,
+}
+
+impl Outlines {
+    fn of(image: &Path, mask: &Mask, input: &Input, grid: (usize, usize)) -> Result<Outlines, FitError> {
+        let image = imaging::load(image).map_err(FeatureError::from)?;
+        let mask = mask.of(&image)?;
+        let snippets = snippets(&image, &mask).into_iter().map(Arc::new).collect();
+        Ok(Outlines { cells: cells_of(&image, &mask, input, grid), snippets })
+    }
 }
 
 /// Mirrored as [`View::flipped`] mirrors the image.
@@ -204,7 +237,7 @@ mod tests {
     fn cells_are_where_the_network_sees_what_was_painted() {
         let plain = RgbImage::from_fn(300, 600, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
         let (change, seed) = (Change::Blob, 3);
-        let mask = paint(&plain, None, change, seed).mask;
+        let mask = Paint::Change(change, seed).on(&plain).mask;
         let marked: Vec<(usize, usize)> = mask.indexed_iter().filter(|(_, m)| **m).map(|(at, _)| at).collect();
         assert!(marked.len() > 200, "{}", marked.len());
         let centre =
@@ -238,10 +271,11 @@ mod tests {
         let plain = RgbImage::from_fn(300, 600, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
         // An image twice as high as wide: four of the sixteen cells of a row lie beside it on either side.
         let input = |fit| Input { width: 128, height: 128, fit, filter: Filter::Bilinear };
-        let cells = |seed, fit| cells_of(&plain, &paint(&plain, None, Change::Blob, seed).mask, &input(fit), (16, 16));
+        let cells =
+            |seed, fit| cells_of(&plain, &Paint::Change(Change::Blob, seed).on(&plain).mask, &input(fit), (16, 16));
         let anomalous = |cells: &Array2<Cell>, x: usize| cells.column(x).iter().any(|c| *c == Cell::Anomalous);
         let at_the_left = (0..200).find(|&seed| {
-            let mask = paint(&plain, None, Change::Blob, seed).mask;
+            let mask = Paint::Change(Change::Blob, seed).on(&plain).mask;
             mask.column(0).iter().filter(|marked| **marked).count() > 80
         });
         let seed = at_the_left.expect("one of the blobs reaches the border");
@@ -258,7 +292,8 @@ mod tests {
         let line = GrayImage::from_fn(160, 80, |x, y| Luma([if x < 40 && y == 11 { 255 } else { 0 }]));
         line.save(&mask).unwrap();
         let input = Input { width: 80, height: 80, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-        let cells = masked_cells(&path, &Mask::File(mask.clone()), &input, (10, 10)).unwrap();
+        let cells =
+            Outlines::of(&path, &Mask::File(mask.clone()), &input, (10, 10)).map(|outlines| outlines.cells).unwrap();
         let anomalous = |cells: &Array2<Cell>| -> Vec<(usize, usize)> {
             cells.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect()
         };
@@ -269,7 +304,10 @@ mod tests {
         assert_eq!(anomalous(&flipped(&cells, (false, true))), [(8, 0), (8, 1), (8, 2)]);
 
         GrayImage::new(80, 160).save(&mask).unwrap();
-        let why = masked_cells(&path, &Mask::File(mask.clone()), &input, (10, 10)).unwrap_err().to_string();
+        let why = Outlines::of(&path, &Mask::File(mask.clone()), &input, (10, 10))
+            .map(|outlines| outlines.cells)
+            .unwrap_err()
+            .to_string();
         assert_eq!(why, format!("the mask {} is 80x160 pixels, its image 160x80", mask.display()));
     }
 
@@ -280,7 +318,7 @@ mod tests {
         // Painted 0 to 9 in folds 0 and 1, masked 10 to 13 in fold 0 and 14 in fold 1.
         let images: Vec<Labelled> = (0..10).map(|i| image(i % 2)).chain([0, 0, 0, 0, 1].map(image)).collect();
         let mut rng = StdRng::seed_from_u64(1);
-        let drawn = OutlinedPlaces::of(&images, 10, |image| image.fold == 0).draw(5, 8, &mut rng);
+        let drawn = OutlinedPlaces::of(15, 10, |i| images[i].fold == 0).draw(5, 8, &mut rng);
         let times = |place: usize| drawn.iter().filter(|&&i| i == place).count();
         assert_eq!(drawn.len(), 40);
         assert_eq!([0, 2, 4, 6, 8].map(times), [6; 5]);
@@ -289,10 +327,34 @@ mod tests {
         assert!(drawn.chunks(8).all(|step| step.iter().filter(|&&i| i >= 10).count() == 2));
 
         let few = |painted, sees: fn(&Labelled) -> bool| {
-            OutlinedPlaces::of(&images, painted, sees).draw(1, 4, &mut StdRng::seed_from_u64(1))
+            OutlinedPlaces::of(15, painted, |i| sees(&images[i])).draw(1, 4, &mut StdRng::seed_from_u64(1))
         };
         assert!(few(15, |image| image.fold == 0).len() == 4, "nobody has a mask");
         assert!(few(0, |image| image.fold == 1).len() == 4, "nothing is painted");
         assert!(few(10, |_| false).is_empty());
+    }
+
+    /// A defect that was cut from a held-out image would teach that image to the model that is to judge it.
+    #[test]
+    fn a_defect_of_an_image_that_is_held_out_teaches_nothing() {
+        let image = RgbImage::from_fn(120, 90, |x, y| Rgb([(90 + (x * 7 + y * 13) % 9) as u8; 3]));
+        let mask = Array2::from_shape_fn((90, 120), |(y, x)| (40..46).contains(&y) && (50..56).contains(&x));
+        let snippet = Arc::new(snippets(&image, &mask).remove(0));
+        let of = |fold| Labelled { sample: Sample::default(), fold };
+        let cut: Vec<(Labelled, Arc<Snippet>)> = [0, 1].map(|fold| (of(fold), snippet.clone())).to_vec();
+        let drawn: Vec<(Paint, Option<Labelled>)> = (0..200).map(|i| paint_of(1, i, &cut)).collect();
+        // A quarter of them, but for controls.
+        let laid = drawn.iter().filter(|(paint, _)| matches!(paint, Paint::Snippet(..))).count();
+        assert_eq!(laid, 40);
+        assert!(drawn.iter().all(|(paint, from)| matches!(paint, Paint::Snippet(..)) == from.is_some()));
+        assert!((0..200).all(|i| paint_of(1, i, &[]).1.is_none()));
+
+        let from: Vec<Option<Labelled>> = drawn.into_iter().map(|(_, from)| from).collect();
+        let held_out = from.iter().flatten().filter(|from| from.fold == 1).count();
+        assert!((8..32).contains(&held_out), "{held_out}");
+        let normal = of(0);
+        let sees = |image: &Labelled| image.fold == 0;
+        let places = OutlinedPlaces::of(200, 200, |i| sees(&normal) && from[i].as_ref().is_none_or(sees));
+        assert_eq!(places.painted.len(), 200 - held_out);
     }
 }

@@ -38,6 +38,25 @@ fn a_sheet_has_a_column_for_every_change_and_says_what_it_shows() {
     assert_eq!((0..6).map(outlined).collect::<Vec<_>>(), [true, true, true, true, false, false]);
 }
 
+/// Whoever has outlined defects sees them in other images, as they are taught.
+#[test]
+fn labelled_defects_with_a_mask_are_shown_in_other_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, sheet) = (folder.path().join("strips"), folder.path().join("sheet.png"));
+    let config = DatasetConfig {
+        train_defective: 1,
+        train_masks: 1,
+        test_good: 0,
+        test_defective: 0,
+        ..DatasetConfig::of(DatasetKind::Strip)
+    };
+    write_dataset(&data, &DatasetConfig { train_good: 3, width: 300, height: 500, ..config }).unwrap();
+    let told = show(data.to_str().unwrap(), &sheet, &["--count", "14"]);
+    let labelled: Vec<&str> = told.lines().filter(|line| line.contains("labelled")).collect();
+    assert_eq!(labelled.len(), 2, "{told}");
+    assert!(labelled.iter().all(|line| line.contains(" pixels ")), "{told}");
+}
+
 #[test]
 fn a_seed_shows_the_same_sheet_again() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 //! controls, changes that are no defect.
 //!
 //! ```text
-//! image ─► foreground ─► try: line | blob | cut-paste | moved edge ─► coat ─► judged: on the part? to be seen? ─► Painted
+//! image ─► foreground ─► try: line | blob | cut-paste | moved edge | snippet ─► coat ─► judged: on the part? to be seen? ─► Painted
 //!                        └────────────────────────── again, 24 times at most ──────────┘
 //! mask ─cells─► what each place of a network's map is to be learned as
 //! ```
@@ -16,9 +16,11 @@ mod line;
 mod paste;
 mod patch;
 mod sheet;
+mod snippet;
 
 pub use cells::{Cell, cells};
 pub use sheet::{Column, SheetError, sheet};
+pub use snippet::{Snippet, snippets};
 
 use foreground::Foreground;
 use image::RgbImage;
@@ -105,10 +107,8 @@ pub struct Painted {
 /// border inwards. A mask's pixels are those of the defect that changed by two levels or more in a channel, or have such a
 /// pixel at most two beside them; its soft edge is outside.
 pub fn paint(image: &RgbImage, other: Option<&RgbImage>, change: Change, seed: u64) -> Painted {
-    let (width, height) = image.dimensions();
-    let mut painted =
-        Painted { image: image.clone(), mask: Array2::from_elem((height as usize, width as usize), false) };
-    if width == 0 || height == 0 {
+    let mut painted = Painted::unchanged(image);
+    if painted.mask.is_empty() {
         return painted;
     }
     let mut rng = StdRng::seed_from_u64(seed);
@@ -120,12 +120,41 @@ pub fn paint(image: &RgbImage, other: Option<&RgbImage>, change: Change, seed: u
     let takes_other = matches!(change, Change::Blob | Change::CutPaste);
     let other = other.filter(|other| takes_other && other.width() > 0 && other.height() > 0).map(Canvas::new);
     if let Some(coated) = (0..TRIES).find_map(|_| canvas.attempt(other.as_ref(), change, &mut rng)) {
-        coated.write(&mut painted.image);
-        if change.is_defect() {
-            coated.masked().for_each(|(x, y)| painted.mask[[y as usize, x as usize]] = true);
-        }
+        painted.take(&coated, change.is_defect());
     }
     painted
+}
+
+/// Lays a labelled defect into a normal image; the same `seed` does the same. As with [`paint`], half of it at least is on the part, and
+/// nothing is marked where no try found room.
+pub fn paint_snippet(image: &RgbImage, snippet: &Snippet, seed: u64) -> Painted {
+    let mut painted = Painted::unchanged(image);
+    if painted.mask.is_empty() {
+        return painted;
+    }
+    let (canvas, mut rng) = (Canvas::new(image), StdRng::seed_from_u64(seed));
+    let attempt = |_| {
+        let coated = snippet::laid(&canvas, snippet, &mut rng)?.on(image);
+        canvas.holds(&coated).then_some(coated)
+    };
+    if let Some(coated) = (0..TRIES).find_map(attempt) {
+        painted.take(&coated, true);
+    }
+    painted
+}
+
+impl Painted {
+    fn unchanged(image: &RgbImage) -> Painted {
+        let (width, height) = image.dimensions();
+        Painted { image: image.clone(), mask: Array2::from_elem((height as usize, width as usize), false) }
+    }
+
+    fn take(&mut self, coated: &Coated, is_defect: bool) {
+        coated.write(&mut self.image);
+        if is_defect {
+            coated.masked().for_each(|(x, y)| self.mask[[y as usize, x as usize]] = true);
+        }
+    }
 }
 
 /// An image to paint on, and what a painter asks of it.

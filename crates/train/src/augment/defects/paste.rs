@@ -1,7 +1,7 @@
 //! Pieces of an image put elsewhere: as a defect, and as the control that is none.
 
 use super::Canvas;
-use super::patch::{Band, Coat, luma, sample};
+use super::patch::{Band, Coat, luma, mean, sample};
 use image::RgbImage;
 use ndarray::Array2;
 use rand::{Rng, rngs::StdRng};
@@ -143,15 +143,4 @@ fn laid(image: &RgbImage, band: &Band, feather: f32, colour: impl Fn([f32; 2]) -
 fn gradient(image: &RgbImage, [x, y]: [f32; 2]) -> [f32; 2] {
     let light = |dx: f32, dy: f32| luma(sample(image, [x + dx, y + dy]).map(|v| v as u8));
     [light(1.0, 0.0) - light(-1.0, 0.0), light(0.0, 1.0) - light(0.0, -1.0)]
-}
-
-/// The mean colour of a band, from 9 x 9 places of it.
-fn mean(image: &RgbImage, band: &Band) -> [f32; 3] {
-    let mut sum = [0.0; 3];
-    for i in 0..81 {
-        let share = |i: i32| i as f32 / 4.0 - 1.0;
-        let colour = sample(image, band.place([share(i % 9) * band.half[0], share(i / 9) * band.half[1]]));
-        (0..3).for_each(|c| sum[c] += colour[c] / 81.0);
-    }
-    sum
 }

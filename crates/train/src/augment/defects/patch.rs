@@ -191,6 +191,17 @@ pub(super) fn sample(image: &RgbImage, [x, y]: [f32; 2]) -> [f32; 3] {
     [0, 1, 2].map(|i| mix(mix(a[i], b[i], fx), mix(c[i], d[i], fx), fy))
 }
 
+/// The mean colour of a band, from 9 x 9 places of it.
+pub(super) fn mean(image: &RgbImage, band: &Band) -> [f32; 3] {
+    let mut sum = [0.0; 3];
+    for i in 0..81 {
+        let share = |i: i32| i as f32 / 4.0 - 1.0;
+        let colour = sample(image, band.place([share(i % 9) * band.half[0], share(i / 9) * band.half[1]]));
+        (0..3).for_each(|c| sum[c] += colour[c] / 81.0);
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

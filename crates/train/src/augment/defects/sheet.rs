@@ -1,7 +1,7 @@
 //! Painted images to look at.
 
-use super::{Change, Painted, paint};
-use crate::datasets::DataSet;
+use super::{Change, Painted, Snippet, paint, paint_snippet, snippets};
+use crate::datasets::{DataError, DataSet};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage, draw_number, encode_png};
 use image::Rgb;
 use image::imageops::{crop_imm, replace};
@@ -19,14 +19,17 @@ const BESIDE: usize = 6;
 const ROTA: [Change; 6] =
     [Change::Line, Change::Blob, Change::Line, Change::CutPaste, Change::MovedEdge, Change::LightStep];
 
+/// Labelled images that are cut from.
+const CUT_FROM: usize = 32;
+
 const GROUND: Rgb<u8> = Rgb([32, 32, 32]);
 const OUTLINE: Rgb<u8> = Rgb([255, 0, 180]);
 
 /// One column of a sheet: a normal image, as it is painted, and the outline of the mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// What was done.
-    pub change: Change,
+    /// What was done; none where a labelled defect was laid into the image.
+    pub change: Option<Change>,
     /// The normal image, relative to the set's folder.
     pub path: String,
     /// Whether anything came of it.
@@ -42,6 +45,8 @@ pub enum SheetError {
     #[error("{root} has no normal training image to paint on")]
     NoImage { root: PathBuf },
     #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("cannot encode the sheet: {0}")]
     Encode(image::ImageError),
@@ -50,7 +55,7 @@ pub enum SheetError {
 }
 
 /// Writes `count` columns to `out` as PNG, numbered from 1, six beside each other: normal training images of `data` drawn by
-/// `seed`, in turn with each kind of change. Of a large image the part around what changed is shown, every pixel of it.
+/// `seed`, in turn with each kind of change and, where labelled images have masks, with a defect of one of them. Of a large image the part around what changed is shown, every pixel of it.
 ///
 /// # Errors
 /// The set has no normal training image, one of them cannot be read, or the file cannot be written.
@@ -61,10 +66,15 @@ pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<
     let mut rng = StdRng::seed_from_u64(seed);
     let mut draw = || &data.train_normal[rng.random_range(0..data.train_normal.len())].path;
     let drawn: Vec<(&PathBuf, &PathBuf)> = (0..count).map(|_| (draw(), draw())).collect();
+    let cut = labelled_defects(data)?;
+    let turns = ROTA.len() + usize::from(!cut.is_empty());
     let columns = drawn.into_par_iter().enumerate().map(|(i, (normal, other))| {
-        let change = ROTA[i % ROTA.len()];
+        let (change, own) = (ROTA.get(i % turns).copied(), seed.wrapping_add(i as u64));
         let image = imaging::load(normal)?;
-        let painted = paint(&image, Some(&imaging::load(other)?), change, seed.wrapping_add(i as u64));
+        let painted = match change {
+            Some(change) => paint(&image, Some(&imaging::load(other)?), change, own),
+            None => paint_snippet(&image, &cut[i / turns % cut.len()], own),
+        };
         let marked = painted.mask.iter().filter(|is| **is).count();
         let column = Column { change, path: data.relative(normal), changed: painted.image != image, marked };
         Ok((column, pictures(&image, &painted, i + 1)))
@@ -81,6 +91,17 @@ pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<
     let bytes = encode_png(&sheet).map_err(SheetError::Encode)?;
     std::fs::write(out, bytes).map_err(|cause| SheetError::Write { path: out.to_owned(), cause })?;
     Ok(columns.into_iter().map(|(column, _)| column).collect())
+}
+
+/// The defects of some of the labelled images that have a mask.
+fn labelled_defects(data: &DataSet) -> Result<Vec<Snippet>, SheetError> {
+    let masked = data.train_anomalous.iter().filter_map(|sample| Some((sample, sample.mask.as_ref()?)));
+    let mut all = vec![];
+    for (sample, mask) in masked.take(CUT_FROM) {
+        let image = imaging::load(&sample.path)?;
+        all.extend(snippets(&image, &mask.of(&image)?));
+    }
+    Ok(all)
 }
 
 /// Normal, painted, and with its outline.

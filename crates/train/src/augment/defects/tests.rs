@@ -179,3 +179,72 @@ fn half_of_the_defects_are_lines() {
     assert!(drawn.iter().all(|change| change.is_defect()));
     assert!((0..50).all(|_| !Change::draw_control(&mut rng).is_defect()));
 }
+
+/// A part with a dark scratch of 2x40 pixels, in two pieces that are 6 pixels apart, and a bright spot of 6x6.
+fn labelled() -> (RgbImage, Array2<bool>) {
+    let mut image = part(300, 260, false);
+    let mut mask = Array2::from_elem((260, 300), false);
+    let mut mark = |x: u32, y: u32, levels: i16| {
+        let value = (i16::from(image.get_pixel(x, y).0[0]) + levels).clamp(0, 255) as u8;
+        image.put_pixel(x, y, Rgb([value; 3]));
+        mask[[y as usize, x as usize]] = true;
+    };
+    for x in (80..98).chain(104..120) {
+        (120..122).for_each(|y| mark(x, y, -60));
+    }
+    (200..206).for_each(|x| (60..66).for_each(|y| mark(x, y, 70)));
+    (image, mask)
+}
+
+#[test]
+fn a_labelled_defect_is_cut_out_whole_and_what_fills_its_image_is_not() {
+    let (image, mask) = labelled();
+    let found: Vec<String> = snippets(&image, &mask).iter().map(|snippet| format!("{snippet:?}")).collect();
+    // Eight pixels more on every side.
+    assert_eq!(found, ["Snippet(22x22)", "Snippet(56x18)"]);
+    assert!(snippets(&image, &Array2::from_elem((260, 300), true)).is_empty());
+    assert!(snippets(&image, &Array2::from_elem((260, 300), false)).is_empty());
+    assert!(snippets(&image, &Array2::from_elem((10, 10), true)).is_empty(), "the mask of another image");
+}
+
+#[test]
+fn a_snippet_lies_elsewhere_as_it_was() {
+    let (image, mask) = labelled();
+    let target = part(280, 320, false);
+    let (spot, scratch) = match &snippets(&image, &mask)[..] {
+        [spot, scratch] => (spot.clone(), scratch.clone()),
+        other => panic!("{other:?}"),
+    };
+    for (snippet, pixels, levels) in [(&spot, 36, 70.0), (&scratch, 68, -60.0)] {
+        for seed in 0..20 {
+            let painted = paint_snippet(&target, snippet, seed);
+            assert_eq!(painted, paint_snippet(&target, snippet, seed));
+            let marked: Vec<(usize, usize)> =
+                painted.mask.indexed_iter().filter(|(_, is)| **is).map(|(at, _)| at).collect();
+            assert!((marked.len() as i32 - pixels).abs() <= pixels / 5, "{} of {pixels}, seed {seed}", marked.len());
+            for ((y, x), changed) in difference(&target, &painted.image).indexed_iter().filter(|(_, d)| **d > 0) {
+                assert!(near(&painted.mask, (y, x), 6), "{changed} levels at {x} {y}, far from the mask");
+            }
+            let of = |image: &RgbImage| {
+                let sum: f32 = marked.iter().map(|(y, x)| f32::from(image.get_pixel(*x as u32, *y as u32).0[0])).sum();
+                sum / marked.len() as f32
+            };
+            // It stands out from what is there, whose light varies by some 30 levels within a part, as it did: up to a fifth more or less.
+            let found = of(&painted.image) - of(&target);
+            assert!((found - levels).abs() < 45.0, "{found} in place of {levels}, seed {seed}");
+        }
+    }
+    let places: Vec<_> = (0..5).map(|seed| paint_snippet(&target, &spot, seed).mask).collect();
+    assert!(places.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn a_snippet_lies_on_the_part() {
+    let (image, mask) = labelled();
+    let (ground, spot) = (on_ground(), &snippets(&image, &mask)[0]);
+    for seed in 0..20 {
+        let painted = paint_snippet(&ground, spot, seed);
+        let on = painted.mask.indexed_iter().filter(|((_, x), is)| **is && (295..605).contains(x)).count();
+        assert!(marked(&painted) > 0 && 2 * on >= marked(&painted), "{on} of {} on the part", marked(&painted));
+    }
+}
