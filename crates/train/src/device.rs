@@ -1,6 +1,8 @@
-//! `--device auto|cpu|cuda:N` → a burn device.
+//! `--device auto|cpu|wgpu:N|cuda:N` → a burn device. Whatever is random is drawn on the CPU, so that a run begins alike on every device.
 
-use burn::prelude::Device;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::Distribution;
 use std::str::FromStr;
 
 /// What was asked for.
@@ -10,7 +12,9 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The NVIDIA GPU of this number, counted from 0.
+    /// The GPU of this number, counted from 0, through its Vulkan driver; behind the GPUs, a software renderer.
+    Wgpu(usize),
+    /// The NVIDIA GPU of this number, counted from 0, through CUDA.
     Cuda(usize),
 }
 
@@ -18,12 +22,22 @@ pub enum DeviceChoice {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // The sentence of each variant says what it is, and its fields are in it.
 pub enum DeviceError {
-    #[error("{0:?} is no device; auto, cpu or cuda:N is expected (cuda:0 is the first GPU)")]
+    #[error("{0:?} is no device; auto, cpu, wgpu:N or cuda:N is expected (wgpu:0 is the first GPU)")]
     Unknown(String),
-    #[error("cuda:{0} was asked for, but this program was built without the feature \"cuda\"")]
-    NotBuilt(usize),
+    #[error("{api}:{index} was asked for, but this program was built without the feature {api:?}")]
+    NotBuilt { api: &'static str, index: usize },
+    #[error(
+        "wgpu:{0} was asked for, but no GPU is found: libvulkan.so.1 and the Vulkan driver of the GPU are looked for"
+    )]
+    NoVulkan(usize),
+    #[error("wgpu:{index} was asked for, but there is only {found}")]
+    NoAdapter { index: usize, found: String },
     #[error("cuda:{0} was asked for, but no NVIDIA driver (libcuda.so.1) is installed on this machine")]
     NoDriver(usize),
+    #[error(
+        "cuda:{0} was asked for, but there is no nvvm/libdevice/libdevice.10.bc of a CUDA toolkit in $CUDA_PATH, /usr/local/cuda, /opt/cuda, /usr/lib/cuda or /usr"
+    )]
+    NoLibdevice(usize),
 }
 
 impl FromStr for DeviceChoice {
@@ -31,11 +45,17 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         let unknown = || DeviceError::Unknown(text.to_owned());
-        match text.split_once(':') {
-            None if text == "auto" => Ok(DeviceChoice::Auto),
-            None if text == "cpu" => Ok(DeviceChoice::Cpu),
-            None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
-            Some(("cuda", n)) => n.parse().map(DeviceChoice::Cuda).map_err(|_| unknown()),
+        let (api, index) = match text.split_once(':') {
+            None => (text, Ok(0)),
+            Some(("auto" | "cpu", _)) => return Err(unknown()),
+            Some((api, index)) => (api, index.parse()),
+        };
+        let index = index.map_err(|_| unknown())?;
+        match api {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "wgpu" => Ok(DeviceChoice::Wgpu(index)),
+            "cuda" => Ok(DeviceChoice::Cuda(index)),
             _ => Err(unknown()),
         }
     }
@@ -47,37 +67,137 @@ pub fn cpu() -> Device {
 }
 
 impl DeviceChoice {
-    /// `auto` takes the first GPU when one can be used, else the CPU.
+    /// `auto` takes the first GPU when one can be used, else the CPU. The second is what the log calls it.
+    ///
+    /// # Errors
+    /// It is not there, or this program cannot use it.
     pub fn open(self) -> Result<(Device, String), DeviceError> {
         match self {
             DeviceChoice::Cpu => Ok((cpu(), "cpu".into())),
-            DeviceChoice::Cuda(index) => cuda(index),
-            DeviceChoice::Auto => cuda(0).or_else(|_| DeviceChoice::Cpu.open()),
+            DeviceChoice::Wgpu(index) => wgpu::open(index),
+            DeviceChoice::Cuda(index) => cuda::open(index),
+            // Who builds with CUDA wants it.
+            DeviceChoice::Auto => cuda::open(0).or_else(|_| wgpu::first_gpu()).or_else(|_| DeviceChoice::Cpu.open()),
         }
     }
 }
 
-#[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<(Device, String), DeviceError> {
-    // The CUDA backend panics when the driver's library cannot be loaded, so look for it first.
-    if !has_library("libcuda.so.1") {
-        return Err(DeviceError::NoDriver(index));
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    use super::DeviceError;
+    use burn::prelude::Device;
+    use burn::tensor::{DeviceKind, DeviceType};
+
+    /// GPUs first, then software renderers.
+    fn adapters() -> (Vec<Device>, usize) {
+        let software = Device::wgpu(DeviceKind::Cpu);
+        let all = Device::enumerate(DeviceType::Wgpu).into_vec();
+        let (renderers, mut all): (Vec<Device>, Vec<Device>) = all.into_iter().partition(|device| *device == software);
+        let gpus = all.len();
+        all.extend(renderers);
+        (all, gpus)
     }
-    Ok((Device::cuda(index), format!("cuda:{index}")))
+
+    fn name(index: usize, device: &Device) -> String {
+        let name = device.identity().map(|identity| identity.name).filter(|name| !name.is_empty());
+        let tuned = if cfg!(feature = "autotune") { "" } else { "; built without the feature autotune" };
+        format!("wgpu:{index} ({}{tuned})", name.as_deref().unwrap_or("without a name"))
+    }
+
+    pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
+        let (all, _) = adapters();
+        if all.is_empty() {
+            return Err(DeviceError::NoVulkan(index));
+        }
+        let found = || all.iter().enumerate().map(|(i, device)| name(i, device)).collect::<Vec<_>>().join(", ");
+        let device = all.get(index).ok_or_else(|| DeviceError::NoAdapter { index, found: found() })?;
+        Ok((device.clone(), name(index, device)))
+    }
+
+    /// A software renderer is slower than the CPU's own way.
+    pub fn first_gpu() -> Result<(Device, String), DeviceError> {
+        if adapters().1 == 0 { Err(DeviceError::NoVulkan(0)) } else { open(0) }
+    }
+}
+
+#[cfg(not(feature = "wgpu"))]
+mod wgpu {
+    use super::DeviceError;
+    use burn::prelude::Device;
+
+    pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
+        Err(DeviceError::NotBuilt { api: "wgpu", index })
+    }
+
+    pub fn first_gpu() -> Result<(Device, String), DeviceError> {
+        open(0)
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::DeviceError;
+    use burn::prelude::Device;
+    use std::path::PathBuf;
+
+    pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
+        // The CUDA backend panics when the driver's library cannot be loaded, so look for it first.
+        if !has_library("libcuda.so.1") {
+            return Err(DeviceError::NoDriver(index));
+        }
+        // It panics as well at the first kernel with an exponential in it where this is not there.
+        let toolkits = std::env::var_os("CUDA_PATH").map(PathBuf::from).into_iter();
+        let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"].map(PathBuf::from);
+        if !toolkits.chain(usual).any(|folder| folder.join("nvvm/libdevice/libdevice.10.bc").exists()) {
+            return Err(DeviceError::NoLibdevice(index));
+        }
+        Ok((Device::cuda(index), format!("cuda:{index}")))
+    }
+
+    /// Whether the dynamic linker would find `name`: its search path first, then its cache.
+    fn has_library(name: &str) -> bool {
+        let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let in_path = std::env::split_paths(&path).any(|folder| folder.join(name).exists());
+        let cache = std::process::Command::new("ldconfig").arg("-p").output();
+        in_path || cache.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains(name))
+    }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(index: usize) -> Result<(Device, String), DeviceError> {
-    Err(DeviceError::NotBuilt(index))
+mod cuda {
+    use super::DeviceError;
+    use burn::prelude::Device;
+
+    pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
+        Err(DeviceError::NotBuilt { api: "cuda", index })
+    }
 }
 
-/// Whether the dynamic linker would find `name`: its search path first, then its cache.
-#[cfg(feature = "cuda")]
-fn has_library(name: &str) -> bool {
-    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).any(|folder| folder.join(name).exists());
-    let cache = std::process::Command::new("ldconfig").arg("-p").output();
-    in_path || cache.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains(name))
+/// What is drawn from here on, weights and noise alike, follows from `seed`.
+pub fn seed(seed: u64) {
+    cpu().seed(seed);
+}
+
+/// Values of a distribution, drawn on the CPU, on `device`.
+pub fn random<const D: usize>(dims: [usize; D], distribution: Distribution, device: &Device) -> Tensor<D> {
+    let drawn = Tensor::<D>::random(dims, distribution, &cpu());
+    Tensor::from_data(drawn.into_data(), device)
+}
+
+/// The module that `make` makes on the device it is given, its weights drawn on the CPU, to be trained on `device`.
+pub fn drawn<M: Module>(device: &Device, make: impl FnOnce(&Device) -> M) -> M {
+    let module = make(&cpu().autodiff());
+    // A weight is drawn when it is first looked at, wherever that is.
+    module.visit(&mut Look);
+    module.fork(&device.clone().autodiff())
+}
+
+struct Look;
+
+impl ModuleVisitor for Look {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        param.val();
+    }
 }
 
 #[cfg(test)]
@@ -87,8 +207,11 @@ mod tests {
     #[test]
     fn devices_are_read_as_written() {
         assert_eq!("cuda:1".parse(), Ok(DeviceChoice::Cuda(1)));
+        assert_eq!("wgpu".parse(), Ok(DeviceChoice::Wgpu(0)));
+        assert_eq!("wgpu:2".parse(), Ok(DeviceChoice::Wgpu(2)));
         assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-        assert_eq!("gpu".parse::<DeviceChoice>(), Err(DeviceError::Unknown("gpu".into())));
-        assert_eq!("cuda:x".parse::<DeviceChoice>(), Err(DeviceError::Unknown("cuda:x".into())));
+        for wrong in ["gpu", "cuda:x", "cpu:0", "wgpu:-1", "wgpu:", ""] {
+            assert_eq!(wrong.parse::<DeviceChoice>(), Err(DeviceError::Unknown(wrong.to_owned())));
+        }
     }
 }

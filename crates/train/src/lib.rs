@@ -30,7 +30,7 @@
 //! | 10 | [`publish`] | keys, and repositories that devices update themselves from |
 //! | 11 | [`report`] | the page of an evaluation |
 //!
-//! burn appears in [`methods`] and [`device`]; [`fit`] seeds the device that it is given, and nothing else knows burn.
+//! burn appears in [`methods`] and [`device`]; [`fit`] seeds the device that it is given, [`config`] hands it on, and nothing else knows burn.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -95,10 +95,23 @@ impl<'a> Images<'a> {
     }
 }
 
+/// To read losses, a GPU has to be waited for: that is done in one step of so many.
+const TOLD_EVERY: usize = 10;
+
 impl UnitImages<'_> {
     /// Steps of an epoch.
     pub fn steps(&self, config: &TrainConfig) -> usize {
         self.normal.len().div_ceil(config.train.batch.min(self.normal.len()).max(1))
+    }
+
+    /// Whether the losses of a step of an epoch are read: now and then, and at its end, by which time one that is no number has spread.
+    fn tells(&self, config: &TrainConfig, step: usize) -> bool {
+        step.is_multiple_of(TOLD_EVERY) || step + 1 == self.steps(config)
+    }
+
+    /// The steps of an epoch that tell their losses.
+    pub fn told(&self, config: &TrainConfig) -> usize {
+        (0..self.steps(config)).filter(|&step| self.tells(config, step)).count()
     }
 
     /// Whether there are anomalies to train on.
@@ -115,7 +128,7 @@ impl UnitImages<'_> {
     ) -> Receiver<Result<StepBatch, FeatureError>> {
         let (send, receive) = sync_channel(1);
         scope.spawn(move || {
-            for picks in self.draw(config, epoch) {
+            for (step, picks) in self.draw(config, epoch).into_iter().enumerate() {
                 let batch = || {
                     let (augment, seed) = (config.augment, config.seed);
                     let normal = self.images.normal.batch(&picks.normal, augment, seed, epoch)?;
@@ -128,6 +141,7 @@ impl UnitImages<'_> {
                         anomalous: anomalous.transpose()?,
                         made: self.images.made,
                         outlined: outlined.transpose()?,
+                        tell: self.tells(config, step),
                     })
                 };
                 // Nobody listens any more when training ended with an error.

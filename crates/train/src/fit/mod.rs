@@ -9,7 +9,7 @@ mod set;
 
 use crate::config::{Build, ConfigError, TrainConfig};
 use crate::datasets::{DataError, DataLocation};
-use crate::device::{DeviceChoice, DeviceError};
+use crate::device::{self, DeviceChoice, DeviceError};
 use crate::features::{Extractor, FeatureError};
 use crate::graph::TermWeights;
 use crate::methods::{Labelled, Library, Losses, MethodError, Model, TrainingImages};
@@ -18,7 +18,7 @@ use crate::run::{EpochLosses, RunFolder, RunFolderError, RunInfo, RunProgress, U
 use burn::prelude::Device;
 use images::{Images, UnitImages};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why training cannot start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +175,7 @@ impl UnitFit<'_> {
         let checkpoint = self.unit.checkpoint();
         let images = images.of(self.context, self.unit);
         // Weights are drawn when a network is made.
-        self.context.device.seed(config.seed);
+        device::seed(config.seed);
         let mut model = model(self.context, self.unit);
         let mut done = RunProgress::default();
         let steps = images.steps(config);
@@ -197,16 +197,21 @@ impl UnitFit<'_> {
         while done.epochs_done < epochs {
             let epoch = done.epochs_done;
             // Noise is drawn anew from here, so that a resumed run draws what an unbroken one would.
-            self.context.device.seed(config.seed.wrapping_add(1 + epoch as u64));
+            device::seed(config.seed.wrapping_add(1 + epoch as u64));
             let epoch_started = Instant::now();
-            let losses = self.epoch(&mut model, &images, epoch, steps)?;
-            let rate = steps as f64 / epoch_started.elapsed().as_secs_f64();
+            let (losses, waited) = self.epoch(&mut model, &images, epoch, steps)?;
+            let took = epoch_started.elapsed().as_secs_f64();
+            let (rate, idle) = (steps as f64 / took, 100.0 * waited.as_secs_f64() / took);
             done.epochs_done = epoch + 1;
             done.seconds = before + started.elapsed().as_secs_f64();
             if images.anomalies() {
                 done.warning = model.methods.iter().find_map(|method| method.doubt(&losses));
             }
-            progress.say(&format!("{}, epoch {:>3}: {losses}; {rate:.2} steps/s", self.name, epoch + 1));
+            progress.say(&format!(
+                "{}, epoch {:>3}: {losses}; {rate:.2} steps/s, {idle:.0} % of the time waiting for images",
+                self.name,
+                epoch + 1
+            ));
             if let Some(warning) = &done.warning {
                 progress.say(&format!("warning: {warning}"));
             }
@@ -227,22 +232,34 @@ impl UnitFit<'_> {
         self.context.run.replace_checkpoint::<FitError>(&checkpoint, done, |folder| Ok(model.save(folder)?))
     }
 
-    /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses.
-    fn epoch(&self, model: &mut Model, images: &UnitImages, epoch: usize, steps: usize) -> Result<Losses, FitError> {
+    /// All steps of one epoch, with the next batch read meanwhile; returns the mean losses of those that tell them, and how long no batch was
+    /// there.
+    fn epoch(
+        &self,
+        model: &mut Model,
+        images: &UnitImages,
+        epoch: usize,
+        steps: usize,
+    ) -> Result<(Losses, Duration), FitError> {
         let config = self.context.config;
-        let mut mean = Losses::default();
+        let (mut mean, mut waited) = (Losses::default(), Duration::ZERO);
+        let told = images.told(config) as f32;
         std::thread::scope(|scope| {
-            for (step, batch) in images.epoch(scope, config, epoch).iter().enumerate() {
+            let batches = images.epoch(scope, config, epoch);
+            for step in 0.. {
+                let asked = Instant::now();
+                let Ok(batch) = batches.recv() else { break };
+                waited += asked.elapsed();
                 let progress = (epoch * steps + step) as f64 / (config.train.epochs_of(steps) * steps) as f64;
                 let losses = model.step(&batch?, progress);
                 if let Some((loss, value)) = losses.not_finite() {
                     return Err(FitError::Diverged { loss: loss.to_owned(), value, epoch: epoch + 1 });
                 }
-                mean.add(&losses, 1.0 / steps as f32);
+                mean.add(&losses, 1.0 / told);
                 self.bar.message(format!("{}, epoch {}", self.name, epoch + 1));
                 self.bar.advance(1);
             }
-            Ok(mean)
+            Ok((mean, waited))
         })
     }
 }

@@ -1,6 +1,8 @@
 //! What a step is given, and what it says.
 
+use super::folding;
 use crate::augment::defects::Cell;
+use burn::prelude::Tensor;
 use ndarray::{Array2, Array4};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +47,8 @@ pub struct StepBatch {
     pub made: bool,
     /// Images of which it is known what each place is, where a method asked for painted ones.
     pub outlined: Option<Outlined>,
+    /// Whether the losses of this step are wanted: to read them, a GPU has to be waited for.
+    pub tell: bool,
 }
 
 /// Normal images with painted defects, or with controls that are none, and labelled ones with masks.
@@ -97,6 +101,28 @@ impl fmt::Display for Losses {
             write!(f, "{}{name} {value:.4}", if i > 0 { ", " } else { "" })?;
         }
         Ok(())
+    }
+}
+
+/// The losses of a step as they lie on the device.
+#[derive(Default)]
+pub struct UnreadLosses(Vec<(&'static str, Tensor<1>)>);
+
+impl UnreadLosses {
+    /// These, and one more.
+    pub fn with(mut self, name: &'static str, value: &Tensor<1>) -> UnreadLosses {
+        self.0.push((name, value.clone().detach()));
+        self
+    }
+
+    /// All of them, read at once.
+    pub fn read(self) -> Losses {
+        let (names, values): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        if names.is_empty() {
+            return Losses::default();
+        }
+        let (values, _) = folding::values(Tensor::cat(values, 0));
+        names.into_iter().zip(values).fold(Losses::default(), |losses, (name, value)| losses.with(name, value))
     }
 }
 

@@ -9,39 +9,43 @@ pub fn clip<M: Module>(gradients: GradientsParams, module: &M, limit: f64) -> Gr
     if limit == 0.0 {
         return gradients;
     }
-    let mut length = Length { gradients: &gradients, squares: 0.0 };
-    module.visit(&mut length);
-    let length = length.squares.sqrt();
-    if length <= limit {
-        return gradients;
-    }
-    let mut scale = Scale { gradients, factor: limit / (length + 1e-6) };
+    let mut squares = Squares { gradients: &gradients, sum: None };
+    module.visit(&mut squares);
+    let Some(squares) = squares.sum else { return gradients };
+    // On the device: to compare here, a GPU would have to be waited for. Multiplied by 1 a gradient stays as it is.
+    let factor = squares.sqrt().add_scalar(1e-6).recip().mul_scalar(limit).clamp_max(1.0);
+    let mut scale = Scale { gradients, factor };
     module.visit(&mut scale);
     scale.gradients
 }
 
-struct Length<'a> {
+/// The sum of the squares of all gradients.
+struct Squares<'a> {
     gradients: &'a GradientsParams,
-    squares: f64,
+    sum: Option<Tensor<1>>,
 }
 
-impl ModuleVisitor for Length<'_> {
+impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.squares += f64::from(gradient.square().sum().into_scalar::<f32>());
+            let own = gradient.square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + own,
+                None => own,
+            });
         }
     }
 }
 
 struct Scale {
     gradients: GradientsParams,
-    factor: f64,
+    factor: Tensor<1>,
 }
 
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient.mul_scalar(self.factor));
+            self.gradients.register(param.id, gradient * self.factor.clone().reshape([1; D]));
         }
     }
 }
@@ -52,9 +56,9 @@ mod tests {
     use burn::nn::{Linear, LinearConfig};
 
     fn length(gradients: &GradientsParams, module: &Linear) -> f64 {
-        let mut length = Length { gradients, squares: 0.0 };
-        module.visit(&mut length);
-        length.squares.sqrt()
+        let mut squares = Squares { gradients, sum: None };
+        module.visit(&mut squares);
+        f64::from(squares.sum.unwrap().sqrt().into_scalar::<f32>())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 use ndarray::Array4;
+use std::cell::Cell;
 
 /// A convolution without bias and the batch norm behind it.
 pub fn with_batch_norm(module: &Conv2d, norm: &BatchNorm, activation: Activation) -> Conv {
@@ -40,11 +41,28 @@ pub fn padded(weight: Vec<f32>, bias: Vec<f32>, dims: &[usize], stride: usize, a
     Conv { weight, bias, out, kernel, stride, pads: [kernel / 2; 4], groups: 1, activation }
 }
 
-/// A tensor's values, row by row, and its shape.
+thread_local! {
+    static READ_BACKS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has read a tensor back: each time, a GPU is waited for.
+#[cfg(test)]
+pub fn read_backs() -> u64 {
+    READ_BACKS.get()
+}
+
+/// A tensor's values, row by row, and its shape. Nothing else in the methods reads from a device.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
+    READ_BACKS.set(READ_BACKS.get() + 1);
     let dims = tensor.dims().to_vec();
     let values = tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 the line before");
     (values, dims)
+}
+
+/// The `count` largest values along the last axis, the largest first. burn 0.22's own `topk` gives wrong values on wgpu where a row has 2,048
+/// or more.
+pub fn the_largest<const D: usize>(x: Tensor<D>, count: usize) -> Tensor<D> {
+    x.sort_descending(D - 1).narrow(D - 1, 0, count)
 }
 
 /// Features as tensors on `device`.

@@ -14,7 +14,7 @@ pub mod mil;
 mod pooled;
 
 pub use bank::{Bank, BankConfig};
-pub use batch::{Batch, Losses, Outlined, StepBatch};
+pub use batch::{Batch, Losses, Outlined, StepBatch, UnreadLosses};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use mahalanobis::{Mahalanobis, MahalanobisConfig};
 pub use pooled::{Pooled, PooledConfig};
@@ -64,6 +64,40 @@ pub struct Needs {
 /// A method is made untrained, learns, and can then append itself to a graph. The same method is trained several times
 /// in a run: once without the images of each fold, so that every image is judged by one that never saw it, and once with
 /// all.
+///
+/// ```
+/// use ckaad_train::features::Extractor;
+/// use ckaad_train::graph::{Activation, Conv, Graph, Id, Term};
+/// use ckaad_train::methods::{Method, MethodError};
+/// use std::path::Path;
+///
+/// /// The mean of all feature channels, place by place: it learns nothing.
+/// struct Brightness;
+/// const BRIGHTNESS: Term = Term::map("brightness");
+///
+/// impl Method for Brightness {
+///     fn name(&self) -> String {
+///         "brightness".into()
+///     }
+///     fn terms(&self) -> Vec<Term> {
+///         vec![BRIGHTNESS]
+///     }
+///     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+///         let tap = extractor.taps[0];
+///         let channels = graph.shape(tap)[0];
+///         let (weight, activation) = (vec![1.0 / channels as f32; channels], Activation::Linear);
+///         let mean =
+///             Conv { weight, bias: vec![0.0], out: 1, kernel: 1, stride: 1, pads: [0; 4], groups: 1, activation };
+///         vec![(BRIGHTNESS, graph.conv("brightness", tap, mean))]
+///     }
+///     fn save(&self, _: &Path) -> Result<(), MethodError> {
+///         Ok(())
+///     }
+///     fn load(&mut self, _: &Path) -> Result<(), MethodError> {
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Method {
     /// Its name in a bundle, `[a-z0-9-]`, with what tells its variants apart.
     fn name(&self) -> String;
@@ -84,7 +118,7 @@ pub trait Method {
         Ok(())
     }
 
-    /// One step; `progress` goes from 0 at the first of all steps towards 1.
+    /// One step; `progress` goes from 0 at the first of all steps towards 1. Gives the losses where the batch asks to be told.
     fn step(&mut self, _batch: &StepBatch, _progress: f64) -> Losses {
         Losses::default()
     }

@@ -5,6 +5,7 @@ mod backbones;
 mod console;
 mod datasets;
 mod doctor;
+mod gpu;
 mod methods;
 mod metrics;
 mod program;

@@ -117,7 +117,7 @@ impl Method for Ckaad {
         let Some(trainer) = self.trainer.take() else { return Losses::default() };
         let (trainer, losses) = trainer.step(&batch.normal, batch.anomalous.as_ref(), rates);
         self.trainer = Some(trainer);
-        losses
+        if batch.tell { losses.read() } else { Losses::default() }
     }
 
     /// A discriminator that sees anomalies but gives them the energy of normal images does not help, and nobody would

@@ -4,10 +4,11 @@ use super::discriminator::{DiscriminatorConfig, Discriminators, Energies, PatchD
 use super::loss::{self, LossConfig};
 use super::net::{AutoEncoder, NetConfig};
 use crate::backbones::Scale;
+use crate::device::{drawn, random};
 use crate::graph::ChannelStatistics;
 use crate::methods::clip::clip;
 use crate::methods::folding::tensors;
-use crate::methods::{Batch, Losses, MethodError};
+use crate::methods::{Batch, MethodError, UnreadLosses};
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
@@ -84,22 +85,21 @@ const DISCRIMINATOR_OPTIMISER: &str = "discriminator-optimiser.bpk";
 impl Trainer {
     /// `device` is a plain one.
     pub fn new(parts: Parts, device: &Device) -> Trainer {
-        let device = device.clone().autodiff();
         let adam = AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8);
         Trainer {
-            auto_encoder: AutoEncoder::new(parts.net, parts.scales, &device),
-            discriminators: Discriminators::new(parts.discriminator, parts.scales, &device),
+            auto_encoder: drawn(device, |device| AutoEncoder::new(parts.net, parts.scales, device)),
+            discriminators: drawn(device, |device| Discriminators::new(parts.discriminator, parts.scales, device)),
             optimiser: adam.init(),
             discriminator_optimiser: adam.init(),
             loss: parts.loss,
             discriminator: *parts.discriminator,
-            spread: parts.spread.unwrap_or_default().iter().map(|s| Spread::new(s, &device.clone().inner())).collect(),
-            device,
+            spread: parts.spread.unwrap_or_default().iter().map(|s| Spread::new(s, device)).collect(),
+            device: device.clone().autodiff(),
         }
     }
 
     /// Both batches hold features.
-    pub fn step(mut self, normal: &Batch, anomalous: Option<&Batch>, rates: Rates) -> (Trainer, Losses) {
+    pub fn step(mut self, normal: &Batch, anomalous: Option<&Batch>, rates: Rates) -> (Trainer, UnreadLosses) {
         let device = self.device.clone();
         let count = normal.len();
         let normal = tensors(&normal.features, &device);
@@ -109,22 +109,22 @@ impl Trainer {
             None => normal.clone(),
         };
         let outputs = self.auto_encoder.forward(&all);
-        let mut losses = Losses::default();
+        let mut losses = UnreadLosses::default();
 
         if let Some(discriminators) = self.discriminators.take() {
             let detached: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().detach()).collect();
             let of_normal = discriminators.energies(&normal);
             let of_anomalous = anomalous.map(|a| discriminators.energies(&a));
             let of_outputs = discriminators.energies(&detached);
-            losses = losses.with(ENERGY_NORMAL, of_normal.mean());
+            losses = losses.with(ENERGY_NORMAL, &of_normal.mean());
             if let Some(of_anomalous) = &of_anomalous {
-                losses = losses.with(ENERGY_ANOMALOUS, of_anomalous.mean());
+                losses = losses.with(ENERGY_ANOMALOUS, &of_anomalous.mean());
             }
             let mut loss = self.discriminator_loss(&of_normal, of_anomalous.as_ref(), &of_outputs);
             if let Some(noisy) = self.noisy(&normal, &discriminators) {
                 loss = loss + noisy;
             }
-            losses = losses.with(DISCRIMINATOR, loss.clone().into_scalar());
+            losses = losses.with(DISCRIMINATOR, &loss);
             let gradients = GradientsParams::from_grads(loss.backward(), &discriminators);
             let gradients = clip(gradients, &discriminators, self.loss.clip);
             self.discriminators =
@@ -133,12 +133,12 @@ impl Trainer {
 
         let own: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().narrow(0, 0, count)).collect();
         let mut loss = loss::reconstruction(self.loss.cosine, &self.raw(&normal, true), &self.raw(&own, true));
-        losses = losses.with(RECONSTRUCTION, loss.clone().into_scalar());
+        losses = losses.with(RECONSTRUCTION, &loss);
         if let Some(discriminators) = &self.discriminators {
             let energies = discriminators.energies(&outputs);
             let terms = energies.kinds().map(loss::adversarial);
             let adversarial = terms.reduce(|a, b| a + b).expect("a discriminator is of one kind or of both");
-            losses = losses.with(ADVERSARIAL, adversarial.clone().into_scalar());
+            losses = losses.with(ADVERSARIAL, &adversarial);
             loss = loss + adversarial.mul_scalar(self.loss.lambda);
         }
         let gradients = GradientsParams::from_grads(loss.backward(), &self.auto_encoder);
@@ -151,11 +151,11 @@ impl Trainer {
         let config = &self.discriminator;
         let patch = discriminators.patch.as_ref().filter(|_| config.noise > 0.0 && config.noise_weight > 0.0)?;
         let device = self.device.clone();
-        let strength = Tensor::<4>::random([normal[0].dims()[0], 1, 1, 1], Distribution::Uniform(0.0, 2.0), &device);
+        let strength: Tensor<4> = random([normal[0].dims()[0], 1, 1, 1], Distribution::Uniform(0.0, 2.0), &device);
         let noisy: Vec<Tensor<4>> = normal
             .iter()
             .map(|x| {
-                let noise = Tensor::random(x.dims(), Distribution::Normal(0.0, config.noise), &device);
+                let noise: Tensor<4> = random(x.dims(), Distribution::Normal(0.0, config.noise), &device);
                 x.clone() + noise * strength.clone()
             })
             .collect();

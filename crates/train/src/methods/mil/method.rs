@@ -4,11 +4,12 @@ use super::fold::{self, Folded};
 use super::loss;
 use super::net::{Logits, MilNet};
 use crate::augment::defects::Cell;
+use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Pool, Term};
 use crate::methods::clip::clip;
 use crate::methods::folding::tensor;
-use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, cosine_decay};
+use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
@@ -65,13 +66,14 @@ pub struct Mil {
 impl Mil {
     /// Untrained, for the features of `extractor`.
     pub fn new(config: &MilConfig, extractor: &Extractor, device: &Device) -> Mil {
-        let device = device.clone().autodiff();
         let cells = extractor.shapes().first().map_or(0, |[_, h, w]| h * w);
         // As many as the graph's pool will take.
         let places = Pool { one_in: (cells / config.places).max(1) }.count(cells);
-        let net = MilNet::new(&extractor.scales, config.width, config.context, places, &device);
+        let net = device::drawn(device, |device| {
+            MilNet::new(&extractor.scales, config.width, config.context, places, device)
+        });
         let optimiser = AdamWConfig::new().with_weight_decay(DECAY).init();
-        Mil { config: config.clone(), net: Some(net), optimiser, device }
+        Mil { config: config.clone(), net: Some(net), optimiser, device: device.clone().autodiff() }
     }
 }
 
@@ -135,7 +137,7 @@ impl Lesson {
     }
 
     /// The losses, and their sum.
-    fn losses(&self, logits: &Logits, places: usize, progress: f64) -> (Tensor<1>, Losses) {
+    fn losses(&self, logits: &Logits, places: usize, progress: f64) -> (Tensor<1>, UnreadLosses) {
         let rows = |from: usize, count: usize| logits.places.clone().narrow(0, from, count);
         let normal = rows(0, self.normal);
         let mut taught = vec![normal.clone()];
@@ -144,13 +146,11 @@ impl Lesson {
         }
         let of_places = loss::places(Tensor::cat(taught, 0), self.defects.clone(), self.known.clone());
         let of_bags = loss::focal(logits.images.clone(), self.anomalous.clone()).mean();
-        let mut losses = Losses::default()
-            .with("places", of_places.clone().into_scalar())
-            .with("bag", of_bags.clone().into_scalar());
+        let mut losses = UnreadLosses::default().with("places", &of_places).with("bag", &of_bags);
         let mut sum = of_places + of_bags;
         if self.labelled > 0 && progress >= INSTANCES_FROM {
             let of_instances = loss::instances(normal, rows(self.normal, self.labelled), places);
-            losses = losses.with("instances", of_instances.clone().into_scalar());
+            losses = losses.with("instances", &of_instances);
             sum = sum + of_instances;
         }
         (sum, losses)
@@ -180,7 +180,7 @@ impl Method for Mil {
         let gradients = clip(gradients, &net, GRADIENT);
         let rate = self.config.learning_rate * cosine_decay(progress);
         self.net = Some(self.optimiser.step(rate, net, gradients));
-        losses
+        if batch.tell { losses.read() } else { Losses::default() }
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {

@@ -1,6 +1,8 @@
 //! The head's layers.
 
 use crate::backbones::Scale;
+use crate::device;
+use crate::methods::folding::the_largest;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
@@ -71,7 +73,7 @@ impl MilNet {
         let mut sum: Option<(Tensor<2>, [usize; 3])> = None;
         for (conv, x) in self.adapt.iter().zip(features).rev() {
             let [n, _, h, w] = x.dims();
-            let own = pointwise(conv, rows(x));
+            let own = pointwise(conv, channels(x));
             let all = match sum {
                 None => own,
                 Some((coarse, grid)) => own + doubled(coarse, grid),
@@ -79,21 +81,21 @@ impl MilNet {
             sum = Some((all, [n, h, w]));
         }
         let (sum, [n, h, w]) = sum.expect("an extractor has at least one scale");
-        let x = self.dropped(relu(self.adapted.forward(sum)), n);
-        let x = relu(self.hidden_norm.forward(pointwise(&self.hidden, x)));
+        let x = self.dropped(relu(normalised(&self.adapted, sum)), n);
+        let x = relu(normalised(&self.hidden_norm, pointwise(&self.hidden, x)));
         pointwise(&self.logit, x).reshape([n, 1, h, w])
     }
 
     /// While training, some channels of each image are 0 and the others larger, so that few labels are not learned by
     /// heart. Whole channels: neighbouring places would tell what a single one lost.
-    fn dropped(&self, rows: Tensor<2>, images: usize) -> Tensor<2> {
-        if !rows.device().is_autodiff() {
-            return rows;
+    fn dropped(&self, x: Tensor<2>, images: usize) -> Tensor<2> {
+        if !x.device().is_autodiff() {
+            return x;
         }
-        let [all, c] = rows.dims();
-        let kept = Tensor::<3>::random([images, 1, c], Distribution::Bernoulli(1.0 - DROPPED), &rows.device());
-        let x: Tensor<3> = rows.reshape([images, all / images, c]);
-        (x * kept.div_scalar(1.0 - DROPPED)).reshape([all, c])
+        let [c, all] = x.dims();
+        let kept: Tensor<3> = device::random([c, images, 1], Distribution::Bernoulli(1.0 - DROPPED), &x.device());
+        let x: Tensor<3> = x.reshape([c, images, all / images]);
+        (x * kept.div_scalar(1.0 - DROPPED)).reshape([c, all])
     }
 
     /// `features` are `[N,C,h,w]` a scale, the finest first.
@@ -109,28 +111,34 @@ impl MilNet {
     }
 }
 
-/// A place a row: `[N,C,h,w]` → `[N·h·w,C]`.
-fn rows(x: &Tensor<4>) -> Tensor<2> {
+/// A channel a row, the places of all images behind one another: `[N,C,h,w]` → `[C,N·h·w]`. So a 1x1 convolution is one
+/// matrix product, and a channel's mean is taken of one row.
+fn channels(x: &Tensor<4>) -> Tensor<2> {
     let [n, c, h, w] = x.dims();
-    x.clone().permute([0, 2, 3, 1]).reshape([n * h * w, c])
+    x.clone().permute([1, 0, 2, 3]).reshape([c, n * h * w])
 }
 
 /// A 1x1 convolution as a matrix product: burn's gradient of a convolution's weight is another convolution, with a kernel
 /// as large as the map.
-fn pointwise(conv: &Conv2d, rows: Tensor<2>) -> Tensor<2> {
+fn pointwise(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
     let weight: Tensor<2> = conv.weight.val().flatten(1, 3);
-    let out = rows.matmul(weight.transpose());
+    let out = weight.matmul(x);
     match &conv.bias {
         None => out,
-        Some(bias) => out + bias.val().unsqueeze(),
+        Some(bias) => out + bias.val().unsqueeze_dim(1),
     }
 }
 
-/// Nearest neighbour, twice the height and width, of rows of `[N,h,w]`.
+/// As one long image: burn transposes where a channel's values do not lie behind one another.
+fn normalised(norm: &BatchNorm, x: Tensor<2>) -> Tensor<2> {
+    norm.forward::<3>(x.unsqueeze_dim(0)).squeeze_dim(0)
+}
+
+/// Nearest neighbour, twice the height and width, of the channels of `[N,h,w]`.
 fn doubled(x: Tensor<2>, [n, h, w]: [usize; 3]) -> Tensor<2> {
-    let [_, c] = x.dims();
-    let x: Tensor<6> = x.reshape([n, h, 1, w, 1, c]);
-    x.expand([n, h, 2, w, 2, c]).reshape([4 * n * h * w, c])
+    let c = x.dims()[0];
+    let x: Tensor<5> = x.reshape([c, n * h, 1, w, 1]);
+    x.expand([c, n * h, 2, w, 2]).reshape([c, 4 * n * h * w])
 }
 
 /// Of each channel the mean, the mean of its `count` largest cells and that of its smallest: `[N,3C]`, as the graph's pool.
@@ -145,6 +153,6 @@ pub fn largest(x: Tensor<3>, count: usize) -> Tensor<3> {
     let [_, _, cells] = x.dims();
     match count.min(cells) {
         1 => x.max_dim(2),
-        count => x.topk(count, 2).mean_dim(2),
+        count => the_largest(x, count).mean_dim(2),
     }
 }

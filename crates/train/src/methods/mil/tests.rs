@@ -7,7 +7,8 @@ use crate::backbones::Backbone;
 use crate::device;
 use crate::features::{Extractor, Reading};
 use crate::graph::Term;
-use crate::methods::{Batch, Method, Outlined, StepBatch};
+use crate::methods::folding::read_backs;
+use crate::methods::{Batch, Losses, Method, Outlined, StepBatch};
 use crate::onnx;
 use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::engine::Plan;
@@ -99,13 +100,14 @@ fn trained(strides: &[usize]) -> (Mil, Set, Vec<RgbImage>) {
         Array2::from_shape_fn((grid, grid), |(y, x)| if marked(y, x) { Cell::Anomalous } else { Cell::Normal })
     };
     let device = device::cpu();
-    device.seed(5);
+    device::seed(5);
     let mut mil = Mil::new(&CONFIG, &set.extractor, &device);
     let batch = StepBatch {
         normal: set.batch(0, 8),
         anomalous: Some(set.batch(8, 12)),
         made: false,
         outlined: Some(Outlined { batch: set.batch(12, 20), cells: (0..8).map(cells).collect() }),
+        tell: true,
     };
     let mut last = None;
     for step in 0..60 {
@@ -167,8 +169,13 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
     let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.02);
     assert!(same(&mil, &again), "{:?} {:?}", map(&mil), map(&again));
     assert!(map(&mil).iter().any(|v| *v > 0.7), "{:?}", map(&mil));
-    let batch =
-        || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), made: false, outlined: None };
+    let batch = || StepBatch {
+        normal: set.batch(0, 8),
+        anomalous: Some(set.batch(8, 12)),
+        made: false,
+        outlined: None,
+        tell: true,
+    };
     for mil in [&mut mil, &mut again] {
         device::cpu().seed(3);
         mil.step(&batch(), 0.9);
@@ -183,7 +190,13 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
 fn made_anomalies_are_not_taken_for_labelled_ones() {
     let set = Set::of(&[8, 16], &(0..6).map(|i| part(i, None)).collect::<Vec<_>>());
     let mut mil = Mil::new(&CONFIG, &set.extractor, &device::cpu());
-    let batch = StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, outlined: None };
+    let mut batch =
+        StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, outlined: None, tell: true };
+    let before = read_backs();
     let losses = mil.step(&batch, 0.9);
+    assert_eq!(read_backs() - before, 1, "its losses are read at once");
+    batch.tell = false;
+    assert_eq!(mil.step(&batch, 0.9), Losses::default());
+    assert_eq!(read_backs() - before, 1, "a step that is not to tell waits for nothing");
     assert!(losses.of("instances").is_none() && losses.of("places").is_some(), "{losses}");
 }

@@ -1,0 +1,94 @@
+//! Training through wgpu learns what the CPU learns. Where there is no GPU, Mesa's software renderer stands in for one.
+
+use ckaad_testing::in_repository;
+use ckaad_train::config::TrainConfig;
+use ckaad_train::datasets::DataLocation;
+use ckaad_train::device::{DeviceChoice, DeviceError};
+use ckaad_train::fit::{FitOptions, fit};
+use ckaad_train::run::{RunFolder, RunProgress};
+use std::path::Path;
+use std::process::Command;
+
+/// An epoch of two methods, on labelled and on painted images, of one model.
+fn epoch(folder: &Path, device: DeviceChoice) -> RunProgress {
+    let at = |name: &str| folder.join(name);
+    let (config, out) = (at("config.toml"), at(&format!("{device:?}")));
+    let options = FitOptions {
+        config: TrainConfig::load(&config).unwrap(),
+        data: DataLocation::new(at("data")),
+        out,
+        device,
+        resume: false,
+    };
+    fit(&options).unwrap();
+    RunFolder::at(&options.out).progress("whole").unwrap()
+}
+
+#[test]
+fn an_epoch_on_a_gpu_has_the_losses_of_the_cpu() {
+    match DeviceChoice::Wgpu(0).open() {
+        Ok((_, name)) => eprintln!("trained on {name}"),
+        Err(DeviceError::NoVulkan(_)) if std::env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
+            return;
+        }
+        Err(e) => panic!("{e}"),
+    }
+    let folder = tempfile::tempdir().unwrap();
+    crate::trainer::synth(&folder.path().join("data").to_string_lossy());
+    let text = "methods = [\"ckaad\", \"mil\"]\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 1\nleast_steps = 0\n\
+         [validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n";
+    std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    let (cpu, gpu) = (epoch(folder.path(), DeviceChoice::Cpu), epoch(folder.path(), DeviceChoice::Wgpu(0)));
+    let losses = |run: &RunProgress| -> Vec<(String, f32)> {
+        run.history[0].losses.iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    };
+    let (cpu, gpu) = (losses(&cpu), losses(&gpu));
+    assert_eq!(cpu.len(), gpu.len());
+    assert!(cpu.len() >= 7, "{cpu:?}");
+    for ((name, cpu), (_, gpu)) in cpu.iter().zip(&gpu) {
+        eprintln!("{name}: {cpu} on the CPU, {gpu} on the GPU");
+        assert!((cpu - gpu).abs() <= 1e-3 * cpu.abs().max(1.0), "{name} is {gpu}, on the CPU {cpu}");
+    }
+}
+
+/// With burn-fusion 0.22.1 on wgpu a loss was 6e-3 off after 20 steps, and nothing said so.
+#[test]
+fn burn_fusion_is_not_among_the_dependencies() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut tree = Command::new(cargo);
+    tree.args(["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal", "--package", "ckaad-train"]);
+    tree.args(["--features", "wgpu,cuda,autotune"]).current_dir(in_repository(""));
+    let output = tree.output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crates = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(crates.contains("burn-wgpu v") && crates.contains("burn-cuda v") && crates.contains("burn-flex v"));
+    assert!(!crates.contains("burn-fusion"), "a feature brings fusion in");
+}
+
+/// Each read-back makes a GPU wait; they are counted where they are made. And burn 0.22.1's `topk` is wrong on wgpu for rows of 2,048 values
+/// and more: nobody takes it.
+#[test]
+fn tensors_are_read_in_one_place_and_topk_nowhere() {
+    let mut read = 0;
+    let mut folders = vec![in_repository("crates/train/src/methods")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let name = entry.file_name().unwrap().to_str().unwrap();
+            if name.ends_with("tests.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            read += 1;
+            assert!(!code.contains(".topk"), "{}", entry.display());
+            let reads = code.contains(".into_data()") || code.contains(".into_scalar") || code.contains(".to_data()");
+            assert!(!reads || name == "folding.rs", "{}", entry.display());
+        }
+    }
+    assert!(read > 15, "{read} files");
+}
