@@ -32,11 +32,15 @@ fn one_with_both_is_found() {
             #[error("h: {cause}")]
             H { cause: String },
         }
+        #[error("j: {source}")]
+        struct J {
+            source: K,
+        }
     });
-    assert_eq!((errors.seen, errors.wrong), (4, vec!["A".to_owned(), "C".to_owned()]));
+    assert_eq!((errors.seen, errors.wrong), (5, ["A", "C", "J"].map(str::to_owned).to_vec()));
 }
 
-/// The variants with a message, and those of them that are wrong.
+/// The variants and structs with a message, and those of them that are wrong.
 #[derive(Default)]
 struct Errors {
     seen: usize,
@@ -45,15 +49,25 @@ struct Errors {
 
 impl<'ast> Visit<'ast> for Errors {
     fn visit_variant(&mut self, variant: &'ast syn::Variant) {
-        let Some(error) = variant.attrs.iter().find(|a| a.path().is_ident("error")) else { return };
+        self.look(&variant.attrs, &variant.fields, &variant.ident);
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.look(&item.attrs, &item.fields, &item.ident);
+    }
+}
+
+impl Errors {
+    fn look(&mut self, attributes: &[syn::Attribute], fields: &syn::Fields, name: &syn::Ident) {
+        let Some(error) = attributes.iter().find(|a| a.path().is_ident("error")) else { return };
         self.seen += 1;
         let transparent = error.parse_args::<syn::Ident>().is_ok_and(|word| word == "transparent");
         let is_source = |field: &syn::Field| {
             field.ident.as_ref().is_some_and(|name| name == "source")
                 || field.attrs.iter().any(|a| a.path().is_ident("from") || a.path().is_ident("source"))
         };
-        if !transparent && variant.fields.iter().any(is_source) {
-            self.wrong.push(variant.ident.to_string());
+        if !transparent && fields.iter().any(is_source) {
+            self.wrong.push(name.to_string());
         }
     }
 }

@@ -39,7 +39,7 @@ fn a_cause_of_no_updates_is_printed_once() {
     };
     refused("No such file or directory (os error 2)");
     std::fs::write(&root, "{}").unwrap();
-    refused("missing field `signatures` at line 1 column 2");
+    refused("missing field `signed` at line 1 column 2");
     // A wrong scheme was found late and named neither the file nor the key.
     let config = url("ftp://updates.example/");
     let wrong = "`update.url` is \"ftp://updates.example/\"; expected https:, http:, file: at its beginning";

@@ -32,10 +32,14 @@ pub enum DeviceError {
     NoVulkan(usize),
     #[error("wgpu:{index} was asked for, but there is only {found}")]
     NoAdapter { index: usize, found: String },
+    #[error("wgpu:{0} is there, but its driver cannot be used")]
+    Driver(usize),
+    #[error("cuda:{index} was asked for, but CUDA finds {found} GPU(s)")]
+    NoGpu { index: usize, found: usize },
     #[error("cuda:{0} was asked for, but no NVIDIA driver (libcuda.so.1) is installed on this machine")]
     NoDriver(usize),
     #[error(
-        "cuda:{0} was asked for, but there is no nvvm/libdevice/libdevice.10.bc of a CUDA toolkit in $CUDA_PATH, /usr/local/cuda, /opt/cuda, /usr/lib/cuda or /usr"
+        "cuda:{0} was asked for, but there is no nvvm/libdevice/libdevice.10.bc of a CUDA toolkit in $CUDA_PATH or, where that is not set, in /usr/local/cuda, /opt/cuda, /usr/lib/cuda or /usr"
     )]
     NoLibdevice(usize),
 }
@@ -87,6 +91,7 @@ mod wgpu {
     use super::DeviceError;
     use burn::prelude::Device;
     use burn::tensor::{DeviceKind, DeviceType};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     /// GPUs first, then software renderers.
     fn adapters() -> (Vec<Device>, usize) {
@@ -109,9 +114,14 @@ mod wgpu {
         if all.is_empty() {
             return Err(DeviceError::NoVulkan(index));
         }
-        let found = || all.iter().enumerate().map(|(i, device)| name(i, device)).collect::<Vec<_>>().join(", ");
+        let found = || match all.len() {
+            1 => "wgpu:0".to_owned(),
+            more => format!("wgpu:0 to wgpu:{}", more - 1),
+        };
         let device = all.get(index).ok_or_else(|| DeviceError::NoAdapter { index, found: found() })?;
-        Ok((device.clone(), name(index, device)))
+        // To be asked for its name it is opened, and burn panics where that fails.
+        let name = catch_unwind(AssertUnwindSafe(|| name(index, device))).map_err(|_| DeviceError::Driver(index))?;
+        Ok((device.clone(), name))
     }
 
     /// A software renderer is slower than the CPU's own way.
@@ -138,6 +148,7 @@ mod wgpu {
 mod cuda {
     use super::DeviceError;
     use burn::prelude::Device;
+    use burn::tensor::DeviceType;
     use std::path::PathBuf;
 
     pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
@@ -145,10 +156,16 @@ mod cuda {
         if !has_library("libcuda.so.1") {
             return Err(DeviceError::NoDriver(index));
         }
-        // It panics as well at the first kernel with an exponential in it where this is not there.
-        let toolkits = std::env::var_os("CUDA_PATH").map(PathBuf::from).into_iter();
-        let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"].map(PathBuf::from);
-        if !toolkits.chain(usual).any(|folder| folder.join("nvvm/libdevice/libdevice.10.bc").exists()) {
+        let found = Device::enumerate(DeviceType::Cuda).into_vec().len();
+        if index >= found {
+            return Err(DeviceError::NoGpu { index, found });
+        }
+        // It panics as well at the first kernel with an exponential in it where this is not there; it looks nowhere else where the variable is set.
+        let toolkits = match std::env::var_os("CUDA_PATH") {
+            Some(path) => vec![PathBuf::from(path)],
+            None => ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"].map(PathBuf::from).to_vec(),
+        };
+        if !toolkits.iter().any(|folder| folder.join("nvvm/libdevice/libdevice.10.bc").exists()) {
             return Err(DeviceError::NoLibdevice(index));
         }
         Ok((Device::cuda(index), format!("cuda:{index}")))

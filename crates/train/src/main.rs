@@ -16,6 +16,7 @@ use ckaad_train::progress::ProgressDisplay;
 use ckaad_train::publish::{self, KeysCommand, PublishArgs, ResignArgs, RevokeArgs};
 use ckaad_train::report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -248,7 +249,25 @@ struct EvaluateArgs {
     min_auroc: Option<f64>,
 }
 
+/// What libraries below burn read from the environment before anything runs: this program begins once more with it, where it is not set.
+/// - An optimiser that is read from a file goes by way of burn's default device: a GPU, where the program can use one, whether there is one or not.
+/// - Mesa asks the desktop which GPU comes first, and complains on standard error where there is no desktop.
+const ENVIRONMENT: [(&str, &str); 2] = [("BURN_DEVICE", "flex"), ("NODEVICE_SELECT", "1")];
+
+fn with_environment() -> Result<()> {
+    let missing: Vec<_> = ENVIRONMENT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let failed = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
+    Err(failed).context("cannot start this program once more")
+}
+
 fn main() -> ExitCode {
+    if let Err(error) = with_environment() {
+        return end("ckaad-train", error.as_ref());
+    }
     let done = match Cli::parse().command {
         Command::Synth(args) => synth(args),
         Command::Data(args) => run_data(args),

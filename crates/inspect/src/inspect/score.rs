@@ -81,7 +81,8 @@ fn largest(map: ArrayView2<f32>, k: usize) -> Vec<f32> {
     let (mut kept, mut least) = (Vec::with_capacity(room), f32::NEG_INFINITY);
     for &value in map {
         if value >= least || value.is_nan() {
-            kept.push(value);
+            // Of either sign: the negative one, which is what CPUs make of 0/0, is the least in the total order.
+            kept.push(if value.is_nan() { f32::NAN } else { value });
             if kept.len() == room {
                 keep_largest(&mut kept, k);
                 least = kept.last().copied().unwrap_or(least);
@@ -92,7 +93,7 @@ fn largest(map: ArrayView2<f32>, k: usize) -> Vec<f32> {
     kept
 }
 
-/// The last of them is the smallest.
+/// Where there are more than `k`, the last of what is kept is the smallest.
 fn keep_largest(values: &mut Vec<f32>, k: usize) {
     let k = k.max(1);
     if k < values.len() {
@@ -150,8 +151,10 @@ mod tests {
     #[test]
     fn what_is_no_number_is_not_passed_over() {
         for at in [0, 2600, 4999] {
-            let map = Array2::from_shape_fn((50, 100), |(y, x)| if 100 * y + x == at { f32::NAN } else { x as f32 });
-            assert!(top_k_mean(map.view(), 300).is_nan(), "{at}");
+            for nan in [f32::NAN, -f32::NAN] {
+                let map = Array2::from_shape_fn((50, 100), |(y, x)| if 100 * y + x == at { nan } else { x as f32 });
+                assert!(top_k_mean(map.view(), 300).is_nan(), "{at}");
+            }
         }
     }
 

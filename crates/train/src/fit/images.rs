@@ -41,8 +41,8 @@ impl<'a> Images<'a> {
         let (config, placed) = (context.config, context.placed);
         let needs = model(context, &Unit::Whole).needs();
         let flips = config.features.flips.variants();
-        let list = |name, images: Vec<Labelled>| ImageList {
-            name,
+        let list = |name: &str, images: Vec<Labelled>| ImageList {
+            name: name.to_owned(),
             images,
             variants: flips.len(),
             view: Box::new(move |_, v| View::flipped(flips[v])),
@@ -95,23 +95,10 @@ impl<'a> Images<'a> {
     }
 }
 
-/// To read losses, a GPU has to be waited for: that is done in one step of so many.
-const TOLD_EVERY: usize = 10;
-
 impl UnitImages<'_> {
     /// Steps of an epoch.
     pub fn steps(&self, config: &TrainConfig) -> usize {
         self.normal.len().div_ceil(config.train.batch.min(self.normal.len()).max(1))
-    }
-
-    /// Whether the losses of a step of an epoch are read: now and then, and at its end, by which time one that is no number has spread.
-    fn tells(&self, config: &TrainConfig, step: usize) -> bool {
-        step.is_multiple_of(TOLD_EVERY) || step + 1 == self.steps(config)
-    }
-
-    /// The steps of an epoch that tell their losses.
-    pub fn told(&self, config: &TrainConfig) -> usize {
-        (0..self.steps(config)).filter(|&step| self.tells(config, step)).count()
     }
 
     /// Whether there are anomalies to train on.
@@ -128,7 +115,7 @@ impl UnitImages<'_> {
     ) -> Receiver<Result<StepBatch, FeatureError>> {
         let (send, receive) = sync_channel(1);
         scope.spawn(move || {
-            for (step, picks) in self.draw(config, epoch).into_iter().enumerate() {
+            for picks in self.draw(config, epoch) {
                 let batch = || {
                     let (augment, seed) = (config.augment, config.seed);
                     let normal = self.images.normal.batch(&picks.normal, augment, seed, epoch)?;
@@ -141,7 +128,7 @@ impl UnitImages<'_> {
                         anomalous: anomalous.transpose()?,
                         made: self.images.made,
                         outlined: outlined.transpose()?,
-                        tell: self.tells(config, step),
+                        tell: true,
                     })
                 };
                 // Nobody listens any more when training ended with an error.

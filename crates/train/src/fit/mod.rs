@@ -159,6 +159,9 @@ fn model(context: &FitContext, unit: &Unit) -> Model {
     unit.keep(model, context.info.labels())
 }
 
+/// To read losses, a GPU has to be waited for: that is done in one step of so many.
+const TOLD_EVERY: usize = 10;
+
 /// The training of one unit.
 struct UnitFit<'a> {
     context: &'a FitContext<'a>,
@@ -227,6 +230,11 @@ impl UnitFit<'_> {
         Ok(done)
     }
 
+    /// Whether a step, counted from 1, tells its losses.
+    fn tells(&self, step: usize, steps: usize) -> bool {
+        *self.context.device == device::cpu() || step.is_multiple_of(TOLD_EVERY) || step == steps
+    }
+
     fn keep(&self, model: &Model, done: &RunProgress) -> Result<(), FitError> {
         let checkpoint = self.unit.checkpoint();
         self.context.run.replace_checkpoint::<FitError>(&checkpoint, done, |folder| Ok(model.save(folder)?))
@@ -243,7 +251,8 @@ impl UnitFit<'_> {
     ) -> Result<(Losses, Duration), FitError> {
         let config = self.context.config;
         let (mut mean, mut waited) = (Losses::default(), Duration::ZERO);
-        let told = images.told(config) as f32;
+        // Every step on the CPU; of a GPU's the last of so many, and the last of all, by which time a loss that is no number has spread.
+        let told = (1..=steps).filter(|&step| self.tells(step, steps)).count() as f32;
         std::thread::scope(|scope| {
             let batches = images.epoch(scope, config, epoch);
             for step in 0.. {
@@ -251,11 +260,15 @@ impl UnitFit<'_> {
                 let Ok(batch) = batches.recv() else { break };
                 waited += asked.elapsed();
                 let progress = (epoch * steps + step) as f64 / (config.train.epochs_of(steps) * steps) as f64;
-                let losses = model.step(&batch?, progress);
+                let mut batch = batch?;
+                batch.tell = self.tells(step + 1, steps);
+                let losses = model.step(&batch, progress);
                 if let Some((loss, value)) = losses.not_finite() {
                     return Err(FitError::Diverged { loss: loss.to_owned(), value, epoch: epoch + 1 });
                 }
-                mean.add(&losses, 1.0 / told);
+                if batch.tell {
+                    mean.add(&losses, 1.0 / told);
+                }
                 self.bar.message(format!("{}, epoch {}", self.name, epoch + 1));
                 self.bar.advance(1);
             }

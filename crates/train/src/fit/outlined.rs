@@ -13,8 +13,9 @@ use ckaad_bundle::{Input, ResizeMode};
 use ckaad_inspect::imaging::{self, RgbImage};
 use ndarray::{Array2, Axis};
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,15 +57,17 @@ impl<'a> OutlinedSet<'a> {
             labelled.iter().filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
         let of_masked = |(image, mask): &(&Labelled, &Mask)| Outlines::of(&image.sample.path, mask, &input, grid);
         let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
-        let cut = |((image, _), outlines): (&(&Labelled, &Mask), &Outlines)| -> Vec<(Labelled, Arc<Snippet>)> {
-            outlines.snippets.iter().map(|snippet| ((*image).clone(), snippet.clone())).collect()
-        };
-        let snippets: Vec<(Labelled, Arc<Snippet>)> = masked.iter().zip(&outlines).flat_map(cut).collect();
+        let cut: Vec<(Labelled, Vec<Arc<Snippet>>)> = masked
+            .iter()
+            .zip(&outlines)
+            .filter(|(_, outlines)| !outlines.snippets.is_empty())
+            .map(|((image, _), outlines)| ((*image).clone(), outlines.snippets.clone()))
+            .collect();
 
         let painted = if normal.is_empty() { 0 } else { needs.painted };
         let mut images: Vec<Labelled> = normal.iter().cycle().take(painted).cloned().collect();
         let (paints, mut from): (Vec<Paint>, Vec<Option<Labelled>>) =
-            (0..painted).map(|i| paint_of(seed, i, &snippets)).unzip();
+            (0..painted).map(|i| paint_of(seed, i, &cut)).unzip();
         let bar = context.progress.bar("painting", painted);
         let of_painted = |(image, paint): (&Labelled, &Paint)| -> Result<Array2<Cell>, FitError> {
             let image = imaging::load(&image.sample.path).map_err(FeatureError::from)?;
@@ -92,23 +95,26 @@ impl<'a> OutlinedSet<'a> {
         if !masked.is_empty() {
             let (few, all) = (masked.len() - teaching, masked.len());
             let without = if few == 0 { String::new() } else { format!("; {few} mark too little for the map's grid") };
-            let cut = snippets.len();
             context.progress.say(&format!("{teaching} of {all} masks of labelled images teach places{without}"));
-            context.progress.say(&format!("{cut} outlined defects are laid into other images, too"));
+            let laid = from.iter().flatten().count();
+            if laid > 0 {
+                context.progress.say(&format!("{laid} of {painted} painted images have a defect of a labelled one"));
+            }
         }
         let view = move |i: usize, _: usize| match i.checked_sub(painted) {
             None => View { painted: Some(paints[i].clone()), ..View::default() },
             Some(i) => View::flipped(mirrored[i]),
         };
-        let list = ImageList { name: "outlined", images, variants: 1, view: Box::new(view) };
+        // Another version may paint otherwise, and a run of it may be here.
+        let list =
+            ImageList { name: format!("outlined-{}", digest(&cells)), images, variants: 1, view: Box::new(view) };
         let set = ImageSet::open(list, needs, context)?;
         Ok(OutlinedSet { set, cells, from, painted, per_step: needs.painted_batch })
     }
 
     /// The places of those that may be seen.
     pub fn places(&self, sees: impl Fn(&Labelled) -> bool) -> OutlinedPlaces {
-        let whole = |i: usize| sees(&self.set.images[i]) && self.from[i].as_ref().is_none_or(&sees);
-        OutlinedPlaces::of(self.set.images.len(), self.painted, whole)
+        OutlinedPlaces::of(&self.set.images, &self.from, self.painted, sees)
     }
 
     /// Those at the places that are picked.
@@ -131,9 +137,15 @@ pub struct OutlinedPlaces {
 }
 
 impl OutlinedPlaces {
-    /// Of so many `images`, of which the first are painted and the others have a mask, those that may be seen.
-    fn of(images: usize, painted: usize, sees: impl Fn(usize) -> bool) -> OutlinedPlaces {
-        let (painted, masked) = (0..images).filter(|&i| sees(i)).partition(|&i| i < painted);
+    /// Of `images`, of which so many are painted and the others have a mask, those that may be seen, and may be seen what they were cut `from`.
+    fn of(
+        images: &[Labelled],
+        from: &[Option<Labelled>],
+        painted: usize,
+        sees: impl Fn(&Labelled) -> bool,
+    ) -> OutlinedPlaces {
+        let whole = |i: usize| sees(&images[i]) && from[i].as_ref().is_none_or(&sees);
+        let (painted, masked) = (0..images.len()).filter(|&i| whole(i)).partition(|&i| i < painted);
         OutlinedPlaces { painted, masked }
     }
 
@@ -158,19 +170,27 @@ impl OutlinedPlaces {
     }
 }
 
-/// What is painted into image `i`, and the labelled image that it was cut from.
-fn paint_of(seed: u64, i: usize, snippets: &[(Labelled, Arc<Snippet>)]) -> (Paint, Option<Labelled>) {
-    let own = mix(seed, i as u64, PAINTED);
-    let mut rng = StdRng::seed_from_u64(own);
+/// What is painted into image `i`, and the labelled image that it was cut from. `cut` are labelled images with their defects.
+fn paint_of(seed: u64, i: usize, cut: &[(Labelled, Vec<Arc<Snippet>>)]) -> (Paint, Option<Labelled>) {
+    let mut rng = StdRng::seed_from_u64(mix(seed, i as u64, PAINTED));
     if i % CONTROLS == CONTROLS - 1 {
-        return (Paint::Change(Change::draw_control(&mut rng), own), None);
+        return (Paint::Change(Change::draw_control(&mut rng), rng.random()), None);
     }
+    // An image with many defects is taken no more often than one with a single one.
     if i % SNIPPET_IN == SNIPPET_IN - 1
-        && let Some((from, snippet)) = snippets.choose(&mut rng)
+        && let Some((from, snippets)) = cut.choose(&mut rng)
+        && let Some(snippet) = snippets.choose(&mut rng)
     {
-        return (Paint::Snippet(snippet.clone(), own), Some(from.clone()));
+        return (Paint::Snippet(snippet.clone(), rng.random()), Some(from.clone()));
     }
-    (Paint::Change(Change::draw_defect(&mut rng), own), None)
+    (Paint::Change(Change::draw_defect(&mut rng), rng.random()), None)
+}
+
+/// Of what each place of each image is.
+fn digest(cells: &[Array2<Cell>]) -> String {
+    let mut sha = Sha256::new();
+    cells.iter().flatten().for_each(|cell| sha.update([*cell as u8]));
+    hex::encode(&sha.finalize()[..6])
 }
 
 /// Tells the seeds of painted images from others'.
@@ -317,8 +337,8 @@ mod tests {
         let image = |fold| Labelled { sample: Sample::default(), fold };
         // Painted 0 to 9 in folds 0 and 1, masked 10 to 13 in fold 0 and 14 in fold 1.
         let images: Vec<Labelled> = (0..10).map(|i| image(i % 2)).chain([0, 0, 0, 0, 1].map(image)).collect();
-        let mut rng = StdRng::seed_from_u64(1);
-        let drawn = OutlinedPlaces::of(15, 10, |i| images[i].fold == 0).draw(5, 8, &mut rng);
+        let (mut rng, uncut) = (StdRng::seed_from_u64(1), vec![None; 15]);
+        let drawn = OutlinedPlaces::of(&images, &uncut, 10, |image| image.fold == 0).draw(5, 8, &mut rng);
         let times = |place: usize| drawn.iter().filter(|&&i| i == place).count();
         assert_eq!(drawn.len(), 40);
         assert_eq!([0, 2, 4, 6, 8].map(times), [6; 5]);
@@ -327,7 +347,7 @@ mod tests {
         assert!(drawn.chunks(8).all(|step| step.iter().filter(|&&i| i >= 10).count() == 2));
 
         let few = |painted, sees: fn(&Labelled) -> bool| {
-            OutlinedPlaces::of(15, painted, |i| sees(&images[i])).draw(1, 4, &mut StdRng::seed_from_u64(1))
+            OutlinedPlaces::of(&images, &uncut, painted, sees).draw(1, 4, &mut StdRng::seed_from_u64(1))
         };
         assert!(few(15, |image| image.fold == 0).len() == 4, "nobody has a mask");
         assert!(few(0, |image| image.fold == 1).len() == 4, "nothing is painted");
@@ -341,7 +361,7 @@ mod tests {
         let mask = Array2::from_shape_fn((90, 120), |(y, x)| (40..46).contains(&y) && (50..56).contains(&x));
         let snippet = Arc::new(snippets(&image, &mask).remove(0));
         let of = |fold| Labelled { sample: Sample::default(), fold };
-        let cut: Vec<(Labelled, Arc<Snippet>)> = [0, 1].map(|fold| (of(fold), snippet.clone())).to_vec();
+        let cut: Vec<(Labelled, Vec<Arc<Snippet>>)> = [0, 1].map(|fold| (of(fold), vec![snippet.clone()])).to_vec();
         let drawn: Vec<(Paint, Option<Labelled>)> = (0..200).map(|i| paint_of(1, i, &cut)).collect();
         // A quarter of them, but for controls.
         let laid = drawn.iter().filter(|(paint, _)| matches!(paint, Paint::Snippet(..))).count();
@@ -352,9 +372,24 @@ mod tests {
         let from: Vec<Option<Labelled>> = drawn.into_iter().map(|(_, from)| from).collect();
         let held_out = from.iter().flatten().filter(|from| from.fold == 1).count();
         assert!((8..32).contains(&held_out), "{held_out}");
-        let normal = of(0);
-        let sees = |image: &Labelled| image.fold == 0;
-        let places = OutlinedPlaces::of(200, 200, |i| sees(&normal) && from[i].as_ref().is_none_or(sees));
+        let places = OutlinedPlaces::of(&vec![of(0); 200], &from, 200, |image| image.fold == 0);
         assert_eq!(places.painted.len(), 200 - held_out);
+    }
+
+    /// Regression: the kind of a defect and its first place came from one draw, so that lines began in the upper half of the part alone.
+    #[test]
+    fn where_something_is_painted_does_not_follow_from_what_it_is() {
+        let firsts: Vec<f32> = (0..400)
+            .filter_map(|i| match paint_of(5, i, &[]).0 {
+                Paint::Change(Change::Line, seed) => Some(StdRng::seed_from_u64(seed).random()),
+                _ => None,
+            })
+            .collect();
+        let high = firsts.iter().filter(|first| **first > 0.5).count();
+        assert!(
+            firsts.len() > 120 && (2 * firsts.len() / 5..3 * firsts.len() / 5).contains(&high),
+            "{high} of {}",
+            firsts.len()
+        );
     }
 }

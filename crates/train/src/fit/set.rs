@@ -26,7 +26,7 @@ pub type ViewOf<'a> = Box<dyn Fn(usize, usize) -> View + Send + Sync + 'a>;
 /// Images that are to be opened.
 pub struct ImageList<'a> {
     /// Of the file that keeps their features.
-    pub name: &'static str,
+    pub name: String,
     pub images: Vec<Labelled>,
     pub variants: usize,
     pub view: ViewOf<'a>,

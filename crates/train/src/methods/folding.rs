@@ -45,13 +45,13 @@ thread_local! {
     static READ_BACKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often this thread has read a tensor back: each time, a GPU is waited for.
+/// How often this thread has read a tensor back, or had one sorted: each time, a GPU is waited for.
 #[cfg(test)]
 pub fn read_backs() -> u64 {
     READ_BACKS.get()
 }
 
-/// A tensor's values, row by row, and its shape. Nothing else in the methods reads from a device.
+/// A tensor's values, row by row, and its shape. But for sorting and checkpoints, nothing else in the methods reads from a device.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
     READ_BACKS.set(READ_BACKS.get() + 1);
     let dims = tensor.dims().to_vec();
@@ -59,10 +59,11 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
     (values, dims)
 }
 
-/// The `count` largest values along the last axis, the largest first. burn 0.22's own `topk` gives wrong values on wgpu where a row has 2,048
-/// or more.
-pub fn the_largest<const D: usize>(x: Tensor<D>, count: usize) -> Tensor<D> {
-    x.sort_descending(D - 1).narrow(D - 1, 0, count)
+/// The values along the last axis, the largest first. burn 0.22's `topk` gives wrong values on wgpu where a row has 2,048 or more; this it does in
+/// the CPU's memory.
+pub fn sorted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    READ_BACKS.set(READ_BACKS.get() + 1);
+    x.sort_descending(D - 1)
 }
 
 /// Features as tensors on `device`.

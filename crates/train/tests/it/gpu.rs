@@ -5,12 +5,12 @@ use ckaad_train::config::TrainConfig;
 use ckaad_train::datasets::DataLocation;
 use ckaad_train::device::{DeviceChoice, DeviceError};
 use ckaad_train::fit::{FitOptions, fit};
-use ckaad_train::run::{RunFolder, RunProgress};
+use ckaad_train::run::{EpochLosses, RunFolder, RunProgress};
 use std::path::Path;
 use std::process::Command;
 
-/// An epoch of two methods, on labelled and on painted images, of one model.
-fn epoch(folder: &Path, device: DeviceChoice) -> RunProgress {
+/// Three epochs of two methods, each of one step, on normal, labelled and painted images: the model that sees all.
+fn trained(folder: &Path, device: DeviceChoice) -> RunProgress {
     let at = |name: &str| folder.join(name);
     let (config, out) = (at("config.toml"), at(&format!("{device:?}")));
     let options = FitOptions {
@@ -25,7 +25,7 @@ fn epoch(folder: &Path, device: DeviceChoice) -> RunProgress {
 }
 
 #[test]
-fn an_epoch_on_a_gpu_has_the_losses_of_the_cpu() {
+fn training_on_a_gpu_has_the_losses_of_the_cpu() {
     match DeviceChoice::Wgpu(0).open() {
         Ok((_, name)) => eprintln!("trained on {name}"),
         Err(DeviceError::NoVulkan(_)) if std::env::var_os("CI").is_none() => {
@@ -36,20 +36,66 @@ fn an_epoch_on_a_gpu_has_the_losses_of_the_cpu() {
     }
     let folder = tempfile::tempdir().unwrap();
     crate::trainer::synth(&folder.path().join("data").to_string_lossy());
-    let text = "methods = [\"ckaad\", \"mil\"]\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 1\nleast_steps = 0\n\
+    let text = "methods = [\"ckaad\", \"mil\"]\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 3\nleast_steps = 0\nbatch = 60\n\
          [validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n";
     std::fs::write(folder.path().join("config.toml"), text).unwrap();
-    let (cpu, gpu) = (epoch(folder.path(), DeviceChoice::Cpu), epoch(folder.path(), DeviceChoice::Wgpu(0)));
+    let (cpu, gpu) = (trained(folder.path(), DeviceChoice::Cpu), trained(folder.path(), DeviceChoice::Wgpu(0)));
     let losses = |run: &RunProgress| -> Vec<(String, f32)> {
-        run.history[0].losses.iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let named = |epoch: &EpochLosses| {
+            epoch.losses.iter().map(|(name, value)| (format!("{name} {}", epoch.epoch), value)).collect::<Vec<_>>()
+        };
+        run.history.iter().flat_map(named).collect()
     };
     let (cpu, gpu) = (losses(&cpu), losses(&gpu));
     assert_eq!(cpu.len(), gpu.len());
-    assert!(cpu.len() >= 7, "{cpu:?}");
-    for ((name, cpu), (_, gpu)) in cpu.iter().zip(&gpu) {
+    assert!(cpu.len() >= 3 * 7, "{cpu:?}");
+    for ((name, cpu), (of_gpu, gpu)) in cpu.iter().zip(&gpu) {
         eprintln!("{name}: {cpu} on the CPU, {gpu} on the GPU");
-        assert!((cpu - gpu).abs() <= 1e-3 * cpu.abs().max(1.0), "{name} is {gpu}, on the CPU {cpu}");
+        assert_eq!(name, of_gpu);
+        assert!((cpu - gpu).abs() <= 1e-3 * cpu.abs().max(0.05), "{name} is {gpu}, on the CPU {cpu}");
     }
+}
+
+/// Regression: a program that can use GPUs read optimisers by way of one, and ended where there is none.
+#[test]
+fn without_a_gpu_a_run_is_resumed_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    crate::trainer::synth(&at("data"));
+    let config = |epochs: u32| {
+        format!(
+            "methods = [\"ckaad\", \"mil\"]\nfalse_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = {epochs}\nleast_steps = 0\n\
+             checkpoint_every = 1\nbatch = 60\n[validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n"
+        )
+    };
+    std::fs::write(at("config.toml"), config(1)).unwrap();
+    let run = |args: &[&str]| {
+        let output = crate::program::command(args)
+            .env_remove("BURN_DEVICE")
+            // No driver of any kind is found.
+            .envs(["VK_ICD_FILENAMES", "VK_DRIVER_FILES"].map(|name| (name, "/nonexistent")))
+            .envs([("LIBGL_DRIVERS_PATH", "/nonexistent"), ("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent")])
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (config_path, data, out, bundle) = (at("config.toml"), at("data"), at("run"), at("model.ckaad"));
+    let fit = ["fit", "--config", &config_path, "--data", &data, "--out", &out, "--device"];
+    let (code, said) = run(&[&fit[..], &["wgpu:0"]].concat());
+    let sentence = "ckaad-train: wgpu:0 was asked for, but no GPU is found: libvulkan.so.1 and the Vulkan driver of the GPU are looked for";
+    assert_eq!((code, said.lines().last()), (Some(2), Some(sentence)));
+    let (code, said) = run(&[&fit[..], &["auto"]].concat());
+    assert!(code == Some(0) && said.contains("device cpu"), "{said}");
+    // Half of it is taken away, as if it had been stopped.
+    for unit in ["fold-1", "fold-2", "whole"] {
+        let path = format!("{out}/{unit}/progress.json");
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"finished\": true", "\"finished\": false");
+        std::fs::write(&path, text.replace("\"epochs_done\": 1", "\"epochs_done\": 0")).unwrap();
+    }
+    let (code, said) = run(&[&fit[..], &["cpu", "--resume"]].concat());
+    assert!(code == Some(0) && said.contains("resuming after epoch 0"), "{said}");
+    let (code, said) = run(&["export", "--run", &out, "--out", &bundle]);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 /// With burn-fusion 0.22.1 on wgpu a loss was 6e-3 off after 20 steps, and nothing said so.

@@ -1,10 +1,11 @@
 //! Painted images to look at.
 
 use super::{Change, Painted, Snippet, paint, paint_snippet, snippets};
-use crate::datasets::{DataError, DataSet};
+use crate::datasets::{DataError, DataSet, Mask, Sample};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage, draw_number, encode_png};
 use image::Rgb;
 use image::imageops::{crop_imm, replace};
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ pub enum SheetError {
 /// `seed`, in turn with each kind of change and, where labelled images have masks, with a defect of one of them. Of a large image the part around what changed is shown, every pixel of it.
 ///
 /// # Errors
-/// The set has no normal training image, one of them cannot be read, or the file cannot be written.
+/// The set has no normal training image, one of them, a labelled one or its mask cannot be read, or the file cannot be written.
 pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<Column>, SheetError> {
     if data.train_normal.is_empty() {
         return Err(SheetError::NoImage { root: data.root.clone() });
@@ -66,14 +67,14 @@ pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<
     let mut rng = StdRng::seed_from_u64(seed);
     let mut draw = || &data.train_normal[rng.random_range(0..data.train_normal.len())].path;
     let drawn: Vec<(&PathBuf, &PathBuf)> = (0..count).map(|_| (draw(), draw())).collect();
-    let cut = labelled_defects(data)?;
+    let cut = labelled_defects(data, &mut rng)?;
     let turns = ROTA.len() + usize::from(!cut.is_empty());
     let columns = drawn.into_par_iter().enumerate().map(|(i, (normal, other))| {
         let (change, own) = (ROTA.get(i % turns).copied(), seed.wrapping_add(i as u64));
         let image = imaging::load(normal)?;
         let painted = match change {
             Some(change) => paint(&image, Some(&imaging::load(other)?), change, own),
-            None => paint_snippet(&image, &cut[i / turns % cut.len()], own),
+            None => paint_snippet(&image, &cut[StdRng::seed_from_u64(own).random_range(0..cut.len())], own),
         };
         let marked = painted.mask.iter().filter(|is| **is).count();
         let column = Column { change, path: data.relative(normal), changed: painted.image != image, marked };
@@ -94,10 +95,11 @@ pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<
 }
 
 /// The defects of some of the labelled images that have a mask.
-fn labelled_defects(data: &DataSet) -> Result<Vec<Snippet>, SheetError> {
-    let masked = data.train_anomalous.iter().filter_map(|sample| Some((sample, sample.mask.as_ref()?)));
+fn labelled_defects(data: &DataSet, rng: &mut StdRng) -> Result<Vec<Snippet>, SheetError> {
+    let masked: Vec<(&Sample, &Mask)> =
+        data.train_anomalous.iter().filter_map(|sample| Some((sample, sample.mask.as_ref()?))).collect();
     let mut all = vec![];
-    for (sample, mask) in masked.take(CUT_FROM) {
+    for &(sample, mask) in masked.choose_multiple(rng, CUT_FROM) {
         let image = imaging::load(&sample.path)?;
         all.extend(snippets(&image, &mask.of(&image)?));
     }

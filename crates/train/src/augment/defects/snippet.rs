@@ -16,8 +16,9 @@ const APART: u8 = 4;
 const FEATHER: f32 = 4.0;
 /// What is cut out beside the mask: the fading edge, and what the defect stands out from.
 const MARGIN: u32 = 8;
-/// Of its image, a larger share is no defect that could be elsewhere.
+/// Of its image, a defect of a larger share, or with a box of a larger one, could not be elsewhere.
 const LARGEST: f32 = 0.1;
+const LARGEST_BOX: f32 = 0.4;
 /// In either direction.
 const TURN: f32 = 10.0 * PI / 180.0;
 /// By how much, as a share, it stands out more or less.
@@ -39,7 +40,8 @@ impl std::fmt::Debug for Snippet {
     }
 }
 
-/// The defects of an image, whose `mask` is `[H,W]`, each by itself; none that takes more than a tenth of the image.
+/// The defects of an image, whose `mask` is `[H,W]`, each by itself; none that takes more than a tenth of the image, or whose box takes more than
+/// two fifths.
 pub fn snippets(image: &RgbImage, mask: &Array2<bool>) -> Vec<Snippet> {
     let (width, height) = image.dimensions();
     if mask.dim() != (height as usize, width as usize) {
@@ -47,41 +49,45 @@ pub fn snippets(image: &RgbImage, mask: &Array2<bool>) -> Vec<Snippet> {
     }
     let marked = GrayImage::from_fn(width, height, |x, y| Luma([255 * u8::from(mask[[y as usize, x as usize]])]));
     let pieces = connected_components(&dilate(&marked, Norm::LInf, APART), Connectivity::Eight, Luma([0]));
-    // Left, top, right and bottom of what is marked of each.
-    let mut boxes: Vec<Option<[u32; 4]>> = vec![];
+    // Left, top, right and bottom of what is marked of each, and how many pixels.
+    let mut boxes: Vec<Option<([u32; 4], u32)>> = vec![];
     for (x, y, piece) in pieces.enumerate_pixels().filter(|(x, y, _)| marked.get_pixel(*x, *y).0[0] > 0) {
         let piece = piece.0[0] as usize;
         boxes.resize(boxes.len().max(piece + 1), None);
-        let [left, top, right, bottom] = boxes[piece].unwrap_or([x, y, x, y]);
-        boxes[piece] = Some([left.min(x), top.min(y), right.max(x), bottom.max(y)]);
+        let ([left, top, right, bottom], pixels) = boxes[piece].unwrap_or(([x, y, x, y], 0));
+        boxes[piece] = Some(([left.min(x), top.min(y), right.max(x), bottom.max(y)], pixels + 1));
     }
-    let fits = |[left, top, right, bottom]: &[u32; 4]| {
-        ((right - left + 1) * (bottom - top + 1)) as f32 <= LARGEST * width as f32 * height as f32
+    let fits = |([left, top, right, bottom], pixels): &([u32; 4], u32)| {
+        let (all, of_box) = (width as f32 * height as f32, (right - left + 1) as f32 * (bottom - top + 1) as f32);
+        *pixels as f32 <= LARGEST * all && of_box <= LARGEST_BOX * all
     };
     let whole = boxes.into_iter().enumerate().filter_map(|(piece, bounds)| Some((piece as u32, bounds?)));
     whole
         .filter(|(_, bounds)| fits(bounds))
-        .map(|(piece, [left, top, right, bottom])| {
+        .map(|(piece, ([left, top, right, bottom], _))| {
             let (left, top) = (left.saturating_sub(MARGIN), top.saturating_sub(MARGIN));
             let (right, bottom) = ((right + MARGIN + 1).min(width), (bottom + MARGIN + 1).min(height));
             let window = Window { left, top, width: right - left, height: bottom - top };
-            let is = |x: u32, y: u32| marked.get_pixel(x, y).0[0] > 0 && pieces.get_pixel(x, y).0[0] == piece;
-            Snippet::cut(image, window, is)
+            let of = |x: u32, y: u32| (marked.get_pixel(x, y).0[0] > 0).then(|| pieces.get_pixel(x, y).0[0]);
+            Snippet::cut(image, window, piece, of)
         })
         .collect()
 }
 
 impl Snippet {
-    fn cut(image: &RgbImage, window: Window, is: impl Fn(u32, u32) -> bool) -> Snippet {
+    /// `of` tells which piece a pixel of the image is of.
+    fn cut(image: &RgbImage, window: Window, piece: u32, of: impl Fn(u32, u32) -> Option<u32>) -> Snippet {
         let Window { left, top, width, height } = window;
-        let own = GrayImage::from_fn(width, height, |x, y| Luma([255 * u8::from(is(left + x, top + y))]));
+        let own =
+            GrayImage::from_fn(width, height, |x, y| Luma([255 * u8::from(of(left + x, top + y) == Some(piece))]));
         let distances = euclidean_squared_distance_transform(&own);
         let cover = Array2::from_shape_fn(window.shape(), |(y, x)| {
             let beside = distances.get_pixel(x as u32, y as u32).0[0].sqrt() as f32;
             (1.0 - beside / FEATHER).clamp(0.0, 1.0)
         });
         let image = image::imageops::crop_imm(image, left, top, width, height).to_image();
-        let bare = |at: (usize, usize)| cover[at] == 0.0;
+        // Another defect is not what this one stands out from.
+        let bare = |(y, x): (usize, usize)| cover[[y, x]] == 0.0 && of(left + x as u32, top + y as u32).is_none();
         let any = cover.indexed_iter().any(|(at, _)| bare(at));
         let (mut sum, mut count) = ([0.0; 3], 0.0);
         for ((y, x), _) in cover.indexed_iter().filter(|(at, _)| !any || bare(*at)) {

@@ -1,6 +1,6 @@
 //! The losses (paper: equations of section 3.3 and 3.4; constants from the authors' code).
 
-use crate::methods::folding::the_largest;
+use crate::methods::folding::sorted;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use schemars::JsonSchema;
@@ -99,7 +99,7 @@ fn hinge<const D: usize>(margin: f64, energy: Tensor<D>) -> Tensor<D> {
 /// The `places` largest of each row; `None` where all count.
 fn hardest(energies: Tensor<2>, places: usize) -> Option<Tensor<2>> {
     let [_, patches] = energies.dims();
-    (0 < places && places < patches).then(|| the_largest(energies, places))
+    (0 < places && places < patches).then(|| sorted(energies).narrow(1, 0, places))
 }
 
 /// `mean E(G)`, averaged over heads: what the auto-encoder wants low.

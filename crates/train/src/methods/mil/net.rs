@@ -2,7 +2,7 @@
 
 use crate::backbones::Scale;
 use crate::device;
-use crate::methods::folding::the_largest;
+use crate::methods::folding::sorted;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
@@ -144,8 +144,15 @@ fn doubled(x: Tensor<2>, [n, h, w]: [usize; 3]) -> Tensor<2> {
 /// Of each channel the mean, the mean of its `count` largest cells and that of its smallest: `[N,3C]`, as the graph's pool.
 fn pooled(x: Tensor<4>, count: usize) -> Tensor<2> {
     let x: Tensor<3> = x.flatten(2, 3);
-    let parts = vec![x.clone().mean_dim(2), largest(x.clone(), count), largest(x.neg(), count).neg()];
-    Tensor::cat(parts, 1).flatten(1, 2)
+    let cells = x.dims()[2];
+    let [largest, smallest] = match count.min(cells) {
+        1 => [x.clone().max_dim(2), x.clone().min_dim(2)],
+        count => {
+            let sorted = sorted(x.clone());
+            [0, cells - count].map(|from| sorted.clone().narrow(2, from, count).mean_dim(2))
+        }
+    };
+    Tensor::cat(vec![x.mean_dim(2), largest, smallest], 1).flatten(1, 2)
 }
 
 /// The mean of the `count` largest values along the last axis.
@@ -153,6 +160,6 @@ pub fn largest(x: Tensor<3>, count: usize) -> Tensor<3> {
     let [_, _, cells] = x.dims();
     match count.min(cells) {
         1 => x.max_dim(2),
-        count => the_largest(x, count).mean_dim(2),
+        count => sorted(x).narrow(2, 0, count).mean_dim(2),
     }
 }
