@@ -93,7 +93,7 @@ mod wgpu {
     use burn::tensor::{DeviceKind, DeviceType};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// GPUs first, then software renderers.
+    /// GPUs first, and how many, then software renderers.
     fn adapters() -> (Vec<Device>, usize) {
         let software = Device::wgpu(DeviceKind::Cpu);
         let all = Device::enumerate(DeviceType::Wgpu).into_vec();
@@ -110,7 +110,10 @@ mod wgpu {
     }
 
     pub fn open(index: usize) -> Result<(Device, String), DeviceError> {
-        let (all, _) = adapters();
+        opened(index, &adapters().0)
+    }
+
+    fn opened(index: usize, all: &[Device]) -> Result<(Device, String), DeviceError> {
         if all.is_empty() {
             return Err(DeviceError::NoVulkan(index));
         }
@@ -126,7 +129,8 @@ mod wgpu {
 
     /// A software renderer is slower than the CPU's own way.
     pub fn first_gpu() -> Result<(Device, String), DeviceError> {
-        if adapters().1 == 0 { Err(DeviceError::NoVulkan(0)) } else { open(0) }
+        let (all, gpus) = adapters();
+        opened(0, &all[..gpus])
     }
 }
 

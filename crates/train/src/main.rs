@@ -249,7 +249,8 @@ struct EvaluateArgs {
     min_auroc: Option<f64>,
 }
 
-/// What libraries below burn read from the environment before anything runs: this program begins once more with it, where it is not set.
+/// What libraries below burn read from the environment before anything runs: what trains or reads a checkpoint begins once more with it, where it
+/// is not set.
 /// - An optimiser that is read from a file goes by way of burn's default device: a GPU, where the program can use one, whether there is one or not.
 /// - Mesa asks the desktop which GPU comes first, and complains on standard error where there is no desktop.
 const ENVIRONMENT: [(&str, &str); 2] = [("BURN_DEVICE", "flex"), ("NODEVICE_SELECT", "1")];
@@ -265,9 +266,6 @@ fn with_environment() -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    if let Err(error) = with_environment() {
-        return end("ckaad-train", error.as_ref());
-    }
     let done = match Cli::parse().command {
         Command::Synth(args) => synth(args),
         Command::Data(args) => run_data(args),
@@ -353,6 +351,7 @@ fn show_augmented(args: AugmentArgs) -> Result<ExitCode> {
 }
 
 fn run_fit(args: FitArgs) -> Result<ExitCode> {
+    with_environment()?;
     let config = TrainConfig::load(&args.config)?;
     let done = fit(&FitOptions {
         config,
@@ -372,6 +371,7 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
 }
 
 fn run_export(args: ExportArgs) -> Result<ExitCode> {
+    with_environment()?;
     let form = match (args.precision, args.format) {
         (PrecisionArg::F32, FormatArg::Qdq) => bail!("--format qdq is int8; leave --precision f32 out"),
         (PrecisionArg::F32, FormatArg::Qoperator) => Form::F32,

@@ -2,7 +2,7 @@
 
 use crate::capture::{CameraConfig, DirectoryConfig, SyntheticConfig};
 use crate::events::Grouping;
-use crate::mqtt::Protocol;
+use crate::mqtt::{MqttConfig, Protocol};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,17 +65,18 @@ pub struct Mqtt {
 
 impl Default for Mqtt {
     fn default() -> Self {
+        let plain = MqttConfig::plain("localhost", 1883, "");
         Mqtt {
-            host: "localhost".into(),
-            port: 1883,
-            protocol: Protocol::V5,
-            client_id: String::new(),
+            host: plain.host,
+            port: plain.port,
+            protocol: plain.protocol,
+            client_id: plain.client_id,
             username: String::new(),
             password_file: PathBuf::new(),
-            keep_alive_s: 30,
-            connect_timeout_s: 5,
-            reconnect_max_s: 30,
-            max_packet_bytes: 8 << 20,
+            keep_alive_s: plain.keep_alive.as_secs(),
+            connect_timeout_s: plain.connect_timeout.as_secs(),
+            reconnect_max_s: plain.reconnect_max.as_secs(),
+            max_packet_bytes: plain.max_packet_bytes,
             tls: Tls::default(),
         }
     }

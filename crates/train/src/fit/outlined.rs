@@ -55,7 +55,7 @@ impl<'a> OutlinedSet<'a> {
         let labelled = if needs.painted_batch > 0 { labelled } else { &[] };
         let masked: Vec<(&Labelled, &Mask)> =
             labelled.iter().filter_map(|image| Some((image, image.sample.mask.as_ref()?))).collect();
-        let of_masked = |(image, mask): &(&Labelled, &Mask)| Outlines::of(&image.sample.path, mask, &input, grid);
+        let of_masked = |(image, mask): &(&Labelled, &Mask)| FromMask::of(&image.sample.path, mask, &input, grid);
         let outlines = masked.par_iter().map(of_masked).collect::<Result<Vec<_>, _>>()?;
         let cut: Vec<(Labelled, Vec<Arc<Snippet>>)> = masked
             .iter()
@@ -79,7 +79,7 @@ impl<'a> OutlinedSet<'a> {
 
         // Which way each image with a mask is mirrored.
         let (mut mirrored, mut teaching) = (vec![], 0);
-        for ((image, _), Outlines { cells: outline, .. }) in masked.iter().zip(&outlines) {
+        for ((image, _), FromMask { cells: outline, .. }) in masked.iter().zip(&outlines) {
             // With a mask that marks too little for a place of the map all of its places would be taught as normal.
             if !outline.iter().any(|cell| *cell == Cell::Anomalous) {
                 continue;
@@ -197,19 +197,19 @@ fn digest(cells: &[Array2<Cell>]) -> String {
 const PAINTED: u64 = 0x7061_696e;
 
 /// What the mask of an image says.
-struct Outlines {
+struct FromMask {
     /// What the network's places are.
     cells: Array2<Cell>,
     /// Its defects, cut out.
     snippets: Vec<Arc<Snippet>>,
 }
 
-impl Outlines {
-    fn of(image: &Path, mask: &Mask, input: &Input, grid: (usize, usize)) -> Result<Outlines, FitError> {
+impl FromMask {
+    fn of(image: &Path, mask: &Mask, input: &Input, grid: (usize, usize)) -> Result<FromMask, FitError> {
         let image = imaging::load(image).map_err(FeatureError::from)?;
         let mask = mask.of(&image)?;
         let snippets = snippets(&image, &mask).into_iter().map(Arc::new).collect();
-        Ok(Outlines { cells: cells_of(&image, &mask, input, grid), snippets })
+        Ok(FromMask { cells: cells_of(&image, &mask, input, grid), snippets })
     }
 }
 
@@ -313,7 +313,7 @@ mod tests {
         line.save(&mask).unwrap();
         let input = Input { width: 80, height: 80, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
         let cells =
-            Outlines::of(&path, &Mask::File(mask.clone()), &input, (10, 10)).map(|outlines| outlines.cells).unwrap();
+            FromMask::of(&path, &Mask::File(mask.clone()), &input, (10, 10)).map(|outlines| outlines.cells).unwrap();
         let anomalous = |cells: &Array2<Cell>| -> Vec<(usize, usize)> {
             cells.indexed_iter().filter(|(_, c)| **c == Cell::Anomalous).map(|(at, _)| at).collect()
         };
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(anomalous(&flipped(&cells, (false, true))), [(8, 0), (8, 1), (8, 2)]);
 
         GrayImage::new(80, 160).save(&mask).unwrap();
-        let why = Outlines::of(&path, &Mask::File(mask.clone()), &input, (10, 10))
+        let why = FromMask::of(&path, &Mask::File(mask.clone()), &input, (10, 10))
             .map(|outlines| outlines.cells)
             .unwrap_err()
             .to_string();

@@ -9,6 +9,14 @@ use ckaad_train::run::{EpochLosses, RunFolder, RunProgress};
 use std::path::Path;
 use std::process::Command;
 
+/// Both methods that learn in steps, small, and each epoch a single one.
+fn config(epochs: u32) -> String {
+    format!(
+        "methods = [\"ckaad\", \"mil\"]\nfalse_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = {epochs}\nleast_steps = 0\n\
+         checkpoint_every = 1\nbatch = 60\n[validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n"
+    )
+}
+
 /// Three epochs of two methods, each of one step, on normal, labelled and painted images: the model that sees all.
 fn trained(folder: &Path, device: DeviceChoice) -> RunProgress {
     let at = |name: &str| folder.join(name);
@@ -36,8 +44,7 @@ fn training_on_a_gpu_has_the_losses_of_the_cpu() {
     }
     let folder = tempfile::tempdir().unwrap();
     crate::trainer::synth(&folder.path().join("data").to_string_lossy());
-    let text = "methods = [\"ckaad\", \"mil\"]\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = 3\nleast_steps = 0\nbatch = 60\n\
-         [validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n";
+    let text = config(3);
     std::fs::write(folder.path().join("config.toml"), text).unwrap();
     let (cpu, gpu) = (trained(folder.path(), DeviceChoice::Cpu), trained(folder.path(), DeviceChoice::Wgpu(0)));
     let losses = |run: &RunProgress| -> Vec<(String, f32)> {
@@ -62,12 +69,6 @@ fn without_a_gpu_a_run_is_resumed_and_exported() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     crate::trainer::synth(&at("data"));
-    let config = |epochs: u32| {
-        format!(
-            "methods = [\"ckaad\", \"mil\"]\nfalse_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = {epochs}\nleast_steps = 0\n\
-             checkpoint_every = 1\nbatch = 60\n[validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n"
-        )
-    };
     std::fs::write(at("config.toml"), config(1)).unwrap();
     let run = |args: &[&str]| {
         let output = crate::program::command(args)

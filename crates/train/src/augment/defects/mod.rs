@@ -107,38 +107,42 @@ pub struct Painted {
 /// border inwards. A mask's pixels are those of the defect that changed by two levels or more in a channel, or have such a
 /// pixel at most two beside them; its soft edge is outside.
 pub fn paint(image: &RgbImage, other: Option<&RgbImage>, change: Change, seed: u64) -> Painted {
-    let mut painted = Painted::unchanged(image);
-    if painted.mask.is_empty() {
-        return painted;
-    }
-    let mut rng = StdRng::seed_from_u64(seed);
     if change == Change::LightStep {
-        light_step(&mut painted.image, &mut rng);
+        let mut painted = Painted::unchanged(image);
+        light_step(&mut painted.image, &mut StdRng::seed_from_u64(seed));
         return painted;
     }
-    let canvas = Canvas::new(image);
     let takes_other = matches!(change, Change::Blob | Change::CutPaste);
     let other = other.filter(|other| takes_other && other.width() > 0 && other.height() > 0).map(Canvas::new);
-    if let Some(coated) = (0..TRIES).find_map(|_| canvas.attempt(other.as_ref(), change, &mut rng)) {
-        painted.take(&coated, change.is_defect());
-    }
-    painted
+    tried(image, seed, change.is_defect(), |canvas, rng| canvas.attempt(other.as_ref(), change, rng))
 }
 
 /// Lays a labelled defect into a normal image; the same `seed` does the same. As with [`paint`], half of it at least is on the part, and
 /// nothing is marked where no try found room.
 pub fn paint_snippet(image: &RgbImage, snippet: &Snippet, seed: u64) -> Painted {
+    tried(image, seed, true, |canvas, rng| {
+        let coated = snippet::laid(canvas, snippet, rng)?.on(image);
+        canvas.holds(&coated).then_some(coated)
+    })
+}
+
+/// The image with the first of [`TRIES`] attempts that is of use, marked if it is a defect.
+fn tried(
+    image: &RgbImage,
+    seed: u64,
+    is_defect: bool,
+    attempt: impl Fn(&Canvas, &mut StdRng) -> Option<Coated>,
+) -> Painted {
     let mut painted = Painted::unchanged(image);
     if painted.mask.is_empty() {
         return painted;
     }
     let (canvas, mut rng) = (Canvas::new(image), StdRng::seed_from_u64(seed));
-    let attempt = |_| {
-        let coated = snippet::laid(&canvas, snippet, &mut rng)?.on(image);
-        canvas.holds(&coated).then_some(coated)
-    };
-    if let Some(coated) = (0..TRIES).find_map(attempt) {
-        painted.take(&coated, true);
+    if let Some(coated) = (0..TRIES).find_map(|_| attempt(&canvas, &mut rng)) {
+        coated.write(&mut painted.image);
+        if is_defect {
+            coated.masked().for_each(|(x, y)| painted.mask[[y as usize, x as usize]] = true);
+        }
     }
     painted
 }
@@ -147,13 +151,6 @@ impl Painted {
     fn unchanged(image: &RgbImage) -> Painted {
         let (width, height) = image.dimensions();
         Painted { image: image.clone(), mask: Array2::from_elem((height as usize, width as usize), false) }
-    }
-
-    fn take(&mut self, coated: &Coated, is_defect: bool) {
-        coated.write(&mut self.image);
-        if is_defect {
-            coated.masked().for_each(|(x, y)| self.mask[[y as usize, x as usize]] = true);
-        }
     }
 }
 

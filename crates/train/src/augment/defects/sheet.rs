@@ -56,7 +56,8 @@ pub enum SheetError {
 }
 
 /// Writes `count` columns to `out` as PNG, numbered from 1, six beside each other: normal training images of `data` drawn by
-/// `seed`, in turn with each kind of change and, where labelled images have masks, with a defect of one of them. Of a large image the part around what changed is shown, every pixel of it.
+/// `seed`, in turn with each kind of change and, where labelled images have masks, with a defect of one of them. Of a large
+/// image the part around what changed is shown, every pixel of it.
 ///
 /// # Errors
 /// The set has no normal training image, one of them, a labelled one or its mask cannot be read, or the file cannot be written.
@@ -69,12 +70,15 @@ pub fn sheet(data: &DataSet, count: usize, seed: u64, out: &Path) -> Result<Vec<
     let drawn: Vec<(&PathBuf, &PathBuf)> = (0..count).map(|_| (draw(), draw())).collect();
     let cut = labelled_defects(data, &mut rng)?;
     let turns = ROTA.len() + usize::from(!cut.is_empty());
-    let columns = drawn.into_par_iter().enumerate().map(|(i, (normal, other))| {
-        let (change, own) = (ROTA.get(i % turns).copied(), seed.wrapping_add(i as u64));
+    // Not from the seed that it is laid by: the same one would then always be turned alike.
+    let picked = |i: usize| (i % turns == ROTA.len()).then(|| cut.choose(&mut rng)).flatten();
+    let picks: Vec<Option<&Snippet>> = (0..count).map(picked).collect();
+    let columns = drawn.into_par_iter().zip(picks).enumerate().map(|(i, ((normal, other), pick))| {
+        let (change, own) = (pick.is_none().then(|| ROTA[i % turns]), seed.wrapping_add(i as u64));
         let image = imaging::load(normal)?;
-        let painted = match change {
-            Some(change) => paint(&image, Some(&imaging::load(other)?), change, own),
-            None => paint_snippet(&image, &cut[StdRng::seed_from_u64(own).random_range(0..cut.len())], own),
+        let painted = match pick {
+            Some(snippet) => paint_snippet(&image, snippet, own),
+            None => paint(&image, Some(&imaging::load(other)?), ROTA[i % turns], own),
         };
         let marked = painted.mask.iter().filter(|is| **is).count();
         let column = Column { change, path: data.relative(normal), changed: painted.image != image, marked };
