@@ -260,6 +260,48 @@ def layer_norm(affine, bias, signed=False):
     return build
 
 
+def modulation(signed):
+    # A tensor scaled and moved by two that are made of another one.
+    def build(m):
+        x = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        z = m.conv(x, 8, 1)
+        gamma, beta = m.conv(z, 20, 3, pads=1), m.conv(z, 20, 1)
+        scaled = m.node("Mul", [m.real(x), m.real(gamma)])
+        moved = m.node("Add", [scaled, m.real(beta)])
+        largest = 60 * float(x.scale) * 60 * float(gamma.scale) + 60 * float(beta.scale)
+        return m.conv(m.bytes_of(moved, m.result(20, largest / 100, None, signed)), 18, 3, pads=1)
+
+    return build
+
+
+def modulated_constant(signed):
+    # Tensors of the file in place of computed ones. No convolution reads them, and nothing twice: ONNX Runtime computes what it can when it
+    # loads a model, convolutions without the precision that it is asked for, and fails where it meets the same folded constant again.
+    def build(m):
+        def constant():
+            x = m.result(20, 1 / 50, None, signed)
+            low = -128 if signed else 0
+            x.name = m.node("Identity", [m.constant(m.rng.integers(low, low + 256, (1, 20, *m.size)), BYTES[signed])])
+            return x
+
+        z = m.signed() if signed else m.conv(m.image, 20, 3, pads=1)
+        x, beta = constant(), m.conv(z, 20, 3, pads=1)
+        moved = m.node("Add", [m.node("Mul", [m.real(x), m.real(z)]), m.real(beta)])
+        largest = 60 * float(x.scale) * 60 * float(z.scale) + 60 * float(beta.scale)
+        moved = m.bytes_of(moved, m.result(20, largest / 100, None, signed))
+        return m.conv(m.add(moved, constant(), signed=signed), 18, 3, pads=1)
+
+    return build
+
+
+def depth_to_space(signed):
+    def build(m):
+        x = m.conv(m.signed() if signed else m.image, 4 * 20, 3, pads=1)
+        return m.conv(m.like(x, m.node("DepthToSpace", [x.name], blocksize=2, mode="DCR"), 20), 18, 3, pads=1)
+
+    return build
+
+
 def pooled_statistics(signed):
     # Of each channel the mean, the mean of the 5 largest values and that of the 5 smallest, of 221.
     def build(m):
@@ -347,6 +389,12 @@ MODELS = {
     "layer_norm_affine": layer_norm(True, True),
     "layer_norm_without_bias": layer_norm(True, False),
     "layer_norm_signed": layer_norm(True, True, signed=True),
+    "modulation": modulation(False),
+    "modulation_signed": modulation(True),
+    "modulated_constant": modulated_constant(False),
+    "modulated_constant_signed": modulated_constant(True),
+    "depth_to_space": depth_to_space(False),
+    "depth_to_space_signed": depth_to_space(True),
     "pooled_statistics": pooled_statistics(False),
     "pooled_statistics_signed": pooled_statistics(True),
     "grouped": grouped,

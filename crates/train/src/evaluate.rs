@@ -7,7 +7,11 @@ use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
 use ckaad_inspect::{Counts, InspectError, InspectOptions, Inspector, Verdict, quantile};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+
+/// Pixels of one category that are held in memory, besides those of the whole set.
+const CATEGORY_BYTES: usize = 64 << 20;
 
 /// Why a bundle cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,8 @@ pub struct Evaluation {
     pub at_threshold: Counts,
     /// One row a kind of defect, by name.
     pub defects: Vec<DefectRow>,
+    /// One row a category, where several sets were judged as one, and the mean of these rows; none otherwise.
+    pub categories: Vec<CategoryRow>,
     /// Median of one inspection, one thread.
     pub median_ms: f64,
     /// Every test image, in the set's order.
@@ -101,6 +107,29 @@ pub struct DefectRow {
     pub auroc: Option<f64>,
 }
 
+/// One category of several that were judged as one.
+#[derive(Clone, Debug, Serialize)]
+pub struct CategoryRow {
+    /// Its name; `mean` for the mean of all.
+    pub category: String,
+    /// Normal test images.
+    pub normal_images: usize,
+    /// Anomalous test images.
+    pub anomalous_images: usize,
+    /// By the bundle's own image score.
+    pub image_auroc: Option<f64>,
+    /// The same.
+    pub average_precision: Option<f64>,
+    /// The same.
+    pub f1_max: Option<f64>,
+    /// `None` where the category has no masks, as the one below.
+    pub pixel_auroc: Option<f64>,
+    /// Up to a false-positive rate of 0.3.
+    pub aupro: Option<f64>,
+    /// Of the category's images, by the one threshold of the bundle.
+    pub at_threshold: Counts,
+}
+
 /// One test image and its score.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
@@ -108,6 +137,9 @@ pub struct Judged {
     pub path: String,
     /// `null` for a normal image.
     pub defect: Option<String>,
+    /// Which of several sets it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
     /// The bundle's image score.
     pub score: f32,
     /// The largest value of the smoothed map.
@@ -129,6 +161,7 @@ pub fn evaluate(
     let inspector = Inspector::new(bundle, &InspectOptions::default())?;
     let masked = data.test.iter().any(|s| s.mask.is_some());
     let mut pixels = Pixels::default();
+    let mut by_category: BTreeMap<String, Pixels> = BTreeMap::new();
     let (mut samples, mut times, mut marked) = (vec![], vec![], vec![]);
     let bar = progress.bar("evaluate", data.test.len());
     for sample in &data.test {
@@ -139,8 +172,14 @@ pub fn evaluate(
         if masked && (sample.mask.is_some() || sample.defect.is_none()) {
             let mask = sample.mask.as_ref().map(|mask| mask.at_input(&image, &bundle.manifest.input)).transpose()?;
             marked.push(mask.as_ref().is_some_and(|mask| mask.iter().any(|is| *is)));
-            let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
-            added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
+            let own = sample
+                .category
+                .as_ref()
+                .map(|category| by_category.entry(category.clone()).or_insert_with(|| Pixels::within(CATEGORY_BYTES)));
+            for pixels in own.into_iter().chain([&mut pixels]) {
+                let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
+                added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
+            }
         }
         let judged = judged(data, sample, &verdict);
         seen(&judged, &image, &verdict);
@@ -151,6 +190,8 @@ pub fn evaluate(
     let threshold = inspector.threshold();
     let pixel = masked.then(|| pixels.metrics()).transpose();
     let pixel = pixel.map_err(|cause| EvaluateError::Pixels { image: data.root.clone(), cause })?;
+    let categories = categories(&samples, by_category, threshold)
+        .map_err(|cause| EvaluateError::Pixels { image: data.root.clone(), cause })?;
     Ok(Evaluation {
         model: bundle.manifest.name.clone(),
         version: bundle.manifest.version.to_string(),
@@ -167,6 +208,7 @@ pub fn evaluate(
         threshold,
         at_threshold: counts(&samples, threshold),
         defects: defects(&samples, threshold),
+        categories,
         median_ms: quantile(&times, 0.5).unwrap_or_default(),
         samples,
     })
@@ -176,6 +218,7 @@ fn judged(data: &DataSet, sample: &Sample, verdict: &Verdict) -> Judged {
     Judged {
         path: data.relative(&sample.path),
         defect: sample.defect.clone(),
+        category: sample.category.clone(),
         score: verdict.score,
         map_maximum: verdict.map.iter().copied().fold(f32::NEG_INFINITY, f32::max),
         part: sample.part.clone(),
@@ -214,6 +257,55 @@ fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
     })
 }
 
+/// A row a category and one of their means.
+fn categories(
+    samples: &[Judged],
+    mut pixels: BTreeMap<String, Pixels>,
+    threshold: f32,
+) -> Result<Vec<CategoryRow>, PixelError> {
+    let names: BTreeSet<&String> = samples.iter().filter_map(|s| s.category.as_ref()).collect();
+    let mut rows = vec![];
+    for name in names {
+        let own: Vec<Judged> = samples.iter().filter(|s| s.category.as_ref() == Some(name)).cloned().collect();
+        let image = image_metrics(&own, |s| s.score);
+        let pixel = pixels.remove(name).map(Pixels::metrics).transpose()?.filter(|pixel| pixel.anomalous_pixels > 0);
+        rows.push(CategoryRow {
+            category: name.clone(),
+            normal_images: own.iter().filter(|s| s.defect.is_none()).count(),
+            anomalous_images: own.iter().filter(|s| s.defect.is_some()).count(),
+            image_auroc: image.auroc,
+            average_precision: image.average_precision,
+            f1_max: image.f1_max,
+            pixel_auroc: pixel.as_ref().and_then(|pixel| pixel.auroc),
+            aupro: pixel.as_ref().and_then(|pixel| pixel.aupro_30),
+            at_threshold: counts(&own, threshold),
+        });
+    }
+    if !rows.is_empty() {
+        rows.push(mean_row(&rows, samples, threshold));
+    }
+    Ok(rows)
+}
+
+/// Each number is the mean over the categories that have it; images are all of them.
+fn mean_row(rows: &[CategoryRow], samples: &[Judged], threshold: f32) -> CategoryRow {
+    let mean = |of: fn(&CategoryRow) -> Option<f64>| {
+        let known: Vec<f64> = rows.iter().filter_map(of).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    };
+    CategoryRow {
+        category: "mean".into(),
+        normal_images: rows.iter().map(|row| row.normal_images).sum(),
+        anomalous_images: rows.iter().map(|row| row.anomalous_images).sum(),
+        image_auroc: mean(|row| row.image_auroc),
+        average_precision: mean(|row| row.average_precision),
+        f1_max: mean(|row| row.f1_max),
+        pixel_auroc: mean(|row| row.pixel_auroc),
+        aupro: mean(|row| row.aupro),
+        at_threshold: counts(samples, threshold),
+    }
+}
+
 fn counts(samples: &[Judged], threshold: f32) -> Counts {
     let mut counts = Counts::default();
     for sample in samples {
@@ -223,7 +315,7 @@ fn counts(samples: &[Judged], threshold: f32) -> Counts {
 }
 
 fn defects(samples: &[Judged], threshold: f32) -> Vec<DefectRow> {
-    let kinds: std::collections::BTreeSet<&String> = samples.iter().filter_map(|s| s.defect.as_ref()).collect();
+    let kinds: BTreeSet<&String> = samples.iter().filter_map(|s| s.defect.as_ref()).collect();
     let row = |kind: &&String| {
         let of_kind = |s: &&Judged| s.defect.as_ref() == Some(*kind);
         let (scores, labels): (Vec<f32>, Vec<bool>) =
@@ -244,7 +336,7 @@ mod tests {
 
     fn judged(part: Option<&str>, defect: Option<&str>, score: f32) -> Judged {
         let [part, defect] = [part, defect].map(|text| text.map(str::to_owned));
-        Judged { path: String::new(), defect, score, map_maximum: -score, part }
+        Judged { path: String::new(), defect, category: None, score, map_maximum: -score, part }
     }
 
     #[test]
@@ -261,6 +353,26 @@ mod tests {
         // The maps' maxima are turned round: part a has -0.1, part b -0.2.
         assert_eq!(part.by_map_maximum.auroc, Some(1.0));
         assert_eq!(image_metrics(&samples, |s| s.map_maximum).auroc, Some(0.0));
+    }
+
+    #[test]
+    fn of_several_categories_each_has_a_row_and_their_mean_counts_them_alike() {
+        let of =
+            |category: &str, defect, score| Judged { category: Some(category.into()), ..judged(None, defect, score) };
+        let samples = [
+            of("a", None, 0.1),
+            of("a", Some("a/dent"), 0.9),
+            // The scores of two categories may lie anywhere: each is ranked by itself.
+            of("b", None, 2.0),
+            of("b", None, 4.0),
+            of("b", Some("b/dent"), 3.0),
+        ];
+        let rows = categories(&samples, BTreeMap::new(), 2.5).unwrap();
+        let told: Vec<_> = rows.iter().map(|row| (row.category.as_str(), row.image_auroc, row.aupro)).collect();
+        assert_eq!(told, [("a", Some(1.0), None), ("b", Some(0.5), None), ("mean", Some(0.75), None)]);
+        let found: Vec<_> = rows.iter().map(|row| (row.at_threshold.hits, row.at_threshold.false_alarms)).collect();
+        assert_eq!(found, [(0, 0), (1, 1), (1, 1)]);
+        assert!(categories(&[judged(None, None, 0.1)], BTreeMap::new(), 0.5).unwrap().is_empty());
     }
 
     #[test]

@@ -131,20 +131,30 @@ enum SynthKind {
 // No doc comment: clap would take it for the about of whatever command this is part of.
 #[derive(Args)]
 struct DataArgs {
-    /// Data set, in one of the layouts of docs/data.md
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// Data set, in one of the layouts of docs/data.md; more than once: several as one
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
     /// How it lies on disk; found out when not given
     #[arg(long, value_name = "NAME", value_enum)]
     layout: Option<Layout>,
-    /// Which category, where DIR holds several
+    /// Which category, where DIR holds several; more than once: several as one
     #[arg(long, value_name = "NAME")]
-    category: Option<String>,
+    category: Vec<String>,
 }
 
-impl From<DataArgs> for DataLocation {
-    fn from(args: DataArgs) -> DataLocation {
-        DataLocation { root: args.data, layout: args.layout, category: args.category }
+impl DataArgs {
+    fn locations(self) -> Result<Vec<DataLocation>> {
+        let DataArgs { data, layout, category: categories } = self;
+        let at = |root: &PathBuf, category: Option<String>| DataLocation { root: root.clone(), layout, category };
+        match data.as_slice() {
+            roots if categories.is_empty() => Ok(roots.iter().map(|root| at(root, None)).collect()),
+            [root] => Ok(categories.into_iter().map(|category| at(root, Some(category))).collect()),
+            _ => bail!("--category goes with one --data; of several, each can be a category's own folder"),
+        }
+    }
+
+    fn open(self) -> Result<DataSet> {
+        Ok(DataSet::open_all(&self.locations()?)?)
     }
 }
 
@@ -335,7 +345,7 @@ fn run_data(args: DataDoctorArgs) -> Result<ExitCode> {
 }
 
 fn show_augmented(args: AugmentArgs) -> Result<ExitCode> {
-    let data = DataSet::open(&args.data.into())?;
+    let data = args.data.open()?;
     let columns = defects::sheet(&data, args.count.into(), args.seed, &args.show)?;
     for (i, column) in columns.iter().enumerate() {
         let defects::Column { change, path, changed, marked } = column;
@@ -355,7 +365,7 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
     let config = TrainConfig::load(&args.config)?;
     let done = fit(&FitOptions {
         config,
-        data: args.data.into(),
+        data: args.data.locations()?,
         out: args.out.clone(),
         device: args.device,
         resume: args.resume,
@@ -404,7 +414,7 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: EvaluateArgs) -> Result<ExitCode> {
     let bundle = Bundle::read(&args.bundle)?;
-    let data = DataSet::open(&args.data.into())?;
+    let data = args.data.open()?;
     let mut gallery = report::Gallery::new(&bundle);
     let evaluation = evaluate(&bundle, &data, |judged, image, verdict| gallery.add(judged, image, verdict))?;
     if let Some(path) = &args.json {

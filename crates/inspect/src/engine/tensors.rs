@@ -78,8 +78,12 @@ impl<'a> Tensors<'a> {
             "QLinearConv" => zero_point(7),
             "QuantizeLinear" => zero_point(2),
             "QLinearLeakyRelu" => zero_point(4),
-            "Transpose" | "Pad" | "MaxPool" | "Resize" | "Concat" | "Identity" | "Reshape" | "Clip" => {
+            "Transpose" | "Pad" | "MaxPool" | "Resize" | "Concat" | "DepthToSpace" | "Reshape" | "Clip" => {
                 self.bytes(node.input.first()?)
+            }
+            "Identity" => {
+                let input = node.input.first()?;
+                self.bytes(input).or_else(|| Some(constants.bytes(input)?.1))
             }
             _ => None,
         }

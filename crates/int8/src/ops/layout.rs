@@ -134,6 +134,50 @@ impl RowStep for AppendChannel {
     }
 }
 
+/// Blocks of channels become blocks of pixels (ONNX's mode DCR): of `[n·n·C,H,W]` the channels `(i·n + j)·C` and the C - 1 behind are pixel
+/// `(y·n + i, x·n + j)` of `[C,n·H,n·W]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DepthToSpace(pub usize);
+
+impl Operator for DepthToSpace {
+    fn name(&self) -> &'static str {
+        "a step from depth to space"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Either
+    }
+
+    fn gives(&self, of: ElementType) -> ElementType {
+        of
+    }
+
+    fn shape(&self, inputs: &[Shape]) -> Option<Shape> {
+        let [channels, height, width] = one(inputs)?;
+        let side = self.0;
+        let blocks = side.checked_mul(side).filter(|&blocks| blocks > 0 && channels.is_multiple_of(blocks))?;
+        Some([channels / blocks, height.checked_mul(side)?, width.checked_mul(side)?])
+    }
+
+    fn compile(&self, placed: &Placed) -> Box<dyn Step> {
+        placed.rows(*self)
+    }
+}
+
+impl RowStep for DepthToSpace {
+    fn row(&self, row: &mut Row) {
+        let (side, y, from, to) = (self.0, row.y, *row.input(0), *row.result());
+        let (bytes, length) = (row.bytes(0, y / side), to.shape[0] * to.element.bytes());
+        for (x, out) in row.out().chunks_exact_mut(to.pixel).enumerate() {
+            let start = x / side * from.pixel + (y % side * side + x % side) * length;
+            let (channels, rest) = out.split_at_mut(length);
+            channels.copy_from_slice(&bytes[start..start + length]);
+            // Sums over a pixel run over all its lanes.
+            rest.fill(0);
+        }
+    }
+}
+
 /// Leaves the region as f32 `[1,C,H,W]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloatOutput;

@@ -2,6 +2,7 @@
 //! instruction set is written out for.
 
 pub mod add;
+pub mod constant;
 pub mod conv;
 mod convolution;
 pub mod cosine;
@@ -10,6 +11,7 @@ pub mod float_conv;
 pub mod layer_norm;
 pub mod layout;
 pub mod lookup;
+pub mod modulate;
 pub mod norm;
 pub mod pool;
 pub mod quantise;
@@ -17,13 +19,15 @@ pub mod resize;
 pub mod statistics;
 
 pub use add::{Add, FloatAdd};
+pub use constant::Constant;
 pub use conv::Conv;
 pub use cosine::CosineError;
 pub use distance::Distance;
 pub use float_conv::FloatConv;
 pub use layer_norm::LayerNorm;
-pub use layout::{AppendChannel, ByteOutput, Concat, FloatOutput};
+pub use layout::{AppendChannel, ByteOutput, Concat, DepthToSpace, FloatOutput};
 pub use lookup::Lookup;
+pub use modulate::{FloatModulate, Modulate};
 pub use norm::{InstanceNorm, UnitLength};
 pub use pool::{AveragePool, MaxPool};
 pub use quantise::{Dequantise, DequantisedOutput, Quantise};

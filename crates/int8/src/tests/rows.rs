@@ -6,6 +6,8 @@ use crate::operator::Reads;
 use crate::ops::add::{Add, add_row, add_row_f32};
 use crate::ops::cosine::{CosineError, cosine_row, cosine_row_f32};
 use crate::ops::distance::distance_row;
+use crate::ops::lookup::Scale;
+use crate::ops::modulate::{Modulate, modulate_row, modulate_row_f32};
 use crate::ops::norm::unit_row;
 use crate::ops::pool::{max_row, max_row_f32, sum_row};
 use crate::ops::quantise::{to_byte_row, to_float_row};
@@ -49,6 +51,27 @@ fn sums_and_maxima_of_rows_agree_at_every_length() {
             assert!(got == sums, "{isa:?}, sums of {length} bytes");
             let got = inside(&out, 16..16 + length, |out| max_row(isa, &a, out));
             assert!(got == maxima, "{isa:?}, maxima of {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn modulations_are_the_four_operators_behind_one_another_at_every_length() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for length in lengths() {
+        let [x, gamma, beta, out] = [length, length, length, length + 32].map(|bytes| noise(&mut rng, bytes));
+        let mut scale = |largest: f32| Scale { scale: rng.random_range(0.001..largest), zero: rng.random() };
+        let how = Modulate { x: scale(0.1), gamma: scale(0.1), beta: scale(1.0), result: scale(1.0) };
+        let real = |byte: u8, q: Scale| (f32::from(byte) - f32::from(q.zero)) * q.scale;
+        let one = |i: usize| {
+            let product = std::hint::black_box(real(x[i], how.x) * real(gamma[i], how.gamma));
+            let steps = (product + real(beta[i], how.beta)) / how.result.scale;
+            (steps.round_ties_even() + f32::from(how.result.zero)) as u8
+        };
+        let right: Vec<u8> = (0..length).map(one).collect();
+        for isa in Isa::available() {
+            let got = inside(&out, 16..16 + length, |out| modulate_row(isa, &how, [&x, &gamma, &beta], out));
+            assert!(got == right, "{isa:?}, {length} bytes");
         }
     }
 }
@@ -109,13 +132,14 @@ fn rows_of_floats_have_the_same_bits_everywhere() {
             .for_channels(21)
             .unwrap();
         let run = |isa: Isa| {
-            let mut results: Vec<Vec<f32>> = vec![out.clone(); 6];
+            let mut results: Vec<Vec<f32>> = vec![out.clone(); 7];
             to_float_row(isa, 0.013, 77.0, &bytes, &mut results[0]);
             sum_row(isa, &a, &mut results[1]);
             blend_row(isa, [&a, &b], [&c, &d], across, down, &mut results[2]);
             unit_row(isa, lanes, 1e-6, x, &mut results[3][..pixels * lanes]);
             max_row_f32(isa, &a, &mut results[4]);
             add_row_f32(isa, 0.1, 6.0, &a, &b, &mut results[5]);
+            modulate_row_f32(isa, [&a, &b, &c], &mut results[6]);
             let (mut distances, mut errors) = (vec![0.0; pixels], vec![0.0; pixels]);
             cosine_row_f32(isa, &cosine, x, products, &mut errors);
             if pixels > 0 {

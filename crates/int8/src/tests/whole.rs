@@ -95,6 +95,13 @@ fn bytes(r: &mut Region, rng: &mut ChaCha8Rng) -> NodeId {
     let leaky = |x: f32| if x < 0.0 { 0.1 * x } else { x };
     let bent = Lookup::new(Scale { scale: 0.1, zero: 99 }, Scale { scale: 0.07, zero: 31 }, leaky);
     let sum = push(r, bent, &[sum]);
+    let values = Constant::new([24, 9, 7], (0..24 * 9 * 7).map(|i| (i * 37 % 256) as u8).collect()).unwrap();
+    let constant = push(r, values, &[]);
+    let [x, gamma, beta] = [(0.02, 40), (0.01, 128), (0.05, 77)].map(|(scale, zero)| Scale { scale, zero });
+    let modulated =
+        push(r, Modulate { x, gamma, beta, result: Scale { scale: 0.07, zero: 99 } }, &[constant, sum, stem]);
+    let space = push(r, DepthToSpace(2), &[modulated]);
+    let space = push(r, ByteOutput(ElementType::U8), &[space]);
     let pool = push(r, MaxPool(window([3, 3], [1, 1], [1; 4])), &[sum]);
     let large = push(r, ResizeNearest([2, 3]), &[pool]);
     let both = push(r, Concat, &[pool, sum, stem]);
@@ -104,7 +111,7 @@ fn bytes(r: &mut Region, rng: &mut ChaCha8Rng) -> NodeId {
     let [scale_a, offset_a, scale_b, offset_b] = [0.02, -1.0, 0.03, -2.0].map(|value| vec![value]);
     let cosine = CosineError { reads: Reads::Bytes, scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 };
     let error = push(r, cosine, &[pool, sum]);
-    [map, bytes, error].into_iter().for_each(|id| r.output(id));
+    [map, bytes, error, space].into_iter().for_each(|id| r.output(id));
     stem
 }
 
@@ -124,6 +131,7 @@ fn reals(r: &mut Region, rng: &mut ChaCha8Rng, stem: NodeId) {
     let deep = push(r, conv([70, 1, 3, 3], [2, 2], [1; 4], true), &[dense]);
     let top = push(r, MaxPool(window([3, 3], [2, 2], [1; 4])), &[dense]);
     let sum = push(r, FloatAdd { activation: Activation::Relu, ceiling: 6.0 }, &[deep, top]);
+    let sum = push(r, FloatModulate, &[sum, deep, top]);
     let norm = push(r, InstanceNorm { scale: vec![1.5; 70], offset: vec![0.25; 70], epsilon: 1e-5 }, &[sum]);
     let more = push(r, AppendChannel(2.0), &[norm]);
     let unit = push(r, UnitLength { epsilon: 1e-6 }, &[more]);

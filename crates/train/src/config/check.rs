@@ -120,14 +120,14 @@ impl TrainConfig {
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
-        let (h, p, m) = (&self.mahalanobis, &self.pooled, &self.mil);
+        let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
         let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
         vec![
             row("methods", once, &self.methods, "each method once expected"),
-            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank or mil"),
+            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank, mil or invad"),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
             row("mahalanobis.strides", pools(&h.strides), &h.strides, POOLS),
@@ -143,6 +143,17 @@ impl TrainConfig {
             row("mil.learning_rate", rate(m.learning_rate), m.learning_rate, RATE),
             row("mil.painted", m.painted <= 100_000, m.painted, "at most 100000 expected"),
             row("mil.painted_batch", (1..=1024).contains(&m.painted_batch), m.painted_batch, "1 to 1024 expected"),
+            row("invad.learning_rate", rate(i.learning_rate), i.learning_rate, RATE),
+            row("invad.weight", i.weight > 0.0 && i.weight <= 1e3, i.weight, "above 0 and at most 1000 expected"),
+            row("invad.clip", (0.0..=1e6).contains(&i.clip), i.clip, "0 (off) or a positive length expected"),
+            row(
+                "invad.net.style",
+                i.net.style <= 4096 && i.net.style.is_multiple_of(4),
+                i.net.style,
+                "0 (by size) or a multiple of 4 up to 4096 expected",
+            ),
+            row("invad.net.latent", i.net.latent <= 4096, i.net.latent, "0 (by size) to 4096 expected"),
+            row("invad.net.blocks", i.net.blocks <= 16, i.net.blocks, "0 (by size) to 16 expected"),
             row("ckaad.loss.gamma", rate(l.gamma), l.gamma, RATE),
             row("ckaad.loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
             row("ckaad.loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),

@@ -8,6 +8,7 @@ use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
 use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
+use crate::methods::invad::{Invad, InvadConfig};
 use crate::methods::mil::{Mil, MilConfig};
 use crate::methods::{Bank, BankConfig, Mahalanobis, MahalanobisConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
@@ -62,7 +63,7 @@ pub struct TrainConfig {
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the four below where theirs is.
+    /// Read where `ckaad` is among the methods, as the five below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
@@ -72,6 +73,8 @@ pub struct TrainConfig {
     pub mahalanobis: MahalanobisConfig,
     /// The head taught by coarse labels.
     pub mil: MilConfig,
+    /// Reconstruction by feature inversion.
+    pub invad: InvadConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
@@ -105,6 +108,7 @@ impl Default for TrainConfig {
             pooled: PooledConfig::default(),
             mahalanobis: MahalanobisConfig::default(),
             mil: MilConfig::default(),
+            invad: InvadConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -130,12 +134,20 @@ pub enum MethodKind {
     Pooled,
     /// A head taught by coarse labels, masks where there are some, and painted defects: term `instance` of the map, term `bag` of the image branch.
     Mil,
+    /// A decoder that is told about an image by narrow style maps alone: term `inversion` of the map.
+    Invad,
 }
 
 impl MethodKind {
     /// Every one.
-    pub const ALL: [MethodKind; 5] =
-        [MethodKind::Ckaad, MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled, MethodKind::Mil];
+    pub const ALL: [MethodKind; 6] = [
+        MethodKind::Ckaad,
+        MethodKind::Bank,
+        MethodKind::Mahalanobis,
+        MethodKind::Pooled,
+        MethodKind::Mil,
+        MethodKind::Invad,
+    ];
 
     /// What the keys of its own section begin with.
     pub fn section(self) -> &'static str {
@@ -145,6 +157,7 @@ impl MethodKind {
             MethodKind::Mahalanobis => "mahalanobis.",
             MethodKind::Pooled => "pooled.",
             MethodKind::Mil => "mil.",
+            MethodKind::Invad => "invad.",
         }
     }
 
@@ -155,6 +168,7 @@ impl MethodKind {
             MethodKind::Bank => &["distance"],
             MethodKind::Mahalanobis | MethodKind::Pooled => &[],
             MethodKind::Mil => &["instance"],
+            MethodKind::Invad => &["inversion"],
         }
     }
 }
@@ -270,7 +284,7 @@ impl TrainConfig {
         let own = |kind: &MethodKind| match kind {
             MethodKind::Mahalanobis => self.mahalanobis.strides.as_slice(),
             MethodKind::Pooled => &self.pooled.strides,
-            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Mil => &[],
+            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Mil | MethodKind::Invad => &[],
         };
         let strides = self.features.strides.iter().chain(self.methods.iter().flat_map(own));
         let deepest = strides.copied().max().unwrap_or(0);
@@ -286,6 +300,7 @@ impl TrainConfig {
                 MethodKind::Mahalanobis => Box::new(Mahalanobis::new(self.mahalanobis.clone())),
                 MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
                 MethodKind::Mil => Box::new(Mil::new(&self.mil, extractor, device)),
+                MethodKind::Invad => Box::new(Invad::new(&self.invad, extractor, device)),
             }
         };
         Model { methods: self.methods.iter().map(method).collect() }

@@ -17,6 +17,8 @@ pub enum DataError {
     SeveralCategories { root: PathBuf, known: String },
     #[error("{root} has no category {asked:?}; found {known}")]
     NoCategory { root: PathBuf, asked: String, known: String },
+    #[error("two of the data sets are called {0:?}: by its name each is told from the others")]
+    SameName(String),
     #[error("{0} is one set without categories: leave --category away")]
     OneCategory(PathBuf),
     #[error("cannot read {path}: {cause}")]

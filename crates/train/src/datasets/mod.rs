@@ -1,7 +1,7 @@
 //! Data sets on disk → lists of labelled images. Nothing is decoded here but masks.
 //!
 //! ```text
-//! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet: train_normal, train_anomalous (coarse labels),
+//! DataLocation (folder, --layout, --category) ─detect─► Layout ─read─► DataSet (of several: one that holds all): train_normal, train_anomalous (coarse labels),
 //!                                                                        validation_normal, test
 //! ```
 //! The layouts and what counts as normal in each are tabled in `docs/data.md`. Which fold a training image
@@ -11,6 +11,7 @@ mod coarse;
 mod each;
 mod error;
 mod groups;
+mod joined;
 mod layouts;
 mod listing;
 mod mask;
@@ -42,6 +43,9 @@ pub struct Sample {
     /// Images of one part or patient share it; `None` when nothing shows which image belongs to which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Which of several sets or categories it is of, where they are one set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
     /// The part that this image is one view of, where the set is judged by parts (Real-IAD's sample level).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,

@@ -48,8 +48,8 @@ pub enum FitError {
 pub struct FitOptions {
     /// What is trained.
     pub config: TrainConfig,
-    /// What it is trained on.
-    pub data: DataLocation,
+    /// What it is trained on: one set, or several as one.
+    pub data: Vec<DataLocation>,
     /// The folder of the run.
     pub out: PathBuf,
     /// What it is trained with.

@@ -35,7 +35,7 @@ pub fn prepare(
     build: Build,
     progress: &ProgressDisplay,
 ) -> Result<Prepared, FitError> {
-    let mut data = DataSet::open(&options.data)?;
+    let mut data = DataSet::open_all(&options.data)?;
     data.need_training_images(MIN_TRAINING_IMAGES)?;
     let resumes = run.exists();
     if resumes && !options.resume {

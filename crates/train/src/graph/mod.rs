@@ -77,6 +77,17 @@ pub enum Op {
     InstanceNorm(InstanceNorm),
     /// 3x3, stride 2, one cell of border.
     MaxPool,
+    /// `x` where it is not negative, and this times `x` where it is.
+    LeakyRelu(f32),
+    /// Over all channels and cells of an image: mean 0, variance 1; this is added to the variance.
+    LayerNorm(f32),
+    /// The first input times the second plus the third, all of one shape.
+    Modulate,
+    /// `[C,H,W]`, row by row: the same for every image.
+    Constant(Vec<f32>),
+    /// Four blocks of channels become one of twice the height and width: those of its upper left cells, upper right, lower left,
+    /// lower right.
+    DepthToSpace2,
     /// Nearest neighbour, twice the height and width.
     Upsample2,
     /// Along the channels.
@@ -319,6 +330,37 @@ impl Graph {
         self.push(name, Op::InstanceNorm(norm), vec![input], shape)
     }
 
+    /// Appends [`Op::LeakyRelu`].
+    pub fn leaky_relu(&mut self, name: impl Into<String>, input: Id, slope: f32) -> Id {
+        let shape = self.shape(input);
+        self.push(name, Op::LeakyRelu(slope), vec![input], shape)
+    }
+
+    /// Appends [`Op::LayerNorm`].
+    pub fn layer_norm(&mut self, name: impl Into<String>, input: Id, epsilon: f32) -> Id {
+        let shape = self.shape(input);
+        self.push(name, Op::LayerNorm(epsilon), vec![input], shape)
+    }
+
+    /// Appends [`Op::Modulate`] of three nodes of one shape.
+    pub fn modulate(&mut self, name: impl Into<String>, x: Id, factor: Id, offset: Id) -> Id {
+        let shape = self.shape(x);
+        debug_assert!(shape == self.shape(factor) && shape == self.shape(offset));
+        self.push(name, Op::Modulate, vec![x, factor, offset], shape)
+    }
+
+    /// Appends [`Op::Constant`].
+    pub fn constant(&mut self, name: impl Into<String>, shape: [usize; 3], values: Vec<f32>) -> Id {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        self.push(name, Op::Constant(values), vec![], shape)
+    }
+
+    /// Appends [`Op::DepthToSpace2`]; the channels of `input` are a multiple of four.
+    pub fn depth_to_space2(&mut self, name: impl Into<String>, input: Id) -> Id {
+        let [c, h, w] = self.shape(input);
+        self.push(name, Op::DepthToSpace2, vec![input], [c / 4, 2 * h, 2 * w])
+    }
+
     /// Appends [`Op::MaxPool`].
     pub fn max_pool(&mut self, name: impl Into<String>, input: Id) -> Id {
         let [c, h, w] = self.shape(input);
@@ -415,7 +457,8 @@ impl Op {
     pub fn is_tail(&self) -> bool {
         match self {
             Op::Image | Op::Ones | Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => false,
-            Op::MaxPool | Op::Upsample2 | Op::Concat => false,
+            Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate | Op::Constant(_) => false,
+            Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => false,
             Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
             Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Mahalanobis(_) | Op::Softplus => true,
         }
@@ -437,6 +480,7 @@ impl Op {
         match self {
             Op::Conv(c) => c.bias.len(),
             Op::InstanceNorm(norm) => norm.scale.len() + norm.offset.len(),
+            Op::Constant(values) => values.len(),
             _ => 0,
         }
     }

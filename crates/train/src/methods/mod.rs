@@ -8,16 +8,21 @@ mod checkpoint;
 pub mod ckaad;
 mod clip;
 mod folding;
+#[cfg(test)]
+mod formula;
 mod images;
+pub mod invad;
 mod mahalanobis;
 pub mod mil;
 mod pooled;
+mod raw;
 
 pub use bank::{Bank, BankConfig};
 pub use batch::{Batch, Losses, Outlined, StepBatch, UnreadLosses};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use mahalanobis::{Mahalanobis, MahalanobisConfig};
 pub use pooled::{Pooled, PooledConfig};
+pub use raw::ErrorSpace;
 
 use crate::features::{Extractor, FeatureError};
 use crate::graph::{Graph, Id, Term, TermWeights};

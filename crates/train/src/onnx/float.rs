@@ -53,7 +53,23 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
             instance_norm(b, norm, &inputs[0], out, &linear);
             activation(b, &linear, out, norm.activation);
         }
-        Op::MaxPool | Op::Upsample2 | Op::Concat => same_values(b, &node.op, inputs, out),
+        Op::LeakyRelu(slope) => b.node("LeakyRelu", &[&inputs[0]], out, vec![float("alpha", *slope)]),
+        Op::LayerNorm(epsilon) => {
+            let [c, h, w] = node.shape;
+            let ones = b.f32s(&format!("layer_norm.{c}x{h}x{w}"), &[c, h, w], &vec![1.0; c * h * w]);
+            b.node("LayerNormalization", &[&inputs[0], &ones], out, vec![int("axis", 1), float("epsilon", *epsilon)]);
+        }
+        Op::Modulate => {
+            let scaled = format!("{out}.scaled");
+            b.node("Mul", &[&inputs[0], &inputs[1]], &scaled, vec![]);
+            b.node("Add", &[&scaled, &inputs[2]], out, vec![]);
+        }
+        Op::Constant(values) => {
+            let [c, h, w] = node.shape;
+            let values = b.f32s(&format!("{out}.values"), &[1, c, h, w], values);
+            b.node("Identity", &[&values], out, vec![]);
+        }
+        Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => same_values(b, &node.op, inputs, out),
         _ => tail::emit(b, graph, node, inputs, out),
     }
 }
@@ -71,6 +87,9 @@ pub(super) fn same_values(b: &mut GraphBuilder, op: &Op, inputs: &[String], out:
     match op {
         Op::MaxPool => max_pool(b, &inputs[0], out),
         Op::Upsample2 => upsample2(b, &inputs[0], out),
+        Op::DepthToSpace2 => {
+            b.node("DepthToSpace", &[&inputs[0]], out, vec![int("blocksize", 2), string("mode", "DCR")]);
+        }
         _ => b.node("Concat", &refs(inputs), out, vec![int("axis", 1)]),
     }
 }

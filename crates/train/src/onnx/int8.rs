@@ -5,8 +5,8 @@
 //! | for | the agent, ONNX Runtime | TensorRT |
 //! | tensors | u8 with a zero point, 0 behind ReLU | i8, symmetric: TensorRT takes no zero point |
 //! | convolution | `QLinearConv`: i8 weights per output channel, i32 bias | DequantizeLinear (input, weights) - Conv, f32 bias - QuantizeLinear |
-//! | upsampling, pooling, concatenation | on the bytes | between DequantizeLinear and QuantizeLinear |
-//! | addition, instance norm | DequantizeLinear - operator - QuantizeLinear | the same |
+//! | upsampling, depth to space, pooling, concatenation | on the bytes | between DequantizeLinear and QuantizeLinear |
+//! | addition, modulation, norms, LeakyReLU | DequantizeLinear - operator - QuantizeLinear | the same |
 //! | activation | saturation of the quantiser | an operator |
 //!
 //! The tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats
@@ -79,6 +79,7 @@ pub fn emit(
 /// Whether a node is one that can be in int8 or in float as one likes.
 pub fn is_layer(node: &Node) -> bool {
     matches!(node.op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_))
+        || matches!(node.op, Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate)
 }
 
 struct Emitter<'a> {
@@ -97,8 +98,13 @@ impl Emitter<'_> {
             // Quantised for whoever asks: the channel of ones needs another scale.
             Op::Image => self.dialect == Dialect::Qdq,
             Op::Ones => false,
-            Op::MaxPool | Op::Upsample2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
-            Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => float(id),
+            // As its readers are.
+            Op::Constant(_) => {
+                let mut readers = self.graph.nodes.iter().enumerate().filter(|(_, reader)| reader.inputs.contains(&id));
+                readers.all(|(reader, node)| is_layer(node) && float(reader))
+            }
+            Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
+            _ if is_layer(node) => float(id),
             _ => node.op.is_tail(),
         }
     }
@@ -119,7 +125,7 @@ impl Emitter<'_> {
                 let image = self.byte(node.inputs[0]);
                 float::append_channel(&mut self.b, &image, &out, |b| b.u8s("image.ones.byte", &[], &[255]));
             }
-            (Op::MaxPool | Op::Upsample2 | Op::Concat, Dialect::QOperator) => {
+            (Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat, Dialect::QOperator) => {
                 let bytes: Vec<String> = node.inputs.iter().map(|&i| self.byte(i)).collect();
                 float::same_values(&mut self.b, &node.op, &bytes, &out);
             }
@@ -136,6 +142,14 @@ impl Emitter<'_> {
                 instance_norm(&mut self.b, norm, &x, &out, &normal);
                 self.quantise(&normal, id);
             }
+            (Op::Constant(values), Dialect::QOperator) => {
+                let Quantisation { scale, zero_point } = self.quantisation[id];
+                let byte = |value: &f32| ((value / scale).round_ties_even() + f32::from(zero_point)) as u8;
+                let [c, h, w] = node.shape;
+                let bytes: Vec<u8> = values.iter().map(byte).collect();
+                let bytes = self.b.u8s(&format!("{out}.values"), &[1, c, h, w], &bytes);
+                self.b.node("Identity", &[&bytes], &out, vec![]);
+            }
             (Op::Conv(conv), Dialect::Qdq) => {
                 let x = self.rounded(node.inputs[0]);
                 let weight = self.dequantised_weight(conv, &out);
@@ -143,7 +157,7 @@ impl Emitter<'_> {
                 float_conv(&mut self.b, conv, &x, &weight, &exact);
                 self.quantise(&exact, id);
             }
-            (_, Dialect::Qdq) => {
+            (Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate, Dialect::QOperator) | (_, Dialect::Qdq) => {
                 let inputs: Vec<String> = node.inputs.iter().map(|&i| self.real(i)).collect();
                 let exact = format!("{out}.exact");
                 float_node(&mut self.b, self.graph, node, &inputs, &exact);
@@ -260,7 +274,11 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
             Op::Image if dialect == Dialect::Qdq => Quantisation { scale: 1.0 / 128.0, zero_point: 0 },
             Op::Ones if dialect == Dialect::Qdq => Quantisation::symmetric(-1.0, 1.0),
             Op::Image | Op::Ones => Quantisation::IMAGE,
-            Op::Upsample2 | Op::MaxPool => result[node.inputs[0]],
+            Op::Upsample2 | Op::DepthToSpace2 | Op::MaxPool => result[node.inputs[0]],
+            Op::Constant(values) => {
+                let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
+                covering(low, high)
+            }
             Op::Conv(Conv { activation, .. })
             | Op::InstanceNorm(InstanceNorm { activation, .. })
             | Op::Add(activation) => match activation {

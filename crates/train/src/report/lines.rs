@@ -38,6 +38,21 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
     lines.extend(e.defects.iter().map(|row| {
         format!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc))
     }));
+    lines.extend(e.categories.iter().map(|row| {
+        format!(
+            "  {:<16} {:>4} normal, {:>4} anomalous: image AUROC {}  AP {}  F1-max {}  pixel AUROC {}  AUPRO (0.3) {}; {} alerted, {} false alarms",
+            row.category,
+            row.normal_images,
+            row.anomalous_images,
+            number(row.image_auroc),
+            number(row.average_precision),
+            number(row.f1_max),
+            number(row.pixel_auroc),
+            number(row.aupro),
+            row.at_threshold.hits,
+            row.at_threshold.false_alarms
+        )
+    }));
     lines.push(format!("median {:.1} ms an image, one thread", e.median_ms));
     lines
 }

@@ -3,7 +3,7 @@
 //!
 //! | part of the page | module |
 //! |---|---|
-//! | headline, metrics, confusion, defects, the model | `tables` |
+//! | headline, metrics, sets, confusion, defects, the model | `tables` |
 //! | score histogram, ROC, precision and recall | `curves`, drawn with `chart` |
 //! | losses, and verdicts on training images | `training` |
 //! | heatmaps | `gallery` |
@@ -35,6 +35,7 @@ pub fn page(bundle: &Bundle, e: &Evaluation, gallery: &Gallery) -> String {
         tables::at_threshold(e),
         curves::histogram(e),
         curves::roc_and_precision(e),
+        tables::categories(e),
         tables::defects(e),
         training::section(bundle),
         tables::model(bundle, e),

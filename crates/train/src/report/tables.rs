@@ -116,6 +116,35 @@ pub fn at_threshold(e: &Evaluation) -> String {
     format!("<h2>At the threshold</h2>{}", table("", &caption, &rows))
 }
 
+/// Nothing where one set was judged.
+pub fn categories(e: &Evaluation) -> String {
+    if e.categories.is_empty() {
+        return String::new();
+    }
+    let head = [
+        "",
+        "normal",
+        "anomalous",
+        "image AUROC",
+        "AP",
+        "F1-max",
+        "pixel AUROC",
+        "AUPRO (0.3)",
+        "alerted",
+        "false alarms",
+    ];
+    let mut rows = vec![row(head)];
+    rows.extend(e.categories.iter().map(|c| {
+        let [image, precision, best, pixel, regions] =
+            [c.image_auroc, c.average_precision, c.f1_max, c.pixel_auroc, c.aupro].map(number);
+        let [hits, alarms] = [c.at_threshold.hits, c.at_threshold.false_alarms].map(|n| n.to_string());
+        let [normal, anomalous] = [c.normal_images, c.anomalous_images].map(|n| n.to_string());
+        vec![escape(&c.category), normal, anomalous, image, precision, best, pixel, regions, hits, alarms]
+    }));
+    let caption = "Each set is ranked by itself; the threshold is one for all.";
+    format!("<h2>Sets</h2>{}", table("", caption, &rows))
+}
+
 pub fn defects(e: &Evaluation) -> String {
     let mut rows = vec![row(["defect", "images", "alerted", "share alerted", "AUROC against normal"])];
     rows.extend(e.defects.iter().map(|d| {

@@ -114,6 +114,33 @@ fn mvtec_ad_is_read_with_masks_and_our_coarse_labels() {
 }
 
 #[test]
+fn several_sets_are_one_and_the_same_names_in_two_are_two_things() {
+    let tree = Tree::new(&[
+        "a/train/good/p1/000.png",
+        "a/test/good/000.png",
+        "a/test/hole/000.png",
+        "b/c/train/good/p1/000.png",
+        "b/c/test/good/000.png",
+        "b/c/test/hole/000.png",
+    ]);
+    let sources = ["a", "b/c"].map(|name| DataLocation::new(tree.path().join(name)));
+    let all = DataSet::open_all(&sources).unwrap();
+    assert_eq!(all.name(), "a+c");
+    assert_eq!(told(&all, &all.train_normal), ["a/train/good/p1/000.png", "b/c/train/good/p1/000.png"]);
+    assert_eq!(groups(&all.train_normal), ["a/p1", "c/p1"]);
+    let defects: Vec<_> = all.test.iter().filter_map(|s| s.defect.as_deref()).collect();
+    assert_eq!(defects, ["a/hole", "c/hole"]);
+    let categories: Vec<_> = all.test.iter().filter_map(|s| s.category.as_deref()).collect();
+    assert_eq!(categories, ["a", "a", "c", "c"]);
+    // One is what it is alone.
+    let one = DataSet::open_all(&sources[..1]).unwrap();
+    assert_eq!(one.test, DataSet::open(&sources[0]).unwrap().test);
+    assert!(one.test.iter().all(|s| s.category.is_none()));
+    let twice = DataSet::open_all(&[sources[0].clone(), sources[0].clone()]).unwrap_err().to_string();
+    assert_eq!(twice, "two of the data sets are called \"a\": by its name each is told from the others");
+}
+
+#[test]
 fn mvtec_loco_ad_is_read_with_its_validation_split_and_the_union_of_its_masks() {
     let tree = Tree::new(&[
         "pushpins/train/good/000.png",

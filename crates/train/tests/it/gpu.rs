@@ -23,7 +23,7 @@ fn trained(folder: &Path, device: DeviceChoice) -> RunProgress {
     let (config, out) = (at("config.toml"), at(&format!("{device:?}")));
     let options = FitOptions {
         config: TrainConfig::load(&config).unwrap(),
-        data: DataLocation::new(at("data")),
+        data: vec![DataLocation::new(at("data"))],
         out,
         device,
         resume: false,

@@ -71,7 +71,7 @@ fn a_method_of_ones_own_trains_exports_and_runs() {
     };
     let options = FitOptions {
         config: TrainConfig::load(&config).unwrap(),
-        data: DataLocation::new(at("data")),
+        data: vec![DataLocation::new(at("data"))],
         out: at("run"),
         device: DeviceChoice::Cpu,
         resume: false,

@@ -3,7 +3,7 @@
 use ckaad_bundle::{Bundle, Precision};
 use ckaad_inspect::imaging::{Placement, RgbImage};
 use ckaad_inspect::{Counts, DecidedBy, StageTimes, Verdict};
-use ckaad_train::evaluate::{DefectRow, Evaluation, Judged, MaskLabels, PartMetrics};
+use ckaad_train::evaluate::{CategoryRow, DefectRow, Evaluation, Judged, MaskLabels, PartMetrics};
 use ckaad_train::metrics::{ImageMetrics, Pixels};
 use ckaad_train::report::{self, Gallery};
 use ndarray::{Array2, arr2};
@@ -42,13 +42,31 @@ fn evaluation(masks: bool) -> Evaluation {
         let defect = ["crack", HOSTILE].get(i % 4).map(|d| (*d).to_owned());
         let score = (i * 37 % 101) as f32 / 100.0 + if defect.is_some() { 0.4 } else { 0.0 };
         let path = format!("test/{}/{i:03}.png", defect.as_deref().unwrap_or("good"));
-        Judged { path, defect, score, map_maximum: score * 1.5, part: Some(format!("part {}", i / 2)) }
+        Judged {
+            path,
+            defect,
+            category: Some(HOSTILE.into()),
+            score,
+            map_maximum: score * 1.5,
+            part: Some(format!("part {}", i / 2)),
+        }
     };
     let samples: Vec<Judged> = (0..80).map(judged).collect();
     let scores: Vec<f32> = samples.iter().map(|s| s.score).collect();
     let labels: Vec<bool> = samples.iter().map(|s| s.defect.is_some()).collect();
     let image = ImageMetrics::of(&scores, &labels);
     let row = |defect: &str| DefectRow { defect: defect.to_owned(), images: 20, hits: 7, auroc: Some(0.8125) };
+    let category = CategoryRow {
+        category: HOSTILE.into(),
+        normal_images: 40,
+        anomalous_images: 40,
+        image_auroc: Some(0.75),
+        average_precision: Some(0.5),
+        f1_max: None,
+        pixel_auroc: None,
+        aupro: Some(0.25),
+        at_threshold: Counts::default(),
+    };
     let mut pixels = Pixels::default();
     let map = arr2(&[[0.1, 0.2, 0.9], [0.3, 0.05, 0.4]]);
     pixels.add(map.view(), Some(map.map(|&v| v >= 0.4).view())).unwrap();
@@ -68,6 +86,7 @@ fn evaluation(masks: bool) -> Evaluation {
         threshold: 0.83,
         at_threshold: Counts { hits: 14, misses: 26, false_alarms: 7, passed: 33 },
         defects: vec![row(HOSTILE), row("crack")],
+        categories: vec![category],
         median_ms: 12.34,
         samples,
     }

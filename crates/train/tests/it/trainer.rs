@@ -114,6 +114,69 @@ fn the_papers_parts_reach_the_bundle_too() {
     assert!(matches!(manifest.score.rule, ScoreRule::Combined { .. }));
 }
 
+/// Every norm of the decoder and both maps.
+#[test]
+fn reconstruction_by_inversion_reaches_the_bundle_too() {
+    for (norm, map) in [("batch", "scales"), ("layer", "joint"), ("frozen", "scales")] {
+        let config = format!(
+            "methods = [\"invad\"]\n{}[invad]\nmap = \"{map}\"\n[invad.net]\nstyle = 8\nlatent = 4\nnorm = \"{norm}\"\n",
+            CONFIG.replace("epochs = 4", "epochs = 2")
+        );
+        let manifest = through_the_bundle(&config, &[]);
+        assert_eq!(manifest.methods, ["invad"], "{norm}");
+    }
+}
+
+/// Two lines of parts, one model: each image keeps the name of its set, and `evaluate` has a row a set.
+#[test]
+fn one_model_of_several_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    synth(&at("first"));
+    synth(&at("second"));
+    std::fs::write(at("config.toml"), format!("methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n{ALL_INT8}"))
+        .unwrap();
+    let both = ["--data".to_owned(), at("first"), "--data".to_owned(), at("second")];
+    let with_both = |args: &[&str]| -> String {
+        let args: Vec<&str> = args.iter().copied().chain(both.iter().map(String::as_str)).collect();
+        train_well(&args)
+    };
+    with_both(&["fit", "--config", &at("config.toml"), "--out", &at("run"), "--device", "cpu"]);
+    train_well(&["export", "--run", &at("run"), "--out", &at("both.ckaad")]);
+    let said = with_both(&[
+        "evaluate",
+        "--bundle",
+        &at("both.ckaad"),
+        "--json",
+        &at("both.json"),
+        "--report",
+        &at("both.html"),
+    ]);
+    let rows = ["  first ", "  second ", "  mean "].map(|row| said.lines().find(|line| line.starts_with(row)).unwrap());
+    assert!(
+        rows[0].contains("  20 normal,   12 anomalous") && rows[2].contains("  40 normal,   24 anomalous"),
+        "{rows:?}"
+    );
+    // Drawn alike, so judged alike.
+    assert_eq!(rows[0].split_once("image AUROC").unwrap().1, rows[1].split_once("image AUROC").unwrap().1);
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(at("both.json")).unwrap()).unwrap();
+    assert_eq!(json["samples"][0]["category"], "first");
+    assert_eq!(json["defects"][0]["defect"], "first/chip");
+    assert!(std::fs::read_to_string(at("both.html")).unwrap().contains("<td>second</td>"));
+    let told = refused(&[
+        "evaluate",
+        "--bundle",
+        &at("both.ckaad"),
+        "--data",
+        &at("first"),
+        "--data",
+        &at("second"),
+        "--category",
+        "x",
+    ]);
+    assert_eq!(told, "--category goes with one --data; of several, each can be a category's own folder");
+}
+
 /// Segments, trees and the picture of the segments travel in the bundle, and the agent's inspection says which decided.
 #[test]
 fn a_forest_over_segments_reaches_the_bundle_too() {
@@ -267,7 +330,10 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[score.weights]\nenergy = -1.0", "score.weights is {\"energy\": -1.0}; 0 to 1000 each expected"),
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
         ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
-        ("methods = [\"pooled\"]", "methods is [Pooled]; at least one that gives a map expected: ckaad, bank or mil"),
+        (
+            "methods = [\"pooled\"]",
+            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil or invad",
+        ),
         ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
         ("[pooled]\ndirections = 5000", "pooled.directions is 5000; at most 4096 expected"),

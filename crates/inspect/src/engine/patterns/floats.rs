@@ -3,7 +3,7 @@
 use super::{Graph, Match, depthwise, window};
 use crate::engine::constants::{float, int, text};
 use ckaad_int8::ops::layer_norm::Affine;
-use ckaad_int8::ops::{FloatAdd, FloatConv, InstanceNorm, LayerNorm, Quantise};
+use ckaad_int8::ops::{FloatAdd, FloatConv, FloatModulate, InstanceNorm, LayerNorm, Quantise};
 use ckaad_int8::shape::Activation;
 use ckaad_int8::weights::FloatWeights;
 use std::sync::Arc;
@@ -84,6 +84,15 @@ impl Graph<'_> {
         let Bend { activation, ceiling } = bend;
         let (op, inputs) = (Arc::new(FloatAdd { activation, ceiling }), node.input.clone());
         variable.then_some(Match { op, inputs, elements: vec![], nodes })
+    }
+
+    /// Mul of two tensors → Add of a third.
+    pub(super) fn float_modulate(&self, index: usize) -> Option<Match> {
+        let add = &self.nodes[index];
+        let (i, mul) = self.only(add.input.first()?, "Mul", 2)?;
+        let inputs = vec![mul.input[0].clone(), mul.input[1].clone(), add.input.get(1)?.clone()];
+        let variable = inputs.iter().all(|x| self.constants.get(x).is_none());
+        variable.then(|| Match { op: Arc::new(FloatModulate), inputs, elements: vec![], nodes: vec![index, i] })
     }
 
     pub(super) fn instance_norm(&self, index: usize) -> Option<Match> {

@@ -6,7 +6,7 @@ mod tail;
 
 use super::constants::{Constants, Quantisation, int, ints, text};
 use ckaad_int8::Operator;
-use ckaad_int8::ops::{AveragePool, Concat, Dequantise, MaxPool, ResizeLinear, ResizeNearest};
+use ckaad_int8::ops::{AveragePool, Concat, DepthToSpace, Dequantise, MaxPool, ResizeLinear, ResizeNearest};
 use ckaad_int8::shape::{ElementType, Input, Window};
 use floats::Bend;
 use std::collections::HashMap;
@@ -68,11 +68,20 @@ impl<'a> Graph<'a> {
         }
         match node.op_type.as_str() {
             "QLinearConv" => self.conv(index),
-            "QuantizeLinear" => self.add(index).or_else(|| self.lookup(index)).or_else(|| self.quantise(index)),
+            "QuantizeLinear" => {
+                let whole = self.add(index).or_else(|| self.modulate(index)).or_else(|| self.lookup(index));
+                whole.or_else(|| self.quantise(index))
+            }
+            "Identity" => self.constant(index),
+            "DepthToSpace" => {
+                let side = usize::try_from(int(node, "blocksize", 0)).ok().filter(|side| (1..64).contains(side));
+                let by_depth = text(node, "mode", "DCR") == "DCR";
+                self.alone(index, DepthToSpace(side.filter(|_| by_depth)?))
+            }
             "QLinearLeakyRelu" => self.quantised_leaky_relu(index),
             "Conv" => self.float_conv(index, index, Bend::NONE),
             "Relu" | "LeakyRelu" | "Clip" | "Abs" => self.activated(index),
-            "Add" => self.float_add(index, index, Bend::NONE),
+            "Add" => self.float_modulate(index).or_else(|| self.float_add(index, index, Bend::NONE)),
             "Mul" => self.image(index),
             "Sub" => self.cosine_error(index),
             "Div" => self.unit(index),

@@ -5,15 +5,18 @@ use super::{Graph, Match, depthwise, input, window};
 use crate::engine::constants::{Quantisation, QuantisedConv, float, int, ints, text};
 
 use ckaad_int8::ops::lookup::Scale;
-use ckaad_int8::ops::{Add, AppendChannel, Conv, Dequantise, Lookup};
+use ckaad_int8::ops::{Add, AppendChannel, Constant, Conv, Dequantise, Lookup, Modulate};
 use ckaad_int8::shape::{Activation, ElementType};
 use ckaad_int8::weights::Weights;
 use std::sync::Arc;
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
+fn scale(q: Quantisation) -> Scale {
+    Scale { scale: q.scale, zero: q.zero }
+}
+
 /// What becomes of each byte.
 fn table(x: Quantisation, y: Quantisation, bend: Bend) -> Lookup {
-    let scale = |q: Quantisation| Scale { scale: q.scale, zero: q.zero };
     Lookup::new(scale(x), scale(y), |value| bend.of(value))
 }
 
@@ -79,6 +82,37 @@ impl Graph<'_> {
             elements: vec![qa.element, qb.element],
             nodes,
         })
+    }
+
+    /// DequantizeLinear of three tensors → Mul of two → Add of the third → QuantizeLinear.
+    pub(super) fn modulate(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let result = self.quantisation(last, 1)?;
+        let (i, add) = self.only(&last.input[0], "Add", 2)?;
+        let (j, mul) = self.only(&add.input[0], "Mul", 2)?;
+        let mut nodes = vec![index, i, j];
+        let (mut inputs, mut elements, mut scales) = (vec![], vec![], vec![]);
+        for real in [&mul.input[0], &mul.input[1], &add.input[1]] {
+            let (i, real) = self.writer(real, "DequantizeLinear", 3)?;
+            let q = self.quantisation(real, 1)?;
+            nodes.push(i);
+            inputs.push(real.input[0].clone());
+            elements.push(q.element);
+            scales.push(scale(q));
+        }
+        let &[x, gamma, beta] = scales.as_slice() else { return None };
+        let op = Arc::new(Modulate { x, gamma, beta, result: scale(result) });
+        Some(Match { op, inputs, elements, nodes })
+    }
+
+    /// Identity of bytes that the file holds, `[1,C,H,W]`: to be read inside a region, a tensor needs a node.
+    pub(super) fn constant(&self, index: usize) -> Option<Match> {
+        let name = self.nodes[index].input.first()?;
+        let [1, channels, height, width] = self.constants.sides(name)? else { return None };
+        let (mut values, element) = self.constants.bytes(name)?;
+        values.iter_mut().for_each(|value| *value ^= element.flip());
+        let op = Arc::new(Constant::new([channels, height, width], values)?);
+        Some(Match { op, inputs: vec![], elements: vec![], nodes: vec![index] })
     }
 
     /// Pad with one more channel: of floats, or of the channels-last image right behind its Transpose.

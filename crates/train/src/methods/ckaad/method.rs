@@ -7,6 +7,7 @@ use super::net::NetConfig;
 use super::step::{ENERGY_ANOMALOUS, ENERGY_NORMAL, Parts, Rates, Trainer};
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Term};
+use crate::methods::raw::ErrorSpace;
 use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, cosine_decay};
 use burn::prelude::Device;
 use schemars::JsonSchema;
@@ -42,17 +43,6 @@ impl Default for CkaadConfig {
             loss: LossConfig::default(),
         }
     }
-}
-
-/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the cosine that
-/// is noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ErrorSpace {
-    /// As the backbone gives them.
-    Raw,
-    /// With mean 0 and variance 1 a channel.
-    Standardised,
 }
 
 /// Cosine error of the reconstruction, summed over the scales.

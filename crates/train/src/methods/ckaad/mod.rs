@@ -13,6 +13,6 @@ mod step;
 pub use discriminator::{DiscriminatorConfig, DiscriminatorKind, PatchDiscriminator};
 pub use fold::Fold;
 pub use loss::{Cosine, LossConfig};
-pub use method::{Ckaad, CkaadConfig, ErrorSpace};
+pub use method::{Ckaad, CkaadConfig};
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
 pub use step::{Parts, Rates, Trainer};

@@ -8,6 +8,7 @@ use crate::device::{drawn, random};
 use crate::graph::ChannelStatistics;
 use crate::methods::clip::clip;
 use crate::methods::folding::tensors;
+use crate::methods::raw::Raw;
 use crate::methods::{Batch, MethodError, UnreadLosses};
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
@@ -43,22 +44,8 @@ pub struct Trainer {
     discriminator_optimiser: ModuleOptimizer,
     loss: LossConfig,
     discriminator: DiscriminatorConfig,
-    spread: Vec<Spread>,
+    raw: Raw,
     device: Device,
-}
-
-/// Deviation and mean of one scale's channels, `[1,C,1,1]`, without gradients.
-struct Spread {
-    deviation: Tensor<4>,
-    mean: Tensor<4>,
-}
-
-impl Spread {
-    fn new(statistics: &ChannelStatistics, device: &Device) -> Spread {
-        let tensor =
-            |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [1, values.len(), 1, 1]), device);
-        Spread { deviation: tensor(&statistics.deviation), mean: tensor(&statistics.mean) }
-    }
 }
 
 /// What a [`Trainer`] is made from.
@@ -93,7 +80,7 @@ impl Trainer {
             discriminator_optimiser: adam.init(),
             loss: parts.loss,
             discriminator: *parts.discriminator,
-            spread: parts.spread.unwrap_or_default().iter().map(|s| Spread::new(s, device)).collect(),
+            raw: Raw::new(parts.spread.unwrap_or_default(), device),
             device: device.clone().autodiff(),
         }
     }
@@ -132,7 +119,7 @@ impl Trainer {
         }
 
         let own: Vec<Tensor<4>> = outputs.iter().map(|g| g.clone().narrow(0, 0, count)).collect();
-        let mut loss = loss::reconstruction(self.loss.cosine, &self.raw(&normal, true), &self.raw(&own, true));
+        let mut loss = loss::reconstruction(self.loss.cosine, &self.raw.of(&normal), &self.raw.of(&own));
         losses = losses.with(RECONSTRUCTION, &loss);
         if let Some(discriminators) = &self.discriminators {
             let energies = discriminators.energies(&outputs);
@@ -177,17 +164,6 @@ impl Trainer {
         };
         let terms = [one(self.discriminator.places, |e| &e.patch), one(0, |e| &e.image)];
         terms.into_iter().flatten().reduce(|a, b| a + b).expect("a discriminator is of one kind or of both")
-    }
-
-    /// Standardised features as the backbone gave them; unchanged where the error is measured on standardised ones.
-    /// `gradients` says whether `features` record them.
-    fn raw(&self, features: &[Tensor<4>], gradients: bool) -> Vec<Tensor<4>> {
-        if self.spread.is_empty() {
-            return features.to_vec();
-        }
-        let like = |t: &Tensor<4>| if gradients { Tensor::from_inner(t.clone()) } else { t.clone() };
-        let back = |(x, s): (&Tensor<4>, &Spread)| x.clone() * like(&s.deviation) + like(&s.mean);
-        features.iter().zip(&self.spread).map(back).collect()
     }
 
     /// The auto-encoder and the patch discriminator in inference form.

@@ -2,14 +2,10 @@
 //! formula.
 
 use super::*;
-use crate::device::{self, DeviceChoice, DeviceError};
+use crate::device;
 use crate::methods::ckaad::{Cosine, DiscriminatorKind};
 use crate::methods::folding::{read_backs, sorted, values as values_of};
-use burn::module::{ModuleMapper, ModuleVisitor, Param};
-use ndarray::Array4;
-use std::collections::BTreeMap;
-
-type Samples = BTreeMap<String, Vec<f32>>;
+use crate::methods::formula::{Fill, Samples, batch, compare, same, samples, wgpu};
 
 #[derive(serde::Deserialize)]
 struct Fixture {
@@ -27,90 +23,15 @@ struct Case {
 }
 
 const SCALES: [Scale; 2] = [Scale { channels: 6, stride: 8 }, Scale { channels: 8, stride: 16 }];
-const SIDES: [usize; 2] = [16, 8];
 
-/// `offset + scale * sin(0.7 i + phase)`; the phase comes from the name.
-fn fill(name: &str, count: usize, offset: f64, scale: f64) -> Vec<f32> {
-    let phase = (name.bytes().map(u64::from).sum::<u64>() % 97) as f64;
-    (0..count).map(|i| (offset + scale * (0.7 * i as f64 + phase).sin()) as f32).collect()
-}
-
-/// Fills every parameter by its path.
-struct Fill(Vec<String>);
-
-impl ModuleMapper for Fill {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.0.join(".");
-        // Running statistics stay what they are; a training step does not read them.
-        if name.contains("running") {
-            return param;
-        }
-        let scale = match &name {
-            n if n.starts_with("image.") && n.ends_with("conv.weight") => 0.05,
-            n if n == "image.hidden.weight" || n == "image.energy.weight" => 0.1,
-            _ => 0.3,
-        };
-        let offset = if name.ends_with("gamma") { 1.0 } else { 0.0 };
-        param.map(|t| {
-            let (dims, device) = (t.dims(), t.device());
-            let values = fill(&name, dims.iter().product(), offset, scale);
-            Tensor::from_data(TensorData::new(values, dims), &device).require_grad()
-        })
-    }
-}
-
-/// The first values of every parameter by its path.
-#[derive(Default)]
-struct Collect {
-    path: Vec<String>,
-    samples: Samples,
-}
-
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let values: Vec<f32> = param.val().into_data().convert::<f32>().try_into_vec().unwrap();
-        self.samples.insert(self.path.join("."), values.into_iter().take(4).collect());
-    }
-}
-
-fn batch(name: &str, count: usize, offset: f64, scale: f64) -> Batch {
-    let features = |(i, (s, side)): (usize, (&Scale, usize))| {
-        let values = fill(&format!("{name}.{i}"), count * s.channels * side * side, offset, scale);
-        Array4::from_shape_vec((count, s.channels, side, side), values).unwrap()
+/// Offset and scale of a parameter.
+fn waves(name: &str) -> (f64, f64) {
+    let scale = match name {
+        n if n.starts_with("image.") && n.ends_with("conv.weight") => 0.05,
+        "image.hidden.weight" | "image.energy.weight" => 0.1,
+        _ => 0.3,
     };
-    Batch::of_features(SCALES.iter().zip(SIDES).enumerate().map(features).collect())
-}
-
-fn same(what: &str, found: f32, expected: f32) {
-    let tolerance = 1e-4 * expected.abs().max(1.0);
-    assert!((found - expected).abs() <= tolerance, "{what} is {found}, PyTorch's {expected}");
-}
-
-fn compare(found: Samples, expected: &Samples) {
-    for (name, expected) in expected {
-        let found = found.get(name).unwrap_or_else(|| panic!("no parameter {name} in {:?}", found.keys()));
-        for (f, e) in found.iter().zip(expected) {
-            same(name, *f, *e);
-        }
-    }
-    let trained = found.keys().filter(|name| !name.contains("running")).count();
-    assert_eq!(trained, expected.len(), "a parameter that PyTorch does not have");
+    (if name.ends_with("gamma") { 1.0 } else { 0.0 }, scale)
 }
 
 fn step_as_pytorch(case: &Case, joint: bool, device: &Device) {
@@ -127,9 +48,10 @@ fn step_as_pytorch(case: &Case, joint: bool, device: &Device) {
     let loss = LossConfig { gamma: 0.5, cosine, ..Default::default() };
     let parts = Parts { net: &net, discriminator: &discriminator, loss, scales: &SCALES, spread: None };
     let mut trainer = Trainer::new(parts, device);
-    trainer.auto_encoder = trainer.auto_encoder.map(&mut Fill(vec![]));
-    trainer.discriminators = trainer.discriminators.map(|d| d.map(&mut Fill(vec![])));
-    let (normal, anomalous) = (batch("normal", 3, 0.2, 1.0), batch("anomalous", 2, -0.3, 1.5));
+    trainer.auto_encoder = trainer.auto_encoder.map(&mut Fill::by(waves));
+    trainer.discriminators = trainer.discriminators.map(|d| d.map(&mut Fill::by(waves)));
+    let shapes = [[6, 16, 16], [8, 8, 8]];
+    let (normal, anomalous) = (batch("normal", 3, &shapes, 0.2, 1.0), batch("anomalous", 2, &shapes, -0.3, 1.5));
     let before = read_backs();
     let (trainer, losses) = trainer.step(&normal, Some(&anomalous), Rates { auto_encoder: 5e-3, discriminator: 1e-2 });
     // The hardest places of normal and of anomalous images.
@@ -140,12 +62,8 @@ fn step_as_pytorch(case: &Case, joint: bool, device: &Device) {
     same("discriminator loss", losses.of(DISCRIMINATOR).unwrap(), case.discriminator);
     same("reconstruction loss", losses.of(RECONSTRUCTION).unwrap(), case.reconstruction);
     same("adversarial loss", losses.of(ADVERSARIAL).unwrap(), case.adversarial);
-    let mut collect = Collect::default();
-    trainer.auto_encoder.visit(&mut collect);
-    compare(collect.samples, &case.auto_encoder);
-    let mut collect = Collect::default();
-    trainer.discriminators.unwrap().visit(&mut collect);
-    compare(collect.samples, &case.discriminators);
+    compare(samples(&trainer.auto_encoder), &case.auto_encoder, &[]);
+    compare(samples(&trainer.discriminators.unwrap()), &case.discriminators, &[]);
 }
 
 fn fixture() -> Fixture {
@@ -160,18 +78,6 @@ fn the_papers_step_is_pytorchs() {
 #[test]
 fn the_joint_heads_step_is_pytorchs() {
     step_as_pytorch(&fixture().joint, true, &device::cpu());
-}
-
-/// A GPU, or Mesa's software renderer.
-fn wgpu() -> Option<Device> {
-    match DeviceChoice::Wgpu(0).open() {
-        Ok((device, _)) => Some(device),
-        Err(DeviceError::NoVulkan(_)) if std::env::var_os("CI").is_none() => {
-            eprintln!("SKIPPED: no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! Features as the backbone gave them, where the extractor standardises them.
+
+use crate::graph::ChannelStatistics;
+use burn::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Standardisation lifts channels that hardly vary to the weight of those that carry the picture; for the error of a reconstruction
+/// that is noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorSpace {
+    /// As the backbone gives them.
+    Raw,
+    /// With mean 0 and variance 1 a channel.
+    Standardised,
+}
+
+/// What brings the features of every scale back from standardised to raw ones; nothing where they are to stay as they are.
+pub struct Raw(Vec<Spread>);
+
+/// Deviation and mean of one scale's channels, `[1,C,1,1]`, without gradients.
+struct Spread {
+    deviation: Tensor<4>,
+    mean: Tensor<4>,
+}
+
+impl Raw {
+    /// `spread` is what the features of each scale were standardised with.
+    pub fn new(spread: &[ChannelStatistics], device: &Device) -> Raw {
+        let tensor =
+            |values: &Vec<f32>| Tensor::from_data(TensorData::new(values.clone(), [1, values.len(), 1, 1]), device);
+        let one = |s: &ChannelStatistics| Spread { deviation: tensor(&s.deviation), mean: tensor(&s.mean) };
+        Raw(spread.iter().map(one).collect())
+    }
+
+    /// Standardised features, which record gradients, as the backbone gave them.
+    pub fn of(&self, features: &[Tensor<4>]) -> Vec<Tensor<4>> {
+        if self.0.is_empty() {
+            return features.to_vec();
+        }
+        let with_gradients = |t: &Tensor<4>| Tensor::from_inner(t.clone());
+        let back = |(x, s): (&Tensor<4>, &Spread)| x.clone() * with_gradients(&s.deviation) + with_gradients(&s.mean);
+        features.iter().zip(&self.0).map(back).collect()
+    }
+}
