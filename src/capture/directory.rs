@@ -619,7 +619,7 @@ mod tests {
                 rename(&path("to"), &other.path().join("far")).unwrap();
                 assert!(!path("to").exists() && std::fs::read(other.path().join("far")).unwrap() == b"x");
             }
-            _ => println!("SKIPPED: /dev/shm is no file system of its own here"),
+            _ => ckaad_testing::skipped("/dev/shm is no file system of its own here"),
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod onnx_runtime;
 pub mod volume;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,6 +47,20 @@ pub fn program(name: &str) -> Command {
         panic!("the program {name} is missing; Debian's package `{package}` brings it, and `./dev test` installs it")
     };
     Command::new(found)
+}
+
+/// Says why the running test, or a part of it, cannot run here. Its name goes into the file that `CKAAD_SKIPPED` names, where it names one: so
+/// that CI runs elsewhere what one machine could not.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    let Some(list) = std::env::var_os("CKAAD_SKIPPED") else { return };
+    let test = std::thread::current().name().unwrap_or("main").to_owned();
+    let file = std::fs::File::options().create(true).append(true).open(list);
+    // One write: tests run beside one another.
+    file.and_then(|mut file| file.write_all(format!("{test}\n").as_bytes())).expect("CKAAD_SKIPPED can be written");
 }
 
 /// A library for LD_PRELOAD, built into `folder` from a C file of tests/fixtures.

@@ -16,7 +16,7 @@ pub fn python() -> Option<OsString> {
     let python = std::env::var_os("CKAAD_PYTHON");
     if python.is_none() {
         assert!(std::env::var_os("CI").is_none(), "CI must set CKAAD_PYTHON, so that parity is really tested");
-        eprintln!("SKIPPED: set CKAAD_PYTHON to a Python with onnxruntime to compare with ONNX Runtime");
+        crate::skipped("set CKAAD_PYTHON to a Python with onnxruntime to compare with ONNX Runtime");
     }
     python
 }

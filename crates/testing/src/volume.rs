@@ -29,9 +29,7 @@ impl Volume {
         std::fs::File::create(&volume.image).unwrap().set_len(64 << 20).unwrap();
         let made = run("mkfs.ext4", &["-q", "-F", volume.image.to_str()?]) && volume.mount();
         if !made {
-            eprintln!(
-                "SKIPPED: no ext4 on a loop device can be mounted here (it takes root); the disk model's tests ran"
-            );
+            crate::skipped("no ext4 on a loop device can be mounted here (it takes root); the disk model's tests ran");
         }
         made.then_some(volume)
     }

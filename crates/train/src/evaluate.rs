@@ -64,8 +64,10 @@ pub struct Evaluation {
     pub at_threshold: Counts,
     /// One row a kind of defect, by name.
     pub defects: Vec<DefectRow>,
-    /// One row a category, where several sets were judged as one, and the mean of these rows; none otherwise.
+    /// One row a category, where several sets were judged as one.
     pub categories: Vec<CategoryRow>,
+    /// The mean of these rows.
+    pub category_mean: Option<CategoryRow>,
     /// Median of one inspection, one thread.
     pub median_ms: f64,
     /// Every test image, in the set's order.
@@ -110,7 +112,7 @@ pub struct DefectRow {
 /// One category of several that were judged as one.
 #[derive(Clone, Debug, Serialize)]
 pub struct CategoryRow {
-    /// Its name; `mean` for the mean of all.
+    /// Its name.
     pub category: String,
     /// Normal test images.
     pub normal_images: usize,
@@ -208,6 +210,7 @@ pub fn evaluate(
         threshold,
         at_threshold: counts(&samples, threshold),
         defects: defects(&samples, threshold),
+        category_mean: mean_row(&categories, &samples, threshold),
         categories,
         median_ms: quantile(&times, 0.5).unwrap_or_default(),
         samples,
@@ -257,7 +260,7 @@ fn part_metrics(samples: &[Judged]) -> Option<PartMetrics> {
     })
 }
 
-/// A row a category and one of their means.
+/// A row a category.
 fn categories(
     samples: &[Judged],
     mut pixels: BTreeMap<String, Pixels>,
@@ -281,19 +284,19 @@ fn categories(
             at_threshold: counts(&own, threshold),
         });
     }
-    if !rows.is_empty() {
-        rows.push(mean_row(&rows, samples, threshold));
-    }
     Ok(rows)
 }
 
 /// Each number is the mean over the categories that have it; images are all of them.
-fn mean_row(rows: &[CategoryRow], samples: &[Judged], threshold: f32) -> CategoryRow {
+fn mean_row(rows: &[CategoryRow], samples: &[Judged], threshold: f32) -> Option<CategoryRow> {
+    if rows.is_empty() {
+        return None;
+    }
     let mean = |of: fn(&CategoryRow) -> Option<f64>| {
         let known: Vec<f64> = rows.iter().filter_map(of).collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     };
-    CategoryRow {
+    Some(CategoryRow {
         category: "mean".into(),
         normal_images: rows.iter().map(|row| row.normal_images).sum(),
         anomalous_images: rows.iter().map(|row| row.anomalous_images).sum(),
@@ -303,7 +306,7 @@ fn mean_row(rows: &[CategoryRow], samples: &[Judged], threshold: f32) -> Categor
         pixel_auroc: mean(|row| row.pixel_auroc),
         aupro: mean(|row| row.aupro),
         at_threshold: counts(samples, threshold),
-    }
+    })
 }
 
 fn counts(samples: &[Judged], threshold: f32) -> Counts {
@@ -368,11 +371,15 @@ mod tests {
             of("b", Some("b/dent"), 3.0),
         ];
         let rows = categories(&samples, BTreeMap::new(), 2.5).unwrap();
-        let told: Vec<_> = rows.iter().map(|row| (row.category.as_str(), row.image_auroc, row.aupro)).collect();
+        let mean = mean_row(&rows, &samples, 2.5).unwrap();
+        let told: Vec<_> =
+            rows.iter().chain([&mean]).map(|row| (row.category.as_str(), row.image_auroc, row.aupro)).collect();
         assert_eq!(told, [("a", Some(1.0), None), ("b", Some(0.5), None), ("mean", Some(0.75), None)]);
-        let found: Vec<_> = rows.iter().map(|row| (row.at_threshold.hits, row.at_threshold.false_alarms)).collect();
+        let found: Vec<_> =
+            rows.iter().chain([&mean]).map(|row| (row.at_threshold.hits, row.at_threshold.false_alarms)).collect();
         assert_eq!(found, [(0, 0), (1, 1), (1, 1)]);
         assert!(categories(&[judged(None, None, 0.1)], BTreeMap::new(), 0.5).unwrap().is_empty());
+        assert!(mean_row(&[], &samples, 2.5).is_none());
     }
 
     #[test]

@@ -144,13 +144,7 @@ struct DataArgs {
 
 impl DataArgs {
     fn locations(self) -> Result<Vec<DataLocation>> {
-        let DataArgs { data, layout, category: categories } = self;
-        let at = |root: &PathBuf, category: Option<String>| DataLocation { root: root.clone(), layout, category };
-        match data.as_slice() {
-            roots if categories.is_empty() => Ok(roots.iter().map(|root| at(root, None)).collect()),
-            [root] => Ok(categories.into_iter().map(|category| at(root, Some(category))).collect()),
-            _ => bail!("--category goes with one --data; of several, each can be a category's own folder"),
-        }
+        locations(&self.data, self.layout, self.category)
     }
 
     fn open(self) -> Result<DataSet> {
@@ -158,17 +152,26 @@ impl DataArgs {
     }
 }
 
+fn locations(data: &[PathBuf], layout: Option<Layout>, categories: Vec<String>) -> Result<Vec<DataLocation>> {
+    let at = |root: &PathBuf, category: Option<String>| DataLocation { root: root.clone(), layout, category };
+    match data {
+        roots if categories.is_empty() => Ok(roots.iter().map(|root| at(root, None)).collect()),
+        [root] => Ok(categories.into_iter().map(|category| at(root, Some(category))).collect()),
+        _ => bail!("--category goes with one data set; of several, each can be a category's own folder"),
+    }
+}
+
 #[derive(Args)]
 struct DataDoctorArgs {
-    /// Data set, in one of the layouts of docs/data.md
-    #[arg(value_name = "DIR")]
-    data: PathBuf,
+    /// Data set, in one of the layouts of docs/data.md; more than one: several as one
+    #[arg(value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
     /// How it lies on disk; found out when not given
     #[arg(long, value_name = "NAME", value_enum)]
     layout: Option<Layout>,
-    /// Which category, where DIR holds several
+    /// Which category, where DIR holds several; more than once: several as one
     #[arg(long, value_name = "NAME")]
-    category: Option<String>,
+    category: Vec<String>,
     /// Write all findings here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -320,7 +323,7 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
 }
 
 fn run_data(args: DataDoctorArgs) -> Result<ExitCode> {
-    let data = DataSet::open(&DataLocation { root: args.data, layout: args.layout, category: args.category })?;
+    let data = DataSet::open_all(&locations(&args.data, args.layout, args.category)?)?;
     // Before the images are read: a wrong run is told at once.
     let suspects = args.run.map(|run| doctor::suspects(&run, &data)).transpose()?;
     let findings = doctor::examine(&data, &ProgressDisplay::detect())?;

@@ -154,8 +154,11 @@ impl Unit {
         match self {
             Unit::Whole => "whole".into(),
             Unit::Without(fold) => format!("fold-{}", fold + 1),
-            // A kind is a folder's name, so it is no path; a slash in one from a list must not become one.
-            Unit::WithoutKind(fold, kind) => format!("fold-{}.{}", fold + 1, kind.replace(['/', '\\'], "_")),
+            // A slash in a kind's name must not become a path, and two kinds not one name.
+            Unit::WithoutKind(fold, kind) => {
+                let name = kind.replace('_', "__").replace('/', "_s").replace('\\', "_b");
+                format!("fold-{}.{name}", fold + 1)
+            }
         }
     }
 }
@@ -335,35 +338,47 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
 
 /// Deals the training images of `data` into at most `folds` folds; the same seed deals alike. Normal images come first.
 ///
-/// Whole groups are dealt: no part or patient is in two folds. Each class, the normal images and every kind of defect, is
+/// Whole groups are dealt: no part or patient is in two folds. Each class, the normal images of every set and every kind of defect, is
 /// spread as evenly as its groups allow. A set's own validation images are normal images like the others.
 ///
 /// # Errors
-/// All normal images are of one group.
+/// All normal images, or those of one of several sets, are of one group.
 pub fn deal(data: &DataSet, folds: usize, seed: u64) -> Result<Vec<Labelled>, RunFolderError> {
     let all = || data.train_normal.iter().chain(&data.validation_normal).chain(&data.train_anomalous);
     let mut groups: BTreeMap<String, Vec<&Sample>> = BTreeMap::new();
     all().for_each(|s| groups.entry(datasets::key(s, &data.root)).or_default().push(s));
-    let normal = groups.values().filter(|members| members.iter().any(|s| s.defect.is_none())).count();
-    let folds = folds.min(normal);
-    if folds < 2 {
-        return Err(RunFolderError::OneGroup { data: data.root.clone(), images: data.train_normal.len() });
+    // Of several sets each: judged by models that all lack it, a set would say nothing of itself.
+    let mut normal: BTreeMap<Option<&str>, BTreeSet<&String>> = BTreeMap::new();
+    for (key, members) in &groups {
+        for sample in members.iter().filter(|s| s.defect.is_none()) {
+            normal.entry(sample.category.as_deref()).or_default().insert(key);
+        }
     }
+    let fewest = normal.iter().min_by_key(|(_, keys)| keys.len());
+    let folds = folds.min(fewest.map_or(0, |(_, keys)| keys.len()));
+    if folds < 2 {
+        let category = fewest.and_then(|(category, _)| *category);
+        let images = data.train_normal.iter().filter(|s| s.category.as_deref() == category).count();
+        return Err(RunFolderError::OneGroup {
+            data: category.map_or_else(|| data.root.clone(), PathBuf::from),
+            images,
+        });
+    }
+    let class = |s: &&Sample| (s.category.clone(), s.defect.clone());
     let mut order: Vec<(String, Vec<&Sample>)> = groups.into_iter().collect();
     order.shuffle(&mut StdRng::seed_from_u64(seed));
     // Large groups first: the small ones can still even out what they leave.
     order.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
-    let mut sizes: Vec<BTreeMap<Option<&str>, usize>> = vec![BTreeMap::new(); folds];
+    let mut sizes: Vec<BTreeMap<(Option<String>, Option<String>), usize>> = vec![BTreeMap::new(); folds];
     let mut fold_of: BTreeMap<String, usize> = BTreeMap::new();
     for (key, members) in &order {
-        let count = |fold: usize, class: Option<&str>| sizes[fold].get(&class).copied().unwrap_or(0);
         let fullness = |fold: &usize| {
-            let alike: usize = members.iter().map(|s| count(*fold, s.defect.as_deref())).sum();
+            let alike: usize = members.iter().map(|s| sizes[*fold].get(&class(s)).copied().unwrap_or(0)).sum();
             (alike, sizes[*fold].values().sum::<usize>())
         };
         let fold = (0..folds).min_by_key(fullness).unwrap_or(0);
         for sample in members {
-            *sizes[fold].entry(sample.defect.as_deref()).or_default() += 1;
+            *sizes[fold].entry(class(sample)).or_default() += 1;
         }
         fold_of.insert(key.clone(), fold);
     }

@@ -1,8 +1,9 @@
-//! Any function of one byte, as a table.
+//! Any function of one byte, as a table; and of floats those that are activations.
 
 use super::one;
+use crate::isa::compiled_for_every_isa;
 use crate::operator::{Operator, Placed, Reads, Row, RowStep, Step};
-use crate::shape::{ElementType, Shape};
+use crate::shape::{Activation, ElementType, Shape};
 
 /// Each byte becomes another: an activation between two quantisations.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,54 @@ impl RowStep for Lookup {
     fn row(&self, row: &mut Row) {
         let from = row.bytes(0, row.y);
         row.out().iter_mut().zip(from).for_each(|(out, &x)| *out = self.0[usize::from(x)]);
+    }
+}
+
+/// An activation of floats where none of the operators before can do it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FloatActivation {
+    /// Of each value.
+    pub activation: Activation,
+    /// The largest value that comes out; infinity where there is none.
+    pub ceiling: f32,
+}
+
+impl Operator for FloatActivation {
+    fn name(&self) -> &'static str {
+        "an activation"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads::Floats
+    }
+
+    fn gives(&self, _: ElementType) -> ElementType {
+        ElementType::F32
+    }
+
+    fn shape(&self, inputs: &[Shape]) -> Option<Shape> {
+        one(inputs)
+    }
+
+    fn compile(&self, placed: &Placed) -> Box<dyn Step> {
+        placed.rows(*self)
+    }
+}
+
+impl RowStep for FloatActivation {
+    fn row(&self, row: &mut Row) {
+        let (isa, y) = (row.isa, row.y);
+        bend_row(isa, self.activation.slope(), self.ceiling, row.floats(0, y), row.out_floats());
+    }
+}
+
+compiled_for_every_isa! {
+    /// Negative values times `slope`, then at most `ceiling`.
+    pub(crate) fn bend_row(slope: f32, ceiling: f32, x: &[f32], out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            let bent = if x < 0.0 { x * slope } else { x };
+            *out = if bent > ceiling { ceiling } else { bent };
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub use distance::Distance;
 pub use float_conv::FloatConv;
 pub use layer_norm::LayerNorm;
 pub use layout::{AppendChannel, ByteOutput, Concat, DepthToSpace, FloatOutput};
-pub use lookup::Lookup;
+pub use lookup::{FloatActivation, Lookup};
 pub use modulate::{FloatModulate, Modulate};
 pub use norm::{InstanceNorm, UnitLength};
 pub use pool::{AveragePool, MaxPool};

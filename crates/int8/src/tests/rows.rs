@@ -6,7 +6,7 @@ use crate::operator::Reads;
 use crate::ops::add::{Add, add_row, add_row_f32};
 use crate::ops::cosine::{CosineError, cosine_row, cosine_row_f32};
 use crate::ops::distance::distance_row;
-use crate::ops::lookup::Scale;
+use crate::ops::lookup::{Scale, bend_row};
 use crate::ops::modulate::{Modulate, modulate_row, modulate_row_f32};
 use crate::ops::norm::unit_row;
 use crate::ops::pool::{max_row, max_row_f32, sum_row};
@@ -132,7 +132,7 @@ fn rows_of_floats_have_the_same_bits_everywhere() {
             .for_channels(21)
             .unwrap();
         let run = |isa: Isa| {
-            let mut results: Vec<Vec<f32>> = vec![out.clone(); 7];
+            let mut results: Vec<Vec<f32>> = vec![out.clone(); 8];
             to_float_row(isa, 0.013, 77.0, &bytes, &mut results[0]);
             sum_row(isa, &a, &mut results[1]);
             blend_row(isa, [&a, &b], [&c, &d], across, down, &mut results[2]);
@@ -140,6 +140,7 @@ fn rows_of_floats_have_the_same_bits_everywhere() {
             max_row_f32(isa, &a, &mut results[4]);
             add_row_f32(isa, 0.1, 6.0, &a, &b, &mut results[5]);
             modulate_row_f32(isa, [&a, &b, &c], &mut results[6]);
+            bend_row(isa, 0.2, 50.0, &a, &mut results[7]);
             let (mut distances, mut errors) = (vec![0.0; pixels], vec![0.0; pixels]);
             cosine_row_f32(isa, &cosine, x, products, &mut errors);
             if pixels > 0 {

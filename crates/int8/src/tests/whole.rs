@@ -95,7 +95,8 @@ fn bytes(r: &mut Region, rng: &mut ChaCha8Rng) -> NodeId {
     let leaky = |x: f32| if x < 0.0 { 0.1 * x } else { x };
     let bent = Lookup::new(Scale { scale: 0.1, zero: 99 }, Scale { scale: 0.07, zero: 31 }, leaky);
     let sum = push(r, bent, &[sum]);
-    let values = Constant::new([24, 9, 7], (0..24 * 9 * 7).map(|i| (i * 37 % 256) as u8).collect()).unwrap();
+    let values: Vec<u8> = (0..24 * 9 * 7).map(|i| (i * 37 % 256) as u8).collect();
+    let values = Constant::new([24, 9, 7], values).unwrap();
     let constant = push(r, values, &[]);
     let [x, gamma, beta] = [(0.02, 40), (0.01, 128), (0.05, 77)].map(|(scale, zero)| Scale { scale, zero });
     let modulated =
@@ -131,7 +132,10 @@ fn reals(r: &mut Region, rng: &mut ChaCha8Rng, stem: NodeId) {
     let deep = push(r, conv([70, 1, 3, 3], [2, 2], [1; 4], true), &[dense]);
     let top = push(r, MaxPool(window([3, 3], [2, 2], [1; 4])), &[dense]);
     let sum = push(r, FloatAdd { activation: Activation::Relu, ceiling: 6.0 }, &[deep, top]);
-    let sum = push(r, FloatModulate, &[sum, deep, top]);
+    let constant: Vec<f32> = (0..70 * 5 * 4).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
+    let constant = push(r, Constant::new([70, 5, 4], constant).unwrap(), &[]);
+    let sum = push(r, FloatModulate, &[constant, sum, top]);
+    let sum = push(r, FloatActivation { activation: Activation::Leaky(0.2), ceiling: 3.0 }, &[sum]);
     let norm = push(r, InstanceNorm { scale: vec![1.5; 70], offset: vec![0.25; 70], epsilon: 1e-5 }, &[sum]);
     let more = push(r, AppendChannel(2.0), &[norm]);
     let unit = push(r, UnitLength { epsilon: 1e-6 }, &[more]);

@@ -17,8 +17,12 @@ pub enum DataError {
     SeveralCategories { root: PathBuf, known: String },
     #[error("{root} has no category {asked:?}; found {known}")]
     NoCategory { root: PathBuf, asked: String, known: String },
-    #[error("two of the data sets are called {0:?}: by its name each is told from the others")]
+    #[error(
+        "two of the data sets are called {0:?}, and by its name each is told from the others: give one another name, by a link for instance"
+    )]
     SameName(String),
+    #[error("{path} is in two of the data sets, {first} and {second}: each image must be of one")]
+    InTwoSets { path: PathBuf, first: String, second: String },
     #[error("{0} is one set without categories: leave --category away")]
     OneCategory(PathBuf),
     #[error("cannot read {path}: {cause}")]

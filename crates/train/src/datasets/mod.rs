@@ -27,6 +27,7 @@ pub use outlines::{Outlines, RunLengths, Segmentation};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// One image and what is known of it.
@@ -138,15 +139,26 @@ impl DataSet {
         self.category.clone().unwrap_or_else(|| listing::name(&self.root))
     }
 
-    /// Refuses a set that is too small to train on.
+    /// What it is made of, where it is several; else `None` alone.
+    fn categories(&self) -> BTreeSet<Option<&str>> {
+        let lists = [&self.train_normal, &self.train_anomalous, &self.validation_normal, &self.test];
+        let found: BTreeSet<Option<&str>> = lists.into_iter().flatten().map(|s| s.category.as_deref()).collect();
+        if found.is_empty() { BTreeSet::from([None]) } else { found }
+    }
+
+    /// Refuses a set that is too small to train on, or holds one that is.
     ///
     /// # Errors
     /// When there are fewer normal training images than `needed`.
     pub fn need_training_images(&self, needed: usize) -> Result<(), DataError> {
-        if self.train_normal.len() >= needed {
-            return Ok(());
+        for category in self.categories() {
+            let found = self.train_normal.iter().filter(|s| s.category.as_deref() == category).count();
+            if found < needed {
+                let root = category.map_or_else(|| self.root.clone(), PathBuf::from);
+                return Err(DataError::TooFew { root, found, needed });
+            }
         }
-        Err(DataError::TooFew { root: self.root.clone(), found: self.train_normal.len(), needed })
+        Ok(())
     }
 
     /// SHA-256 over the relative paths and contents of all training images, of their masks, and of the set's own validation images.

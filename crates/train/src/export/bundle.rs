@@ -157,7 +157,9 @@ fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError
     let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
     let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let of_class = |anomalous: bool, most: usize| {
-        images.iter().map(|i| &i.sample).filter(move |s| s.defect.is_some() == anomalous).take(most)
+        let all: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_some() == anomalous).collect();
+        let every = all.len().div_ceil(most.max(1)).max(1);
+        all.into_iter().step_by(every).take(most)
     };
     let mut samples: Vec<&Sample> = of_class(true, GOLDEN / 2).collect();
     samples.extend(of_class(false, GOLDEN - samples.len()));

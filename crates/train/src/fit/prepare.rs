@@ -106,10 +106,12 @@ fn resumed(config: &TrainConfig, run: &RunFolder, data: &DataSet) -> Result<RunI
     Ok(info)
 }
 
-/// Channel statistics over some of the normal training images.
+/// Channel statistics over about [`STATISTICS_IMAGES`] of the normal training images.
 fn measure(extractor: &Extractor, images: &[Labelled]) -> Result<Vec<ChannelStatistics>, FeatureError> {
-    let normal = images.iter().map(|image| &image.sample).filter(|s| s.defect.is_none());
-    extractor.statistics(&normal.take(STATISTICS_IMAGES).cloned().collect::<Vec<_>>())
+    let normal: Vec<&Sample> = images.iter().map(|image| &image.sample).filter(|s| s.defect.is_none()).collect();
+    // Evenly: of several sets in one, the first alone would say what is usual.
+    let every = normal.len().div_ceil(STATISTICS_IMAGES).max(1);
+    extractor.statistics(&normal.into_iter().step_by(every).cloned().collect::<Vec<_>>())
 }
 
 /// The coarse-labelled anomalies that this run may know of.

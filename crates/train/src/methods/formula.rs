@@ -113,7 +113,7 @@ pub fn wgpu() -> Option<Device> {
     match DeviceChoice::Wgpu(0).open() {
         Ok((device, _)) => Some(device),
         Err(DeviceError::NoVulkan(_)) if std::env::var_os("CI").is_none() => {
-            eprintln!("SKIPPED: no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
+            ckaad_testing::skipped("no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
             None
         }
         Err(e) => panic!("{e}"),

@@ -125,6 +125,8 @@ impl Emitter<'_> {
                 let image = self.byte(node.inputs[0]);
                 float::append_channel(&mut self.b, &image, &out, |b| b.u8s("image.ones.byte", &[], &[255]));
             }
+            // What keeps its input's quantisation, or has one of its own, cannot take the one that the others share.
+            (Op::Concat, Dialect::QOperator) if !self.alike(id) => self.through_floats(id),
             (Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat, Dialect::QOperator) => {
                 let bytes: Vec<String> = node.inputs.iter().map(|&i| self.byte(i)).collect();
                 float::same_values(&mut self.b, &node.op, &bytes, &out);
@@ -158,13 +160,24 @@ impl Emitter<'_> {
                 self.quantise(&exact, id);
             }
             (Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate, Dialect::QOperator) | (_, Dialect::Qdq) => {
-                let inputs: Vec<String> = node.inputs.iter().map(|&i| self.real(i)).collect();
-                let exact = format!("{out}.exact");
-                float_node(&mut self.b, self.graph, node, &inputs, &exact);
-                self.quantise(&exact, id);
+                self.through_floats(id);
             }
             _ => unreachable!("the tail is float"),
         }
+    }
+
+    /// Whether all inputs of a node have its own quantisation.
+    fn alike(&self, id: Id) -> bool {
+        self.graph.nodes[id].inputs.iter().all(|&i| self.quantisation[i] == self.quantisation[id])
+    }
+
+    /// A node between dequantisation and quantisation.
+    fn through_floats(&mut self, id: Id) {
+        let node = &self.graph.nodes[id];
+        let inputs: Vec<String> = node.inputs.iter().map(|&i| self.real(i)).collect();
+        let exact = format!("{}.exact", self.byte_name(id));
+        float_node(&mut self.b, self.graph, node, &inputs, &exact);
+        self.quantise(&exact, id);
     }
 
     /// A node's result as floats: as it is, or dequantised.

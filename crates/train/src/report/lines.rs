@@ -38,7 +38,7 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
     lines.extend(e.defects.iter().map(|row| {
         format!("  {:<16} {:>4} of {:>4} alerted, AUROC {}", row.defect, row.hits, row.images, number(row.auroc))
     }));
-    lines.extend(e.categories.iter().map(|row| {
+    lines.extend(e.categories.iter().chain(&e.category_mean).map(|row| {
         format!(
             "  {:<16} {:>4} normal, {:>4} anomalous: image AUROC {}  AP {}  F1-max {}  pixel AUROC {}  AUPRO (0.3) {}; {} alerted, {} false alarms",
             row.category,

@@ -134,7 +134,7 @@ pub fn categories(e: &Evaluation) -> String {
         "false alarms",
     ];
     let mut rows = vec![row(head)];
-    rows.extend(e.categories.iter().map(|c| {
+    rows.extend(e.categories.iter().chain(&e.category_mean).map(|c| {
         let [image, precision, best, pixel, regions] =
             [c.image_auroc, c.average_precision, c.f1_max, c.pixel_auroc, c.aupro].map(number);
         let [hits, alarms] = [c.at_threshold.hits, c.at_threshold.false_alarms].map(|n| n.to_string());

@@ -186,7 +186,7 @@ fn trained_resnet18_features_are_pytorchs() {
     let (Some(weights), Some(features)) =
         (std::env::var_os("CKAAD_RESNET18"), std::env::var_os("CKAAD_RESNET18_FEATURES"))
     else {
-        eprintln!("SKIPPED: set CKAAD_RESNET18 and CKAAD_RESNET18_FEATURES to compare trained weights");
+        ckaad_testing::skipped("set CKAAD_RESNET18 and CKAAD_RESNET18_FEATURES to compare trained weights");
         return;
     };
     let text = std::fs::read_to_string(features).unwrap();

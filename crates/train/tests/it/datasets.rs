@@ -137,7 +137,16 @@ fn several_sets_are_one_and_the_same_names_in_two_are_two_things() {
     assert_eq!(one.test, DataSet::open(&sources[0]).unwrap().test);
     assert!(one.test.iter().all(|s| s.category.is_none()));
     let twice = DataSet::open_all(&[sources[0].clone(), sources[0].clone()]).unwrap_err().to_string();
-    assert_eq!(twice, "two of the data sets are called \"a\": by its name each is told from the others");
+    let sentence = "two of the data sets are called \"a\", and by its name each is told from the others: give one another name, by a link for instance";
+    assert_eq!(twice, sentence);
+    let nested = Tree::new(&["d/good/000.png", "d/second/good/000.png", "d/second/hole/000.png"]);
+    let sources = ["d", "d/second"].map(|name| DataLocation::new(nested.path().join(name)));
+    let told = DataSet::open_all(&sources).unwrap_err().to_string();
+    assert!(
+        told.contains("d/second/")
+            && told.ends_with("is in two of the data sets, d and second: each image must be of one"),
+        "{told}"
+    );
 }
 
 #[test]

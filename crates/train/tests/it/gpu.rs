@@ -37,7 +37,7 @@ fn training_on_a_gpu_has_the_losses_of_the_cpu() {
     match DeviceChoice::Wgpu(0).open() {
         Ok((_, name)) => eprintln!("trained on {name}"),
         Err(DeviceError::NoVulkan(_)) if std::env::var_os("CI").is_none() => {
-            eprintln!("SKIPPED: no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
+            ckaad_testing::skipped("no Vulkan driver (Debian: apt-get install mesa-vulkan-drivers)");
             return;
         }
         Err(e) => panic!("{e}"),

@@ -133,7 +133,9 @@ fn one_model_of_several_sets() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     synth(&at("first"));
-    synth(&at("second"));
+    let counts = ["--train-good", "50", "--train-defective", "2", "--test-good", "24", "--test-defective", "3"];
+    let second = at("second");
+    train_well(&[&["synth", "--seed", "4", "--out", &second][..], &counts].concat());
     std::fs::write(at("config.toml"), format!("methods = [\"bank\"]\n{CONFIG}[bank]\nvectors = 64\n{ALL_INT8}"))
         .unwrap();
     let both = ["--data".to_owned(), at("first"), "--data".to_owned(), at("second")];
@@ -153,13 +155,20 @@ fn one_model_of_several_sets() {
         &at("both.html"),
     ]);
     let rows = ["  first ", "  second ", "  mean "].map(|row| said.lines().find(|line| line.starts_with(row)).unwrap());
-    assert!(
-        rows[0].contains("  20 normal,   12 anomalous") && rows[2].contains("  40 normal,   24 anomalous"),
-        "{rows:?}"
-    );
-    // Drawn alike, so judged alike.
-    assert_eq!(rows[0].split_once("image AUROC").unwrap().1, rows[1].split_once("image AUROC").unwrap().1);
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(at("both.json")).unwrap()).unwrap();
+    let images = ["  20 normal,   12 anomalous", "  24 normal,   18 anomalous", "  44 normal,   30 anomalous"];
+    assert!(rows.iter().zip(images).all(|(row, images)| row.contains(images)), "{rows:?}");
+    // Each row is what the set has alone.
+    let numbers =
+        |json: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(at(json)).unwrap()).unwrap() };
+    for (i, set) in ["first", "second"].into_iter().enumerate() {
+        train_well(&["evaluate", "--bundle", &at("both.ckaad"), "--data", &at(set), "--json", &at("alone.json")]);
+        let (alone, row) = (numbers("alone.json"), &numbers("both.json")["categories"][i]);
+        assert_eq!(row["category"], set);
+        assert_eq!(row["image_auroc"], alone["image"]["auroc"]);
+        assert_eq!(row["aupro"], alone["pixel"]["aupro_30"]);
+        assert_eq!(row["at_threshold"], alone["at_threshold"]);
+    }
+    let json = numbers("both.json");
     assert_eq!(json["samples"][0]["category"], "first");
     assert_eq!(json["defects"][0]["defect"], "first/chip");
     assert!(std::fs::read_to_string(at("both.html")).unwrap().contains("<td>second</td>"));
@@ -174,7 +183,7 @@ fn one_model_of_several_sets() {
         "--category",
         "x",
     ]);
-    assert_eq!(told, "--category goes with one --data; of several, each can be a category's own folder");
+    assert_eq!(told, "--category goes with one data set; of several, each can be a category's own folder");
 }
 
 /// Segments, trees and the picture of the segments travel in the bundle, and the agent's inspection says which decided.

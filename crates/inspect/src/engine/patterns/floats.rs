@@ -3,7 +3,7 @@
 use super::{Graph, Match, depthwise, window};
 use crate::engine::constants::{float, int, text};
 use ckaad_int8::ops::layer_norm::Affine;
-use ckaad_int8::ops::{FloatAdd, FloatConv, FloatModulate, InstanceNorm, LayerNorm, Quantise};
+use ckaad_int8::ops::{FloatActivation, FloatAdd, FloatConv, FloatModulate, InstanceNorm, LayerNorm, Quantise};
 use ckaad_int8::shape::Activation;
 use ckaad_int8::weights::FloatWeights;
 use std::sync::Arc;
@@ -60,20 +60,19 @@ impl Graph<'_> {
         sound.then(|| Match { op, inputs: vec![node.input[0].clone()], elements: vec![], nodes })
     }
 
-    /// Conv or Add → activation.
+    /// Conv or Add → activation; else the activation alone.
     pub(super) fn activated(&self, index: usize) -> Option<Match> {
         let node = &self.nodes[index];
         let name = node.input.first()?;
-        let &before = self.writers.get(name.as_str())?;
-        if self.uses.get(name.as_str()) != Some(&1) {
-            return None;
-        }
         let bend = self.bend(node)?;
-        match self.nodes[before].op_type.as_str() {
+        let before = self.writers.get(name.as_str()).filter(|_| self.uses.get(name.as_str()) == Some(&1));
+        let whole = before.and_then(|&before| match self.nodes[before].op_type.as_str() {
             "Conv" => self.float_conv(index, before, bend),
             "Add" => self.float_add(index, before, bend),
             _ => None,
-        }
+        });
+        let Bend { activation, ceiling } = bend;
+        whole.or_else(|| self.alone(index, FloatActivation { activation, ceiling }))
     }
 
     /// The Add `add` of two tensors, whose result as `index` gives it is wanted.

@@ -4,6 +4,7 @@ use super::floats::Bend;
 use super::{Graph, Match, depthwise, input, window};
 use crate::engine::constants::{Quantisation, QuantisedConv, float, int, ints, text};
 
+use ckaad_int8::Operator;
 use ckaad_int8::ops::lookup::Scale;
 use ckaad_int8::ops::{Add, AppendChannel, Constant, Conv, Dequantise, Lookup, Modulate};
 use ckaad_int8::shape::{Activation, ElementType};
@@ -105,13 +106,18 @@ impl Graph<'_> {
         Some(Match { op, inputs, elements, nodes })
     }
 
-    /// Identity of bytes that the file holds, `[1,C,H,W]`: to be read inside a region, a tensor needs a node.
+    /// Identity of bytes or floats that the file holds, `[1,C,H,W]`: to be read inside a region, a tensor needs a node.
     pub(super) fn constant(&self, index: usize) -> Option<Match> {
         let name = self.nodes[index].input.first()?;
         let [1, channels, height, width] = self.constants.sides(name)? else { return None };
-        let (mut values, element) = self.constants.bytes(name)?;
-        values.iter_mut().for_each(|value| *value ^= element.flip());
-        let op = Arc::new(Constant::new([channels, height, width], values)?);
+        let shape = [channels, height, width];
+        let op: Arc<dyn Operator> = match self.constants.bytes(name) {
+            Some((mut values, element)) => {
+                values.iter_mut().for_each(|value| *value ^= element.flip());
+                Arc::new(Constant::new(shape, values)?)
+            }
+            None => Arc::new(Constant::new(shape, self.constants.f32s(name)?)?),
+        };
         Some(Match { op, inputs: vec![], elements: vec![], nodes: vec![index] })
     }
 

@@ -1,6 +1,6 @@
 //! The trained networks as graph nodes: norms and constant factors folded into convolutions, what is the same for every image computed once.
 
-use super::net::{Block, ConvNorm, EPSILON, EqualConv, InvadNet, NormKind, SHARES, SLOPE, Spread, Stage, Styled};
+use super::net::{Block, ConvNorm, EPSILON, EqualConv, InvadNet, NormKind, SHARES, SLOPE, Spread, Styled};
 use crate::graph::{Activation, Conv, Graph, Id};
 use crate::methods::folding::{padded, values, with_batch_norm};
 use burn::prelude::*;
@@ -14,13 +14,6 @@ pub struct Fold<'a> {
     pub norm: NormKind,
 }
 
-/// What a block reads.
-enum Source {
-    /// The same for every image, `[1,C,h,w]`.
-    Constant(Tensor<4>),
-    Node(Id),
-}
-
 /// Mean and one over the deviation of every channel, as training left them.
 struct Statistics {
     mean: Vec<f32>,
@@ -31,12 +24,21 @@ impl Fold<'_> {
     /// The networks behind the extractor's `taps`: one prediction a tap.
     pub fn predictions(&mut self, net: &InvadNet, taps: &[Id]) -> Vec<Id> {
         let styles = self.styles(net, taps);
-        let mut x = Source::Constant(net.decoder.started());
+        let mut x = None;
         let mut outputs = vec![];
         for (i, (stage, style)) in net.decoder.stages.iter().zip(styles).enumerate() {
-            let id = self.stage(&format!("invad.{i}"), x, style, stage);
-            outputs.push(id);
-            x = Source::Node(id);
+            let latents = stage.latent.iter().enumerate();
+            let latent = latents.fold(style, |z, (j, module)| {
+                self.activated(&format!("invad.{i}.latent.{j}"), z, module, false, SQRT_2)
+            });
+            for (k, block) in stage.blocks.iter().enumerate() {
+                let name = format!("invad.{i}.{k}");
+                x = Some(match x {
+                    None => self.first_block(&name, net.decoder.started(), latent, block),
+                    Some(x) => self.block(&name, x, latent, block),
+                });
+            }
+            outputs.extend(x);
         }
         outputs.reverse();
         outputs
@@ -86,36 +88,35 @@ impl Fold<'_> {
         if doubles { self.graph.depth_to_space2(format!("{name}.doubled"), x) } else { x }
     }
 
-    fn stage(&mut self, name: &str, x: Source, style: Id, stage: &Stage) -> Id {
-        let latents = stage.latent.iter().enumerate();
-        let latent = latents
-            .fold(style, |z, (i, module)| self.activated(&format!("{name}.latent.{i}"), z, module, false, SQRT_2));
-        let mut x = x;
-        for (i, block) in stage.blocks.iter().enumerate() {
-            x = Source::Node(self.block(&format!("{name}.{i}"), x, latent, block));
-        }
-        match x {
-            Source::Node(id) => id,
-            Source::Constant(values) => self.constant(name, values, 1.0),
-        }
+    /// Of what every image starts from, `[1,C,h,w]`.
+    fn first_block(&mut self, name: &str, start: Tensor<4>, latent: Id, block: &Block) -> Id {
+        let shortcut = block.shortcut.forward(start.clone());
+        let shortcut = self.constant(&format!("{name}.shortcut"), shortcut, FRAC_1_SQRT_2);
+        let normal = self.constant(&format!("{name}.first.constant"), block.first.norm.forward(start), 1.0);
+        let told = self.told(&format!("{name}.first"), normal, latent, &block.first, None);
+        self.behind_first(name, told, shortcut, latent, block)
     }
 
-    fn block(&mut self, name: &str, x: Source, latent: Id, block: &Block) -> Id {
-        let shortcut = self.shortcut(&format!("{name}.shortcut"), &x, block);
-        let inner = self.styled(&format!("{name}.first"), x, latent, &block.first, SQRT_2);
-        // The sum is divided by the root of 2, so the second activation's gain goes.
-        let inner = self.styled(&format!("{name}.second"), Source::Node(inner), latent, &block.second, 1.0);
+    fn block(&mut self, name: &str, x: Id, latent: Id, block: &Block) -> Id {
+        let shortcut = self.shortcut(&format!("{name}.shortcut"), x, block);
+        let told = self.normalised(&format!("{name}.first"), x, latent, &block.first);
+        self.behind_first(name, told, shortcut, latent, block)
+    }
+
+    /// All of a block behind what its first convolution reads.
+    fn behind_first(&mut self, name: &str, told: Id, shortcut: Id, latent: Id, block: &Block) -> Id {
+        let Block { first, second, .. } = block;
+        let inner = self.activated(&format!("{name}.first"), told, &first.conv, first.doubles, SQRT_2);
+        let told = self.normalised(&format!("{name}.second"), inner, latent, second);
+        // The sum is divided by the root of 2, so this activation's gain goes.
+        let inner = self.activated(&format!("{name}.second"), told, &second.conv, second.doubles, 1.0);
         self.graph.add(format!("{name}.sum"), inner, shortcut, Activation::Linear)
     }
 
     /// Over the root of 2.
-    fn shortcut(&mut self, name: &str, x: &Source, block: &Block) -> Id {
+    fn shortcut(&mut self, name: &str, x: Id, block: &Block) -> Id {
         let module = &block.shortcut;
-        let x = match x {
-            Source::Constant(x) => return self.constant(name, module.forward(x.clone()), FRAC_1_SQRT_2),
-            Source::Node(id) => *id,
-        };
-        let conv = plain(module.scaled(), vec![0.0; module.weight.val().dims()[0]], FRAC_1_SQRT_2);
+        let conv = plain(module.scaled(), bias(module), FRAC_1_SQRT_2);
         if !block.first.doubles {
             return self.graph.conv(name, x, conv);
         }
@@ -128,37 +129,18 @@ impl Fold<'_> {
             down.iter().flat_map(|a| across.iter().map(move |b| a * b)).collect()
         });
         let weight = kernels.flat_map(|kernel| kernel.repeat(channels / 4)).collect();
-        let bias = vec![0.0; channels];
-        let mean = Conv {
-            weight,
-            bias,
-            out: channels,
-            kernel: 3,
-            stride: 1,
-            pads: [1; 4],
-            groups: channels,
-            activation: Activation::Linear,
-        };
-        let means = self.graph.conv(name, copies, mean);
+        let means = self.graph.conv(name, copies, by_channel(weight, vec![0.0; channels], 3));
         self.graph.depth_to_space2(format!("{name}.doubled"), means)
     }
 
-    fn styled(&mut self, name: &str, x: Source, latent: Id, module: &Styled, gain: f32) -> Id {
-        let normal = match x {
-            Source::Constant(x) => {
-                let normal = self.constant(&format!("{name}.constant"), module.norm.forward(x), 1.0);
-                self.told(name, normal, latent, module, None)
-            }
-            Source::Node(x) if self.norm == NormKind::Layer => {
-                let normal = self.graph.layer_norm(format!("{name}.norm"), x, EPSILON as f32);
-                self.told(name, normal, latent, module, None)
-            }
-            Source::Node(x) => {
-                let [channels, ..] = self.graph.shape(x);
-                self.told(name, x, latent, module, Some(statistics(module, channels)))
-            }
-        };
-        self.activated(name, normal, &module.conv, module.doubles, gain)
+    /// As the module's norm says, then [`Fold::told`].
+    fn normalised(&mut self, name: &str, x: Id, latent: Id, module: &Styled) -> Id {
+        if self.norm == NormKind::Layer {
+            let normal = self.graph.layer_norm(format!("{name}.norm"), x, EPSILON as f32);
+            return self.told(name, normal, latent, module, None);
+        }
+        let [channels, ..] = self.graph.shape(x);
+        self.told(name, x, latent, module, Some(statistics(module, channels)))
     }
 
     /// What is to be normalised by `statistics`, or is normal already, scaled and moved as the latent says.
@@ -208,20 +190,25 @@ fn plain(weight: Tensor<4>, bias: Vec<f32>, gain: f32) -> Conv {
     padded(times(weight), times(bias), &dims, 1, Activation::Linear)
 }
 
-/// `(x - mean) · inverse` of every channel.
-fn affine(mean: Vec<f32>, inverse: Vec<f32>) -> Conv {
-    let bias = mean.iter().zip(&inverse).map(|(mean, inverse)| -mean * inverse).collect();
-    let channels = inverse.len();
+/// A convolution of every channel by itself.
+fn by_channel(weight: Vec<f32>, bias: Vec<f32>, kernel: usize) -> Conv {
+    let channels = bias.len();
     Conv {
-        weight: inverse,
+        weight,
         bias,
         out: channels,
-        kernel: 1,
+        kernel,
         stride: 1,
-        pads: [0; 4],
+        pads: [kernel / 2; 4],
         groups: channels,
         activation: Activation::Linear,
     }
+}
+
+/// `(x - mean) · inverse` of every channel.
+fn affine(mean: Vec<f32>, inverse: Vec<f32>) -> Conv {
+    let bias = mean.iter().zip(&inverse).map(|(mean, inverse)| -mean * inverse).collect();
+    by_channel(inverse, bias, 1)
 }
 
 fn statistics(module: &Styled, channels: usize) -> Statistics {

@@ -67,6 +67,10 @@ const RECONSTRUCTION: &str = "inversion";
 const WHOLE_RATE: f64 = 0.8;
 const LATE_RATE: f64 = 0.1;
 
+fn adam() -> ModuleOptimizer {
+    AdamConfig::new().with_beta_1(0.0).with_beta_2(0.99).with_epsilon(1e-8).init()
+}
+
 /// The method.
 pub struct Invad {
     config: InvadConfig,
@@ -89,7 +93,7 @@ impl Invad {
         Invad {
             config: config.clone(),
             net: Some(net),
-            optimiser: AdamConfig::new().with_beta_1(0.0).with_beta_2(0.99).with_epsilon(1e-8).init(),
+            optimiser: adam(),
             raw: Raw::new(spread.as_deref().unwrap_or_default(), device),
             spread,
             device: device.clone().autodiff(),
@@ -155,7 +159,7 @@ impl Method for Invad {
         let failed = |cause: String| MethodError::checkpoint(folder, cause);
         let Some(net) = self.net.take() else { return Ok(()) };
         self.net = Some(net.try_load_file(folder.join(NET)).map_err(|e| failed(e.to_string()))?);
-        let optimiser = std::mem::replace(&mut self.optimiser, AdamConfig::new().init());
+        let optimiser = std::mem::replace(&mut self.optimiser, adam());
         self.optimiser = optimiser.load(folder.join(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
         Ok(())
     }

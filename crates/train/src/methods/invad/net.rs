@@ -70,9 +70,9 @@ pub enum Size {
 pub enum NormKind {
     /// All channels and places of an image (the paper), also on the device, where it is a float operator.
     Layer,
-    /// The same while training; on the device by the mean statistics of training images, which costs nothing there.
+    /// The same while training; on the device by the mean statistics of training images, which fold into the convolutions there.
     Frozen,
-    /// The batch, channel by channel; it costs nothing on the device.
+    /// The batch, channel by channel; it folds into the convolutions on the device.
     Batch,
 }
 

@@ -45,7 +45,7 @@ fn method(net: InvadNet, config: InvadConfig, device: &Device) -> Invad {
     Invad {
         config,
         net: Some(net),
-        optimiser: AdamConfig::new().with_beta_1(0.0).with_beta_2(0.99).with_epsilon(1e-8).init(),
+        optimiser: adam(),
         raw: Raw::new(&[], device),
         spread: None,
         device: device.clone().autodiff(),

@@ -5,7 +5,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
 const SIDE: usize = 16;
 
 /// A small net with every operator that int8 knows: a residual block, pooling, upsampling and concatenation, an
-/// instance norm.
+/// instance norm, and a convolution that a constant and a modulation lead to.
 fn net() -> Graph {
     let mut graph = Graph::new(SIDE, SIDE);
     let conv = |seed: usize, out: usize, depth: usize, kernel: usize, groups: usize, activation| Conv {
@@ -33,7 +33,18 @@ fn net() -> Graph {
     let up = graph.upsample2("up", deep);
     let up = graph.conv("up.conv", up, conv(5, 6, 6, 1, 1, Activation::Linear));
     let both = graph.concat("both", vec![up, project]);
+    let wide = graph.conv("wide.conv", deep, conv(7, 24, 6, 1, 1, Activation::Linear));
+    let wide = graph.leaky_relu("wide.leaky", wide, 0.2);
+    let space = graph.depth_to_space2("space", wide);
+    let normal = graph.layer_norm("space.norm", space, 1e-5);
+    let values = (0..6 * SIDE * SIDE).map(|i| ((i * 53) % 29) as f32 / 20.0 - 0.6).collect();
+    let constant = graph.constant("constant", [6, SIDE, SIDE], values);
+    let told = graph.modulate("told", constant, normal, project);
+    // Unlike those of the other, the first of this concatenation has a quantisation that it cannot change.
+    let wide = graph.concat("wide.both", vec![space, told]);
+    let wide = graph.conv("wide.out", wide, conv(8, 6, 12, 1, 1, Activation::Linear));
     let out = graph.conv("out", both, conv(6, 6, 12, 3, 1, Activation::Linear));
+    let out = graph.add("out.sum", out, wide, Activation::Linear);
     let map = graph.cosine_error("error", out, sum, None);
     graph.sum_maps("map", vec![map], vec![1.0]);
     graph
@@ -91,8 +102,12 @@ fn layers_left_in_float_are_float() {
         mixed.node.iter().filter(|n| n.op_type == op).map(|n| n.output[0].as_str()).collect()
     };
     assert_eq!(names("Conv"), ["block.depthwise.f32.linear", "block.project.f32"]);
-    assert_eq!(names("QLinearConv"), ["stem.u8", "deep.conv.u8", "up.conv.u8", "out.u8"]);
-    assert_eq!(names("QuantizeLinear"), ["pool.u8", "deep.norm.u8", "block.project.u8"]);
+    assert_eq!(
+        names("QLinearConv"),
+        ["stem.u8", "deep.conv.u8", "up.conv.u8", "wide.conv.u8", "wide.out.u8", "out.u8"]
+    );
+    let of_wide = ["wide.leaky.u8", "space.norm.u8", "told.u8", "wide.both.u8", "out.sum.u8"];
+    assert_eq!(names("QuantizeLinear"), [&["pool.u8", "deep.norm.u8", "block.project.u8"][..], &of_wide].concat());
     // Its pooled result is float too, and becomes bytes for the convolution behind.
     let none = map(&emit(&graph, None, &ranges, |_| false, Dialect::QOperator));
     let block = map(&emit(&graph, None, &ranges, block, Dialect::QOperator));

@@ -150,8 +150,8 @@ fn what_is_too_long_is_not_read_to_its_end() {
 #[test]
 fn masks_of_coco_itself_are_those_of_pycocotools_and_opencv() {
     let (Some(root), Some(python)) = (std::env::var_os("CKAAD_COCO"), std::env::var_os("CKAAD_PYTHON")) else {
-        eprintln!(
-            "SKIPPED: set CKAAD_COCO to a folder of COCO 2017 and CKAAD_PYTHON to a Python with opencv and pycocotools"
+        ckaad_testing::skipped(
+            "set CKAAD_COCO to a folder of COCO 2017 and CKAAD_PYTHON to a Python with opencv and pycocotools",
         );
         return;
     };

@@ -138,7 +138,37 @@ fn a_model_sees_what_it_is_not_to_judge_never() {
     let without = Unit::WithoutKind(2, "dent".into());
     assert_eq!(seen(&without), images.len() - held - elsewhere);
     assert_eq!((without.checkpoint().as_str(), Unit::Without(2).checkpoint().as_str()), ("fold-3.dent", "fold-3"));
-    assert_eq!(Unit::WithoutKind(0, "../a/b".into()).checkpoint(), "fold-1..._a_b");
+    assert_eq!(Unit::WithoutKind(0, "../a/b".into()).checkpoint(), "fold-1..._sa_sb");
+    let [one, other] = ["a/b_c", "a_b/c"].map(|kind| Unit::WithoutKind(0, kind.into()).checkpoint());
+    assert_ne!(one, other, "two kinds would share a model");
+}
+
+/// A set of which all images are in one fold would be judged by a model that never saw its like.
+#[test]
+fn of_several_sets_every_fold_holds_images_of_each() {
+    let images: Vec<String> =
+        (0..7).flat_map(|i| [format!("a/train/good/{i}.png"), format!("b/train/good/p{i}/0.png")]).collect();
+    let mut tree = Tree::new(&images.iter().map(String::as_str).collect::<Vec<_>>());
+    ["a/test/good/0.png", "b/test/good/0.png"].iter().for_each(|image| tree.image(image));
+    let both =
+        |tree: &Tree| DataSet::open_all(&["a", "b"].map(|name| DataLocation::new(tree.path().join(name)))).unwrap();
+    let dealt = deal(&both(&tree), 3, 5).unwrap();
+    for set in ["a", "b"] {
+        let folds: Vec<usize> =
+            dealt.iter().filter(|i| i.sample.category.as_deref() == Some(set)).map(|i| i.fold).collect();
+        let sizes = [0, 1, 2].map(|fold| folds.iter().filter(|f| **f == fold).count());
+        assert!(sizes.iter().all(|size| (2..=3).contains(size)), "{set}: {sizes:?}");
+    }
+    tree = Tree::new(&["a/train/good/0.png", "a/train/good/1.png", "a/test/good/0.png"]);
+    ["b/train/good/p/0.png", "b/train/good/p/1.png", "b/test/good/0.png"].iter().for_each(|image| tree.image(image));
+    assert_eq!(
+        deal(&both(&tree), 3, 5).unwrap_err().to_string(),
+        "no normal image of b can be held out: all 2 are of one part or patient; those of two are needed"
+    );
+    assert_eq!(
+        both(&tree).need_training_images(40).unwrap_err().to_string(),
+        "a holds 2 normal training images; at least 40 are needed"
+    );
 }
 
 /// What `run.json` keeps is enough for any layout, and readable.
