@@ -93,8 +93,7 @@ impl RunInfo {
                 .filter(|image| may(image) && image.sample.defect.is_some() == anomalous)
                 .map(|image| image.sample.clone())
                 .collect();
-            let every = all.len().div_ceil(most.max(1)).max(1);
-            all.into_iter().step_by(every).collect::<Vec<_>>()
+            datasets::evenly(all, most)
         };
         [of_class(false, most), of_class(true, most / 4)].concat()
     }

@@ -59,6 +59,12 @@ impl Sample {
     }
 }
 
+/// At most `most` of `all`, evenly: of a list by path, the first alone may be of one kind, or of one of several sets.
+pub fn evenly<T>(all: Vec<T>, most: usize) -> Vec<T> {
+    let every = all.len().div_ceil(most.max(1)).max(1);
+    all.into_iter().step_by(every).collect()
+}
+
 /// Where a data set lies, and what the command line says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataLocation {

@@ -2,7 +2,7 @@
 
 use super::{Context, Evidence, ExportError, Exported, Form};
 use crate::config::TrainConfig;
-use crate::datasets::Sample;
+use crate::datasets::{Sample, evenly};
 use crate::export::folds::Decided;
 use crate::graph::{Graph, TermWeights};
 use crate::methods::Labelled;
@@ -133,13 +133,12 @@ fn terms(weights: &TermWeights) -> Vec<MapTerm> {
 /// Brightness and sharpness of normal training images at the network's input size.
 fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, ExportError> {
     let normal: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_none()).collect();
-    let every = normal.len().div_ceil(APPEARANCE_IMAGES).max(1);
     let width = config.input.width;
     let measure = |sample: &&Sample| {
         let pixels = imaging::load_fitted(&sample.path, &config.input.into())?;
         Ok(imaging::appearance(&pixels, width as usize))
     };
-    let chosen: Vec<&Sample> = normal.into_iter().step_by(every).collect();
+    let chosen = evenly(normal, APPEARANCE_IMAGES);
     let measured: Vec<(f32, f32)> = chosen.par_iter().map(measure).collect::<Result<_, ExportError>>()?;
     let moments = |pick: fn(&(f32, f32)) -> f32| {
         let count = measured.len().max(1) as f32;
@@ -158,10 +157,9 @@ fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError
     let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
     let of_class = |anomalous: bool, most: usize| {
         let all: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_some() == anomalous).collect();
-        let every = all.len().div_ceil(most.max(1)).max(1);
-        all.into_iter().step_by(every).take(most)
+        evenly(all, most)
     };
-    let mut samples: Vec<&Sample> = of_class(true, GOLDEN / 2).collect();
+    let mut samples = of_class(true, GOLDEN / 2);
     samples.extend(of_class(false, GOLDEN - samples.len()));
     let input = &bundle.manifest.input;
     let golden = |s: &&Sample| {

@@ -3,7 +3,7 @@
 
 use super::{Context, ExportError};
 use crate::augment::View;
-use crate::datasets::Sample;
+use crate::datasets::{Sample, evenly};
 use crate::score::{Segments, SegmentsKind};
 use ckaad_bundle::Input;
 use ckaad_inspect::imaging;
@@ -35,8 +35,7 @@ pub fn find(context: &Context) -> Result<Option<Segments>, ExportError> {
 
 fn normal(context: &Context) -> Vec<Sample> {
     let all: Vec<&Sample> = context.images.iter().map(|i| &i.sample).filter(|s| s.defect.is_none()).collect();
-    let every = all.len().div_ceil(IMAGES).max(1);
-    all.into_iter().step_by(every).cloned().collect()
+    evenly(all, IMAGES).into_iter().cloned().collect()
 }
 
 /// The mean normal image in grey, at the input's size.

@@ -3,7 +3,7 @@
 
 use super::{FitError, everything};
 use crate::config::{BudgetConfig, Build, TrainConfig};
-use crate::datasets::DataSet;
+use crate::datasets::{DataSet, evenly};
 use crate::device;
 use crate::features::{Extractor, FeatureError};
 use crate::onnx::int8::{self, Dialect};
@@ -52,9 +52,8 @@ pub fn resolved(
 
 /// Median width and height of the normal training images.
 fn usual_size(data: &DataSet) -> Result<[u32; 2], FitError> {
-    let every = data.train_normal.len().div_ceil(LOOKED_AT).max(1);
     let (mut widths, mut heights) = (vec![], vec![]);
-    for sample in data.train_normal.iter().step_by(every) {
+    for sample in evenly(data.train_normal.iter().collect(), LOOKED_AT) {
         let (width, height) = imaging::load(&sample.path).map_err(FeatureError::from)?.dimensions();
         widths.push(f64::from(width));
         heights.push(f64::from(height));

@@ -4,7 +4,7 @@ use super::images::Images;
 use super::{FitContext, FitError, FitOptions, budget, everything, model};
 use crate::augment::AnomalySource;
 use crate::config::{Build, TrainConfig};
-use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels};
+use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels, evenly};
 use crate::doctor;
 use crate::features::{Extractor, FeatureError};
 use crate::graph::{ChannelStatistics, Ranges};
@@ -106,12 +106,10 @@ fn resumed(config: &TrainConfig, run: &RunFolder, data: &DataSet) -> Result<RunI
     Ok(info)
 }
 
-/// Channel statistics over about [`STATISTICS_IMAGES`] of the normal training images.
+/// Channel statistics over at most [`STATISTICS_IMAGES`] of the normal training images.
 fn measure(extractor: &Extractor, images: &[Labelled]) -> Result<Vec<ChannelStatistics>, FeatureError> {
     let normal: Vec<&Sample> = images.iter().map(|image| &image.sample).filter(|s| s.defect.is_none()).collect();
-    // Evenly: of several sets in one, the first alone would say what is usual.
-    let every = normal.len().div_ceil(STATISTICS_IMAGES).max(1);
-    extractor.statistics(&normal.into_iter().step_by(every).cloned().collect::<Vec<_>>())
+    extractor.statistics(&evenly(normal, STATISTICS_IMAGES).into_iter().cloned().collect::<Vec<_>>())
 }
 
 /// The coarse-labelled anomalies that this run may know of.

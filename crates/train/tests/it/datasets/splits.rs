@@ -1,6 +1,7 @@
 //! Which fold an image is in: whole parts and patients, each class spread evenly, the same for the same seed.
 
 use super::*;
+use ckaad_train::datasets::evenly;
 use ckaad_train::methods::Labelled;
 use ckaad_train::run::{RunFolderError, RunInfo, Unit, deal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,6 +142,15 @@ fn a_model_sees_what_it_is_not_to_judge_never() {
     assert_eq!(Unit::WithoutKind(0, "../a/b".into()).checkpoint(), "fold-1..._sa_sb");
     let [one, other] = ["a/b_c", "a_b/c"].map(|kind| Unit::WithoutKind(0, kind.into()).checkpoint());
     assert_ne!(one, other, "two kinds would share a model");
+}
+
+#[test]
+fn some_of_many_are_taken_from_everywhere() {
+    let all: Vec<usize> = (0..10).collect();
+    assert_eq!(evenly(all.clone(), 4), [0, 3, 6, 9]);
+    assert_eq!((evenly(all.clone(), 10), evenly(all.clone(), 99)), (all.clone(), all.clone()));
+    assert_eq!(evenly(all, 3), [0, 4, 8]);
+    assert!(evenly(Vec::<usize>::new(), 3).is_empty());
 }
 
 /// A set of which all images are in one fold would be judged by a model that never saw its like.
