@@ -335,6 +335,13 @@ fn rename(from: &Path, to: &Path) -> Result<(), RunFolderError> {
     std::fs::rename(from, to).map_err(|cause| RunFolderError::Write { path: to.to_owned(), cause })
 }
 
+/// What is spread evenly over the folds: of one of several sets, normal images or those of one kind of defect.
+type Class<'a> = (Option<&'a str>, Option<&'a str>);
+
+fn class(sample: &Sample) -> Class<'_> {
+    (sample.category.as_deref(), sample.defect.as_deref())
+}
+
 /// Deals the training images of `data` into at most `folds` folds; the same seed deals alike. Normal images come first.
 ///
 /// Whole groups are dealt: no part or patient is in two folds. Each class, the normal images of every set and every kind of defect, is
@@ -363,12 +370,11 @@ pub fn deal(data: &DataSet, folds: usize, seed: u64) -> Result<Vec<Labelled>, Ru
             images,
         });
     }
-    let class = |s: &&Sample| (s.category.clone(), s.defect.clone());
     let mut order: Vec<(String, Vec<&Sample>)> = groups.into_iter().collect();
     order.shuffle(&mut StdRng::seed_from_u64(seed));
     // Large groups first: the small ones can still even out what they leave.
     order.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
-    let mut sizes: Vec<BTreeMap<(Option<String>, Option<String>), usize>> = vec![BTreeMap::new(); folds];
+    let mut sizes: Vec<BTreeMap<Class, usize>> = vec![BTreeMap::new(); folds];
     let mut fold_of: BTreeMap<String, usize> = BTreeMap::new();
     for (key, members) in &order {
         let fullness = |fold: &usize| {
