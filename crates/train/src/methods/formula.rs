@@ -1,6 +1,7 @@
 //! Networks filled from a formula, as the scripts of `tests/reference` fill theirs, and what comes of them.
 
 use super::Batch;
+use super::folding::values;
 use crate::device::{DeviceChoice, DeviceError};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
@@ -69,8 +70,8 @@ impl ModuleVisitor for Collect {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let values: Vec<f32> = param.val().into_data().convert::<f32>().try_into_vec().unwrap();
-        self.samples.insert(self.path.join("."), values.into_iter().take(4).collect());
+        let (all, _) = values(param.val());
+        self.samples.insert(self.path.join("."), all.into_iter().take(4).collect());
     }
 }
 

@@ -93,23 +93,23 @@ impl Fold<'_> {
         let shortcut = block.shortcut.forward(start.clone());
         let shortcut = self.constant(&format!("{name}.shortcut"), shortcut, FRAC_1_SQRT_2);
         let normal = self.constant(&format!("{name}.first.constant"), block.first.norm.forward(start), 1.0);
-        let told = self.told(&format!("{name}.first"), normal, latent, &block.first, None);
-        self.behind_first(name, told, shortcut, latent, block)
+        let modulated = self.modulated(&format!("{name}.first"), normal, latent, &block.first, None);
+        self.behind_first(name, modulated, shortcut, latent, block)
     }
 
     fn block(&mut self, name: &str, x: Id, latent: Id, block: &Block) -> Id {
         let shortcut = self.shortcut(&format!("{name}.shortcut"), x, block);
-        let told = self.normalised(&format!("{name}.first"), x, latent, &block.first);
-        self.behind_first(name, told, shortcut, latent, block)
+        let modulated = self.normalised(&format!("{name}.first"), x, latent, &block.first);
+        self.behind_first(name, modulated, shortcut, latent, block)
     }
 
     /// All of a block behind what its first convolution reads.
-    fn behind_first(&mut self, name: &str, told: Id, shortcut: Id, latent: Id, block: &Block) -> Id {
+    fn behind_first(&mut self, name: &str, modulated: Id, shortcut: Id, latent: Id, block: &Block) -> Id {
         let Block { first, second, .. } = block;
-        let inner = self.activated(&format!("{name}.first"), told, &first.conv, first.doubles, SQRT_2);
-        let told = self.normalised(&format!("{name}.second"), inner, latent, second);
+        let inner = self.activated(&format!("{name}.first"), modulated, &first.conv, first.doubles, SQRT_2);
+        let modulated = self.normalised(&format!("{name}.second"), inner, latent, second);
         // The sum is divided by the root of 2, so this activation's gain goes.
-        let inner = self.activated(&format!("{name}.second"), told, &second.conv, second.doubles, 1.0);
+        let inner = self.activated(&format!("{name}.second"), modulated, &second.conv, second.doubles, 1.0);
         self.graph.add(format!("{name}.sum"), inner, shortcut, Activation::Linear)
     }
 
@@ -133,18 +133,18 @@ impl Fold<'_> {
         self.graph.depth_to_space2(format!("{name}.doubled"), means)
     }
 
-    /// As the module's norm says, then [`Fold::told`].
+    /// As the module's norm says, then [`Fold::modulated`].
     fn normalised(&mut self, name: &str, x: Id, latent: Id, module: &Styled) -> Id {
         if self.norm == NormKind::Layer {
             let normal = self.graph.layer_norm(format!("{name}.norm"), x, EPSILON as f32);
-            return self.told(name, normal, latent, module, None);
+            return self.modulated(name, normal, latent, module, None);
         }
         let [channels, ..] = self.graph.shape(x);
-        self.told(name, x, latent, module, Some(statistics(module, channels)))
+        self.modulated(name, x, latent, module, Some(statistics(module, channels)))
     }
 
     /// What is to be normalised by `statistics`, or is normal already, scaled and moved as the latent says.
-    fn told(&mut self, name: &str, x: Id, latent: Id, module: &Styled, statistics: Option<Statistics>) -> Id {
+    fn modulated(&mut self, name: &str, x: Id, latent: Id, module: &Styled, statistics: Option<Statistics>) -> Id {
         let (Some(gamma), Some(beta)) = (&module.gamma, &module.beta) else {
             return match statistics {
                 Some(Statistics { mean, inverse }) => self.graph.conv(format!("{name}.norm"), x, affine(mean, inverse)),
@@ -168,7 +168,7 @@ impl Fold<'_> {
         }
         let gamma = self.graph.conv(format!("{name}.gamma"), latent, gamma);
         let beta = self.graph.conv(format!("{name}.beta"), latent, beta);
-        self.graph.modulate(format!("{name}.told"), x, gamma, beta)
+        self.graph.modulate(format!("{name}.modulated"), x, gamma, beta)
     }
 
     fn constant(&mut self, name: &str, tensor: Tensor<4>, gain: f32) -> Id {

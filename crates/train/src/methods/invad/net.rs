@@ -42,7 +42,7 @@ pub struct NetConfig {
     pub latent: usize,
     /// Residual blocks of every stage of the decoder; 0 takes them from `size`.
     pub blocks: usize,
-    /// What the decoder normalises over before it is told.
+    /// What the decoder normalises over before it modulates.
     pub norm: NormKind,
 }
 
@@ -395,11 +395,11 @@ pub struct Styled {
 
 impl Styled {
     fn new([input, output]: [usize; 2], latent: usize, doubles: bool, by_channel: bool, device: &Device) -> Styled {
-        let told = |initial: f64| (latent > 0).then(|| EqualConv::new(latent, input, 3, Some(initial), device));
+        let modulating = |initial: f64| (latent > 0).then(|| EqualConv::new(latent, input, 3, Some(initial), device));
         Styled {
             norm: Norm::new(input, by_channel, device),
-            gamma: told(1.0),
-            beta: told(0.0),
+            gamma: modulating(1.0),
+            beta: modulating(0.0),
             conv: EqualConv::new(input, output, 3, Some(0.0), device),
             doubles,
         }
@@ -463,9 +463,9 @@ impl Decoder {
         for (i, scale) in scales.iter().rev().enumerate() {
             let block = |k: usize| {
                 let (input, doubles) = (if k == 0 { before } else { scale.channels }, i > 0 && k == 0);
-                let told = if doubles { 0 } else { latent };
+                let modulating = if doubles { 0 } else { latent };
                 Block {
-                    first: Styled::new([input, scale.channels], told, doubles, by_channel, device),
+                    first: Styled::new([input, scale.channels], modulating, doubles, by_channel, device),
                     second: Styled::new([scale.channels; 2], latent, false, by_channel, device),
                     shortcut: EqualConv::new(input, scale.channels, 1, None, device),
                 }
