@@ -6,6 +6,7 @@ use crate::graph::{Activation, Conv};
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
+use burn::tensor::activation::relu;
 use ndarray::Array4;
 use std::cell::Cell;
 
@@ -64,6 +65,11 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> (Vec<f32>, Vec<usize>) {
 pub fn sorted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     READ_BACKS.set(READ_BACKS.get() + 1);
     x.sort_descending(D - 1)
+}
+
+/// `x` above 0 and `slope` times `x` below, by ReLUs: burn's own goes through a mask and back, several times the passes over memory.
+pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
+    relu(x.clone()) - relu(x.neg()).mul_scalar(slope)
 }
 
 /// Features as tensors on `device`.

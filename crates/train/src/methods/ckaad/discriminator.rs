@@ -2,10 +2,10 @@
 
 use crate::backbones::Scale;
 use crate::graph::{COSINE_EPSILON, LEAK, Regrid, regrid};
+use crate::methods::folding::leaky_relu;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{InstanceNorm, InstanceNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::relu;
 use burn::tensor::module::avg_pool2d;
 use burn::tensor::ops::AvgPoolOptions;
 use schemars::JsonSchema;
@@ -51,13 +51,6 @@ impl Default for DiscriminatorConfig {
             noise_weight: 0.5,
         }
     }
-}
-
-/// `x` above 0 and [`LEAK`] times `x` below, by a ReLU: burn's own goes through a mask and back, several times the passes
-/// over memory.
-fn leaky_relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let leak = f64::from(LEAK);
-    relu(x.clone()) - relu(x.neg()).mul_scalar(leak)
 }
 
 /// What a discriminator looks at.
@@ -193,7 +186,7 @@ impl PatchHead {
         let mut rows: Tensor<2> = x.permute([0, 2, 3, 1]).reshape([n * h * w, c]);
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 {
-                rows = leaky_relu(rows);
+                rows = leaky_relu(rows, LEAK.into());
             }
             let weight: Tensor<2> = conv.weight.val().flatten(1, 3);
             rows = rows.matmul(weight.transpose());
@@ -204,7 +197,7 @@ impl PatchHead {
     fn of_map(&self, mut x: Tensor<4>) -> Tensor<4> {
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 {
-                x = leaky_relu(x);
+                x = leaky_relu(x, LEAK.into());
             }
             x = conv.forward(x);
         }
@@ -270,7 +263,7 @@ impl Shrink {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        leaky_relu(self.norm.forward(self.conv.forward(x)))
+        leaky_relu(self.norm.forward(self.conv.forward(x)), LEAK.into())
     }
 }
 
@@ -305,7 +298,7 @@ impl ImageDiscriminator {
         let parts = self.scales.iter().zip(features).map(shrink).collect();
         let x = self.joint.forward(Tensor::cat(parts, 1));
         let x: Tensor<2> = x.mean_dim(3).mean_dim(2).flatten(1, 3);
-        let x = leaky_relu(self.hidden.forward(x));
+        let x = leaky_relu(self.hidden.forward(x), LEAK.into());
         self.energy.forward(x).abs().reshape([0, 1, 1, 1])
     }
 }

@@ -1,6 +1,6 @@
 //! The trained networks as graph nodes: norms and constant factors folded into convolutions, what is the same for every image computed once.
 
-use super::net::{Block, ConvNorm, EPSILON, EqualConv, InvadNet, NormKind, SHARES, SLOPE, Spread, Styled};
+use super::net::{Block, ConvNorm, EPSILON, EqualConv, InvadNet, NormKind, SHARES, SLOPE, Styled};
 use crate::graph::{Activation, Conv, Graph, Id};
 use crate::methods::folding::{padded, values, with_batch_norm};
 use burn::prelude::*;
@@ -79,7 +79,7 @@ impl Fold<'_> {
 
     /// A convolution, its bias and its LeakyReLU, times `gain`.
     fn activated(&mut self, name: &str, input: Id, module: &EqualConv, doubles: bool, gain: f32) -> Id {
-        let weight = if doubles { module.scaled_to_double(&Spread::double()) } else { module.scaled() };
+        let weight = if doubles { module.scaled_to_double() } else { module.scaled() };
         // As often as the cells of a doubled pixel.
         let bias = bias(module).repeat(if doubles { 4 } else { 1 });
         let conv = plain(weight, bias, gain);

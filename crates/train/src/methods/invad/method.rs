@@ -5,6 +5,7 @@ use super::net::{InvadNet, NetConfig};
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Joint, Term};
+use crate::methods::checkpoint;
 use crate::methods::clip::clip;
 use crate::methods::folding::tensors;
 use crate::methods::raw::{ErrorSpace, Raw};
@@ -149,24 +150,20 @@ impl Method for Invad {
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let failed = |cause: String| MethodError::checkpoint(folder, cause);
-        let Some(net) = &self.net else { return Ok(()) };
-        net.clone().save_file(folder.join(NET)).map_err(|e| failed(e.to_string()))?;
-        self.optimiser.save(folder.join(OPTIMISER)).map_err(|e| failed(e.to_string()))
+        self.net.as_ref().map_or(Ok(()), |net| checkpoint::write_network(folder, FILES, net, &self.optimiser))
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let failed = |cause: String| MethodError::checkpoint(folder, cause);
         let Some(net) = self.net.take() else { return Ok(()) };
-        self.net = Some(net.try_load_file(folder.join(NET)).map_err(|e| failed(e.to_string()))?);
         let optimiser = std::mem::replace(&mut self.optimiser, adam());
-        self.optimiser = optimiser.load(folder.join(OPTIMISER)).map_err(|e| failed(e.to_string()))?;
+        let (net, optimiser) = checkpoint::read_network(folder, FILES, net, optimiser)?;
+        (self.net, self.optimiser) = (Some(net), optimiser);
         Ok(())
     }
 }
 
-const NET: &str = "invad.bpk";
-const OPTIMISER: &str = "invad-optimiser.bpk";
+/// What the files of a checkpoint begin with.
+const FILES: &str = "invad";
 
 #[cfg(test)]
 #[path = "tests.rs"]

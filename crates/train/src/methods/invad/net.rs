@@ -8,6 +8,7 @@
 //! ```
 
 use crate::backbones::Scale;
+use crate::methods::folding::leaky_relu;
 use burn::module::{Module, Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
@@ -113,37 +114,43 @@ impl EqualConv {
         weight.div_scalar(((input * height * width) as f64).sqrt())
     }
 
-    /// As [`EqualConv::scaled`], for [`Spread::double`] in front of [`depth_to_space`]: `[4·out,in,3,3]`.
-    pub fn scaled_to_double(&self, spread: &Spread) -> Tensor<4> {
+    /// As [`EqualConv::scaled`], by [`doubling_taps`] and in front of [`depth_to_space`]: `[4·out,in,3,3]`.
+    pub fn scaled_to_double(&self) -> Tensor<4> {
         let weight = self.scaled();
         let [output, input, ..] = weight.dims();
+        let doubling = Tensor::<2>::from_data(TensorData::new(doubling_taps(), [9, 36]), &weight.device());
         let taps: Tensor<2> = weight.reshape([output * input, 9]);
-        let device = taps.device();
-        let own = taps.matmul(spread.tensor(&device)).reshape([output, input, 4, 9]);
+        let own = taps.matmul(doubling).reshape([output, input, 4, 9]);
         own.permute([2, 0, 1, 3]).reshape([4 * output, input, 3, 3])
     }
 
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [.., kernel] = self.weight.dims();
-        let bias = self.bias.as_ref().map(Param::val);
         if kernel > 1 {
-            return conv2d(x, self.scaled(), bias, same(kernel));
+            return conv2d(x, self.scaled(), self.bias.as_ref().map(Param::val), same(kernel));
         }
         // As a matrix product: burn's gradient of a convolution's weight is a convolution with a kernel as large as the map.
         let [n, c, h, w] = x.dims();
         let weight: Tensor<3> = self.scaled().flatten::<2>(1, 3).unsqueeze();
         let out = weight.expand([n as i64, -1, -1]).matmul(x.reshape([n, c, h * w]));
         let [_, output, _] = out.dims();
-        let out = out.reshape([n, output, h, w]);
-        match bias {
-            Some(bias) => out + bias.reshape([1, output, 1, 1]),
-            None => out,
-        }
+        self.with_bias(out.reshape([n, output, h, w]))
     }
 
-    /// With twice the height and width, and without the bias.
-    fn doubled(&self, x: Tensor<4>, spread: &Spread) -> Tensor<4> {
-        depth_to_space(conv2d(x, self.scaled_to_double(spread), None, same(3)))
+    /// Behind it the activation; where it `doubles`, with twice the height and width.
+    fn activated(&self, x: Tensor<4>, doubles: bool) -> Tensor<4> {
+        if !doubles {
+            return activated(self.forward(x));
+        }
+        let out = depth_to_space(conv2d(x, self.scaled_to_double(), None, same(3)));
+        activated(self.with_bias(out))
+    }
+
+    fn with_bias(&self, x: Tensor<4>) -> Tensor<4> {
+        match &self.bias {
+            Some(bias) => x + bias.val().reshape([1, -1, 1, 1]),
+            None => x,
+        }
     }
 }
 
@@ -151,36 +158,21 @@ fn same(kernel: usize) -> ConvOptions<2> {
     ConvOptions::new([1, 1], [kernel / 2, kernel / 2], [1, 1], 1)
 }
 
-/// What a transposed 3x3 convolution of stride 2 with a blur of 1, 3, 3, 1 behind it makes of the weights of a 3x3 convolution: four such
-/// convolutions, one a cell of every 2x2 block of the result.
-pub struct Spread {
-    /// `[9,4·9]`: from a tap of the one to the taps of the four.
-    taps: Vec<f32>,
-}
-
 /// Of one axis, normalised so that a constant stays what it is: stride 2 leaves every other cell empty.
 const BLUR: [f32; 4] = [0.25, 0.75, 0.75, 0.25];
 
-impl Spread {
-    pub fn double() -> Spread {
-        // Of an output cell 2q + parity the weight with which tap `k` reads input cell q + d - 1: cell i of the enlarged map is the sum over m of
-        // blur[m] times cell i - 1 + m of the transposed convolution, whose cell 2q + k is the sum over its taps k.
-        let one = |parity: usize, d: usize, k: usize| -> f32 {
-            let reads = |&m: &usize| parity + m + 2 == 1 + k + 2 * d;
-            (0..BLUR.len()).filter(reads).map(|m| BLUR[m]).sum()
-        };
-        let mut taps = vec![];
-        for (ky, kx) in pairs(3) {
-            for ((py, px), (dy, dx)) in pairs(2).flat_map(|p| pairs(3).map(move |d| (p, d))) {
-                taps.push(one(py, dy, ky) * one(px, dx, kx));
-            }
-        }
-        Spread { taps }
-    }
-
-    fn tensor(&self, device: &Device) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(self.taps.clone(), [9, 36]), device)
-    }
+/// What a transposed 3x3 convolution of stride 2 with a blur of 1, 3, 3, 1 behind it makes of the weights of a 3x3 convolution, `[9,4·9]`: from a
+/// tap of the one to the taps of four such convolutions, one a cell of every 2x2 block of the result.
+fn doubling_taps() -> Vec<f32> {
+    // Of an output cell 2q + parity the weight with which tap `k` reads input cell q + d - 1: cell i of the enlarged map is the sum over m of
+    // blur[m] times cell i - 1 + m of the transposed convolution, whose cell 2q + k is the sum over its taps k.
+    let one = |parity: usize, d: usize, k: usize| -> f32 {
+        let reads = |&m: &usize| parity + m + 2 == 1 + k + 2 * d;
+        (0..BLUR.len()).filter(reads).map(|m| BLUR[m]).sum()
+    };
+    let cells = || pairs(2).flat_map(|p| pairs(3).map(move |d| (p, d)));
+    let of_tap = |(ky, kx)| cells().map(move |((py, px), (dy, dx))| one(py, dy, ky) * one(px, dx, kx));
+    pairs(3).flat_map(of_tap).collect()
 }
 
 fn pairs(side: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
@@ -221,21 +213,9 @@ fn doubled_along(x: Tensor<4>, axis: usize) -> Tensor<4> {
     side_by_side.reshape(dims)
 }
 
-/// `max(x, 0.2 x)`, by ReLUs: burn's own goes through a mask and back.
-fn leaky_relu(x: Tensor<4>) -> Tensor<4> {
-    relu(x.clone()) - relu(x.neg()).mul_scalar(SLOPE)
-}
-
 /// What follows a convolution: its bias, then a LeakyReLU that keeps the variance.
 fn activated(x: Tensor<4>) -> Tensor<4> {
-    leaky_relu(x).mul_scalar(SQRT_2)
-}
-
-fn with_bias(x: Tensor<4>, conv: &EqualConv) -> Tensor<4> {
-    match &conv.bias {
-        Some(bias) => x + bias.val().reshape([1, -1, 1, 1]),
-        None => x,
-    }
+    leaky_relu(x, SLOPE).mul_scalar(SQRT_2)
 }
 
 /// Convolution without bias, then a batch norm.
@@ -293,7 +273,7 @@ impl Fuser {
     }
 
     /// Style maps, deepest first.
-    fn forward(&self, features: &[Tensor<4>], spread: &Spread) -> Vec<Tensor<4>> {
+    fn forward(&self, features: &[Tensor<4>]) -> Vec<Tensor<4>> {
         let reduced = self.reduce.iter().zip(features).map(|(conv, x)| conv.forward(x.clone())).collect();
         let mut x = relu(self.join.forward(Tensor::cat(reduced, 1)));
         let mut inner = x.clone();
@@ -307,9 +287,7 @@ impl Fuser {
         let mut styles = vec![];
         for (i, step) in self.steps.iter().enumerate() {
             for (j, conv) in step.iter().enumerate() {
-                let doubles = i > 0 && j == 0;
-                x = if doubles { with_bias(conv.doubled(x, spread), conv) } else { conv.forward(x) };
-                x = activated(x);
+                x = conv.activated(x, i > 0 && j == 0);
             }
             styles.push(x.clone());
         }
@@ -405,13 +383,12 @@ impl Styled {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, latent: &Tensor<4>, spread: &Spread) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, latent: &Tensor<4>) -> Tensor<4> {
         let mut x = self.norm.forward(x);
         if let (Some(gamma), Some(beta)) = (&self.gamma, &self.beta) {
             x = x * gamma.forward(latent.clone()) + beta.forward(latent.clone());
         }
-        let x = if self.doubles { with_bias(self.conv.doubled(x, spread), &self.conv) } else { self.conv.forward(x) };
-        activated(x)
+        self.conv.activated(x, self.doubles)
     }
 }
 
@@ -425,10 +402,10 @@ pub struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<4>, latent: &Tensor<4>, spread: &Spread) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, latent: &Tensor<4>) -> Tensor<4> {
         let shortcut = self.shortcut.forward(x.clone());
         let shortcut = if self.first.doubles { doubled(shortcut) } else { shortcut };
-        let x = self.second.forward(self.first.forward(x, latent, spread), latent, spread);
+        let x = self.second.forward(self.first.forward(x, latent), latent);
         (x + shortcut).div_scalar(SQRT_2)
     }
 }
@@ -479,7 +456,7 @@ impl Decoder {
 
     /// What every image starts from, `[1,C,h,w]`.
     pub fn started(&self) -> Tensor<4> {
-        activated(self.first.forward(self.start.val()))
+        self.first.activated(self.start.val(), false)
     }
 }
 
@@ -502,13 +479,12 @@ impl InvadNet {
 
     /// `features[i]` is `[N,C,h,w]`, the finest first; the result has the same shapes.
     pub fn forward(&self, features: &[Tensor<4>]) -> Vec<Tensor<4>> {
-        let spread = Spread::double();
-        let styles = self.fuser.forward(features, &spread);
+        let styles = self.fuser.forward(features);
         let mut x = self.decoder.started();
         let mut outputs = vec![];
         for (stage, style) in self.decoder.stages.iter().zip(styles) {
-            let latent = stage.latent.iter().fold(style, |z, conv| activated(conv.forward(z)));
-            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, &latent, &spread));
+            let latent = stage.latent.iter().fold(style, |z, conv| conv.activated(z, false));
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, &latent));
             outputs.push(x.clone());
         }
         outputs.reverse();
