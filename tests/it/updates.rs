@@ -377,7 +377,12 @@ fn what_was_on_its_way_and_is_not_offered_any_more_is_given_up() {
 #[test]
 fn the_story_of_the_readme_comes_to_its_end() {
     let bin = Path::new(env!("CARGO_BIN_EXE_ckaad-agent")).parent().unwrap();
-    assert!(bin.join("ckaad-train").exists(), "build the whole workspace: cargo nextest run --workspace");
+    for program in ["ckaad-train", "examples/repack"] {
+        assert!(
+            bin.join(program).exists(),
+            "{program} is not beside ckaad-agent; build the whole workspace: cargo nextest run --workspace"
+        );
+    }
     let output = Command::new(in_repository("examples/update-story")).env("CKAAD_BIN", bin).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", stderr(&output));
