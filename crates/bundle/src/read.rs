@@ -222,9 +222,8 @@ fn expected_members(manifest: &Manifest, pictures: usize, listed: impl Fn(&str) 
 fn unexpected(manifest: &Manifest, path: &str) -> Problem {
     let member = path.to_owned();
     match path {
-        FOREST | SEGMENTS if !has_forest(manifest) => {
-            Problem::Needless { member, without: "a score rule of kind forest" }
-        }
+        // With such a rule both are expected.
+        FOREST | SEGMENTS => Problem::Needless { member, without: "a score rule of kind forest" },
         _ if path.starts_with("golden-gpu/") && !manifest.members.iter().any(|m| m.path == GPU_MODEL) => {
             Problem::Needless { member, without: GPU_MODEL }
         }

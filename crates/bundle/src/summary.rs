@@ -162,7 +162,7 @@ impl Appearance {
 /// With three digits.
 fn percent(share: f32) -> String {
     let percent = f64::from(share) * 100.0;
-    let digits = if percent > 0.0 { (2.0 - percent.log10().floor()).clamp(0.0, 6.0) as usize } else { 0 };
+    let digits = (2.0 - percent.log10().floor()).clamp(0.0, 6.0) as usize;
     let text = format!("{percent:.digits$}");
     let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{short} %")

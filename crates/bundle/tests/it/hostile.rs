@@ -280,7 +280,7 @@ mod archives {
         let gpu = more.gpu.as_mut().unwrap();
         gpu.golden.push(gpu.golden[0].clone());
         let sentence = "the manifest lists golden-gpu/02.json, which has no place in a bundle";
-        says(more.pack().unwrap_err().to_string(), sentence);
+        ends(more.pack().unwrap_err().to_string(), sentence);
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod archives {
     fn a_golden_picture_left_out_in_front() {
         let mut parts = Parts::full();
         parts.0.remove(parts.at("golden/00.png"));
-        says(parts.relist().refused(), "the manifest lists golden/01.png, which has no place in a bundle");
+        ends(parts.relist().refused(), "the manifest lists golden/01.png, which has no place in a bundle");
     }
 
     #[test]

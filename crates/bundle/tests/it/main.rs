@@ -185,6 +185,11 @@ fn says(sentence: String, expected: &str) {
     assert!(sentence.contains(expected), "the error says {sentence:?}; expected in it: {expected:?}");
 }
 
+/// As [`says`], and nothing behind it.
+fn ends(sentence: String, expected: &str) {
+    assert!(sentence.ends_with(expected), "the error says {sentence:?}; expected at its end: {expected:?}");
+}
+
 #[test]
 fn a_written_bundle_reads_back_whole() {
     let dir = tempfile::tempdir().unwrap();

@@ -49,6 +49,19 @@ fn a_score_rule_in_words() {
     assert_eq!(line(full(), "score"), words);
 }
 
+/// What `export` says of a new bundle.
+#[test]
+fn map_and_score_on_a_line_each() {
+    let manifest = full().manifest;
+    assert_eq!(manifest.describe_map(), "1.500 x error + 0.250 x distance");
+    let words = "boosted trees over 3 segments, ties broken by 0.001 x the mean of the 86 largest pixels after a \
+                 Gaussian of 4 px; 0.700 x map + 0.300 x image, both standardised";
+    assert_eq!(manifest.describe_score(), words);
+    let mut whole = draft().manifest;
+    whole.score.rule = ScoreRule::TopK { top_k: 224 * 192 };
+    assert_eq!(whole.describe_score(), "the mean of all pixels after a Gaussian of 4 px; no image branch");
+}
+
 #[test]
 fn an_image_branch_in_words() {
     assert_eq!(lines(draft(), "image branch"), [""; 0]);
