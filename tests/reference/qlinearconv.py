@@ -320,6 +320,23 @@ def pooled_statistics(signed):
     return build
 
 
+def nearest(m):
+    # Distance to the nearest of 90 vectors, bytes like those that they are compared with; exact sums become floats.
+    x, count = m.conv(m.image, 20, 3, pads=1), 90
+    weights = m.rng.integers(-128, 128, (count, x.channels, 1, 1)).astype(np.int8)
+    scales = (float(x.scale) * m.rng.uniform(0.5, 1.0, (1, count, 1, 1))).astype(np.float32)
+    squares = np.sum((weights.reshape(1, count, -1) * scales.reshape(1, count, 1)) ** 2, axis=2).reshape(1, count, 1, 1)
+    zero = m.constant(x.zero, np.uint8)
+    sums = m.node("ConvInteger", [x.name, m.constant(weights, np.int8), zero], kernel_shape=[1, 1])
+    scaled = m.node("Mul", [m.node("Cast", [sums], to=TensorProto.FLOAT), m.constant(-2 * x.scale * scales, np.float32)])
+    products = m.node("Add", [scaled, m.constant(squares, np.float32)])
+    least = m.node("ReduceMin", [products], axes=[1], keepdims=1)
+    real = m.real(x)
+    own = m.node("ReduceSum", [m.node("Mul", [real, real]), m.constant([1], np.int64)], keepdims=1)
+    distance = m.node("Sqrt", [m.node("Relu", [m.node("Add", [least, own])])])
+    return m.bytes_of(distance, m.result(1, 2 * x.scale, 0, False))
+
+
 def grouped(m):
     x = m.conv(m.image, 16, 3, pads=1)
     return m.conv(m.like(x, x.name, 8), 12, 3, pads=1, group=2)
@@ -397,6 +414,7 @@ MODELS = {
     "depth_to_space_signed": depth_to_space(True),
     "pooled_statistics": pooled_statistics(False),
     "pooled_statistics_signed": pooled_statistics(True),
+    "nearest": nearest,
     "grouped": grouped,
     "dilated": lambda m: m.conv(m.conv(m.image, 16, 1), 24, 3, pads=2, dilations=[2, 2]),
     "max_pool_of_the_image": lambda m: m.max_pool(m.image, 3, 2, 1),
@@ -411,6 +429,7 @@ MODELS = {
 LEFT = {
     "grouped": ["QLinearConv"],
     "dilated": ["QLinearConv"],
+    "nearest": ["QuantizeLinear"],
     "float_between": ["QuantizeLinear"],
     "float_between_signed": ["QuantizeLinear"],
 }

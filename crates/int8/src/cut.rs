@@ -45,8 +45,8 @@ impl Work {
         Work { pixels, in_bytes, macs: weights * pixels, threads }
     }
 
-    /// All blocks at once: the weights are a few kilobytes.
-    pub fn depthwise(&self, blocks: usize) -> Cut {
+    /// All blocks at once: for weights of a few kilobytes, and where the blocks of a pixel have one result.
+    pub fn whole_pixels(&self, blocks: usize) -> Cut {
         self.cut(blocks, blocks)
     }
 

@@ -32,7 +32,7 @@
 //! | 14 | `run` | a program over one input |
 //!
 //! A new operator is one file in `ops`: its parameters, an [`Operator`], a step, and its kernel. `unsafe` is
-//! in `kernels` and `isa` (instruction sets), `buffer`, `operator`, `run`, `ops::convolution` and `ops::norm` (threads
+//! in `kernels` and `isa` (instruction sets), `buffer`, `operator`, `run`, `ops::convolution`, `ops::nearest` and `ops::norm` (threads
 //! write parts of one block of memory) and `pool` (threads run a borrowed function), and nowhere else.
 
 #![warn(missing_docs)]

@@ -60,6 +60,9 @@ pub struct Dense {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub pairs: Vec<PairLine>,
     pub requant: Requant,
+    /// Where only the least product of each pixel is wanted, no bytes: what is added to `(bias + sum) * scale` of each output channel, a multiple of 16
+    /// values, infinite behind the last. A pixel of the result then is 16 floats, and each becomes the least of itself and of what every 16th channel gives.
+    pub least: Option<Vec<f32>>,
 }
 
 /// 32 halves on a cache line of their own.
@@ -239,7 +242,7 @@ impl Weights {
         shift.resize(blocks * BLOCK, 0);
         let narrow = self.values.iter().all(|&w| w != i8::MIN);
         let pairs = weights.iter().filter(|_| pairs).flat_map(|line| [0, 1].map(|first| pair(line, first))).collect();
-        Dense { segments, blocks, quads, weights, shift, narrow, pairs, requant: self.requant() }
+        Dense { segments, blocks, quads, weights, shift, narrow, pairs, requant: self.requant(), least: None }
     }
 
     /// As [`Weights::dense`], for one group a channel; `stride` is the step across.

@@ -68,6 +68,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// One cell, every cell.
+    pub const ONE: Window = Window { kernel: [1, 1], stride: [1, 1], pads: [0; 4] };
+
     /// Height and width of what it gives; none where the kernel does not fit the padded input.
     pub fn over(&self, [_, height, width]: Shape) -> Option<[usize; 2]> {
         let side = |length: usize, before: usize, after: usize, axis: usize| {

@@ -22,12 +22,21 @@ pub struct Weights {
 impl Weights {
     /// Whether every sum can be requantised without overflow of the conversion to i32: what the kernels rely on.
     pub fn bounded(&self) -> bool {
+        let mut sums = self.largest_sums().zip(&self.multipliers);
+        self.exact() && sums.all(|(sum, scale)| scale.is_finite() && (sum as f32 * scale).abs() < (1 << 30) as f32)
+    }
+
+    /// Whether every sum is an i32, in whatever order it is made.
+    pub fn exact(&self) -> bool {
+        self.largest_sums().all(|sum| sum < 1 << 31)
+    }
+
+    /// What no sum of each output channel exceeds, as it is and as it was before what its zero points add was taken off.
+    fn largest_sums(&self) -> impl Iterator<Item = u64> {
         let row = self.values.len() / self.dims[0].max(1);
         let largest = |channel: &[i8]| channel.iter().map(|w| u64::from(w.unsigned_abs()) * 255).sum::<u64>();
-        self.values.chunks_exact(row.max(1)).zip(&self.bias).zip(&self.multipliers).all(|((channel, bias), scale)| {
-            let sum = 2 * largest(channel) + u64::from(bias.unsigned_abs());
-            sum < 1 << 31 && scale.is_finite() && (sum as f32 * scale).abs() < (1 << 30) as f32
-        })
+        let channels = self.values.chunks_exact(row.max(1)).zip(&self.bias);
+        channels.map(move |(channel, bias)| 2 * largest(channel) + u64::from(bias.unsigned_abs()))
     }
 }
 

@@ -47,7 +47,10 @@ pub unsafe fn dense(conv: &Dense, area: Area) {
                 }
                 for p in 0..TILE {
                     if p < count {
-                        store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                        match &conv.least {
+                            None => store(acc[p], &conv.requant, block, tiles.outputs[p]),
+                            Some(offset) => keep_least(acc[p], &conv.requant, offset, block, tiles.outputs[p]),
+                        }
                     }
                 }
             }
@@ -222,6 +225,27 @@ unsafe fn store(sums: [__m256i; 2], requant: &Requant, block: usize, out: *mut u
     let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     // SAFETY: the caller's promise.
     unsafe { _mm_storeu_si128(out.add(block * BLOCK).cast(), bytes) };
+}
+
+/// Each of 16 floats becomes the lesser of itself and of what the sums of a block give.
+///
+/// # Safety
+/// `out` is readable and writable for 16 floats; `requant` and `offset` have that block.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn keep_least(sums: [__m256i; 2], requant: &Requant, offset: &[f32], block: usize, out: *mut u8) {
+    for (half, sums) in sums.into_iter().enumerate() {
+        let at = block * BLOCK + 8 * half;
+        // SAFETY: 16 scales and offsets a block, and the caller's promise.
+        unsafe {
+            let (scale, offset) = (requant.scale.as_ptr().add(at), offset.as_ptr().add(at));
+            let out = out.cast::<f32>().add(8 * half);
+            let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(scale));
+            // In this order what is no number is left out.
+            let least = _mm256_min_ps(_mm256_add_ps(scaled, _mm256_loadu_ps(offset)), _mm256_loadu_ps(out));
+            _mm256_storeu_ps(out, least);
+        }
+    }
 }
 
 /// Independent products and additions, as many as hide the latency; returns the multiply-adds done.

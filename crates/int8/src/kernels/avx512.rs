@@ -64,7 +64,10 @@ unsafe fn group<const OB: usize, const P: usize>(conv: &Dense, area: Area) {
             }
             for p in 0..P {
                 if p < count {
-                    store(&acc[p], &conv.requant, first, tiles.outputs[p]);
+                    match &conv.least {
+                        None => store(&acc[p], &conv.requant, first, tiles.outputs[p]),
+                        Some(offset) => keep_least(&acc[p], &conv.requant, offset, first, tiles.outputs[p]),
+                    }
                 }
             }
         }
@@ -367,6 +370,33 @@ unsafe fn store<const OB: usize>(acc: &[__m512i; OB], requant: &Requant, first: 
         } else {
             _mm512_mask_storeu_epi8(out.cast(), (1u64 << (16 * OB)) - 1, bytes);
         }
+    }
+}
+
+/// Each of 16 floats becomes the least of itself and of what the sums of `OB` blocks give.
+///
+/// # Safety
+/// `out` is readable and writable for 16 floats; `requant` and `offset` have `first + OB` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn keep_least<const OB: usize>(
+    acc: &[__m512i; OB],
+    requant: &Requant,
+    offset: &[f32],
+    first: usize,
+    out: *mut u8,
+) {
+    // SAFETY: 16 scales and offsets a block, and the caller's promise.
+    unsafe {
+        let mut least = _mm512_loadu_ps(out.cast());
+        for o in 0..OB {
+            let at = (first + o) * BLOCK;
+            let (scale, offset) = (requant.scale.as_ptr().add(at), offset.as_ptr().add(at));
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[o]), _mm512_loadu_ps(scale));
+            // In this order what is no number is left out.
+            least = _mm512_min_ps(_mm512_add_ps(scaled, _mm512_loadu_ps(offset)), least);
+        }
+        _mm512_storeu_ps(out.cast(), least);
     }
 }
 

@@ -91,7 +91,8 @@ pub struct Area {
 /// # Safety
 /// For every pixel `(y, x)` of `pixels`: `input + y * in_row + x * in_column` plus every segment of `conv` is readable,
 /// and `output + y * out_row + x * out_column + 16 * b` is writable for 16 bytes for every `b` of `blocks`, and nobody
-/// else reads or writes these bytes meanwhile.
+/// else reads or writes these bytes meanwhile. Where only the least product is wanted, in place of these bytes the 64 at `output + y * out_row + x * out_column`,
+/// which are read as well.
 pub unsafe fn dense(isa: Isa, conv: &Dense, area: Area) {
     assert!(area.blocks.len() <= MAX_BLOCKS && area.blocks.end <= conv.blocks);
     dispatch!(isa, dense(conv, area));

@@ -59,7 +59,7 @@ pub mod dot {
                     }
                     for p in 0..TILE {
                         if p < count {
-                            store(acc[p], &conv.requant, block, tiles.outputs[p]);
+                            finish(acc[p], conv, block, tiles.outputs[p]);
                         }
                     }
                 }
@@ -198,7 +198,7 @@ pub mod plain {
                     for p in 0..TILE {
                         if p < count {
                             let sums = std::array::from_fn(|j| vpaddq_s32(acc[p][2 * j], acc[p][2 * j + 1]));
-                            store(sums, &conv.requant, block, tiles.outputs[p]);
+                            finish(sums, conv, block, tiles.outputs[p]);
                         }
                     }
                 }
@@ -351,6 +351,44 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
 fn bend(sum: float32x4_t, slope: f32, ceiling: f32) -> float32x4_t {
     let bent = vbslq_f32(vcltzq_f32(sum), vmulq_n_f32(sum, slope), sum);
     vminq_f32(bent, vdupq_n_f32(ceiling))
+}
+
+/// What becomes of the sums of a block, their bias not yet added.
+///
+/// # Safety
+/// As [`super::dense`], for the block of `out`, which is a pixel of the result.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn finish(sums: [int32x4_t; 4], conv: &Dense, block: usize, out: *mut u8) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match &conv.least {
+            None => store(sums, &conv.requant, block, out),
+            Some(offset) => keep_least(sums, &conv.requant, offset, block, out),
+        }
+    }
+}
+
+/// Each of 16 floats becomes the lesser of itself and of what the sums of a block give.
+///
+/// # Safety
+/// `out` is readable and writable for 16 floats; `requant` and `offset` have that block.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn keep_least(sums: [int32x4_t; 4], requant: &Requant, offset: &[f32], block: usize, out: *mut u8) {
+    for j in 0..4 {
+        let at = block * BLOCK + 4 * j;
+        // SAFETY: 16 biases, scales and offsets a block, and the caller's promise.
+        unsafe {
+            let (bias, scale) = (vld1q_s32(requant.bias.as_ptr().add(at)), vld1q_f32(requant.scale.as_ptr().add(at)));
+            let scaled = vmulq_f32(vcvtq_f32_s32(vaddq_s32(sums[j], bias)), scale);
+            let value = vaddq_f32(scaled, vld1q_f32(offset.as_ptr().add(at)));
+            let out = out.cast::<f32>().add(4 * j);
+            let least = vld1q_f32(out);
+            // Not the instruction for the lesser one, which keeps what is no number.
+            vst1q_f32(out, vbslq_f32(vcltq_f32(value, least), value, least));
+        }
+    }
 }
 
 /// # Safety

@@ -24,8 +24,13 @@ pub unsafe fn dense(conv: &Dense, area: Area) {
                     }
                 }
             }
-            // SAFETY: the caller promises 16 writable bytes a block.
-            unsafe { store(&acc, conv.requant.scale_of(block), conv.requant.zero, output.add(block * BLOCK)) };
+            let scale = conv.requant.scale_of(block);
+            match &conv.least {
+                // SAFETY: the caller promises 16 writable bytes a block.
+                None => unsafe { store(&acc, scale, conv.requant.zero, output.add(block * BLOCK)) },
+                // SAFETY: the caller promises 16 floats a pixel.
+                Some(offset) => unsafe { keep_least(&acc, scale, &offset[block * BLOCK..], output) },
+            }
         }
     }
 }
@@ -100,6 +105,22 @@ pub unsafe fn depthwise_f32(conv: &DepthwiseF32, area: Area) {
 fn bend(sum: f32, slope: f32, ceiling: f32) -> f32 {
     let bent = if sum < 0.0 { sum * slope } else { sum };
     if bent > ceiling { ceiling } else { bent }
+}
+
+/// Each of 16 floats becomes the lesser of itself and of what its sum gives.
+///
+/// # Safety
+/// `out` is readable and writable for 16 floats.
+unsafe fn keep_least(acc: &[i32; BLOCK], scale: &[f32], offset: &[f32], out: *mut u8) {
+    let out = out.cast::<[f32; BLOCK]>();
+    // SAFETY: the caller's promise.
+    let mut least = unsafe { out.read_unaligned() };
+    for (((least, &acc), &scale), &offset) in least.iter_mut().zip(acc).zip(scale).zip(offset) {
+        let value = acc as f32 * scale + offset;
+        *least = if value < *least { value } else { *least };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { out.write_unaligned(least) };
 }
 
 /// # Safety

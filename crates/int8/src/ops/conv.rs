@@ -41,7 +41,7 @@ impl Operator for Conv {
         let work = Work::new(window, from, to, weights.values.len(), placed.threads);
         if depthwise {
             let conv = weights.depthwise(from.pixel, from.row_bytes(), window.stride[1], placed.isa.takes_pairs());
-            let cut = work.depthwise(conv.blocks);
+            let cut = work.whole_pixels(conv.blocks);
             return Convolution::step(conv, cut, window, from, to);
         }
         let conv = weights.dense(from.pixel, from.row_bytes(), placed.isa.takes_pairs());

@@ -43,7 +43,7 @@ impl Operator for FloatConv {
         let work = Work::new(window, from, to, 4 * weights.values.len(), placed.threads);
         if depthwise {
             let conv = DepthwiseF32::new(weights, from.pixel, from.row_bytes());
-            let cut = work.depthwise(conv.blocks);
+            let cut = work.whole_pixels(conv.blocks);
             return Convolution::step(conv, cut, window, from, to);
         }
         let conv = DenseF32::new(weights, from.pixel, from.row_bytes());

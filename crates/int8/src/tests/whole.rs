@@ -12,7 +12,7 @@ use crate::pool::Pool;
 use crate::program::{Output, Program, outputs};
 use crate::region::{NodeId, Region};
 use crate::shape::{Activation, ElementType, Input, Window};
-use crate::weights::FloatWeights;
+use crate::weights::{FloatWeights, Weights};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -112,7 +112,15 @@ fn bytes(r: &mut Region, rng: &mut ChaCha8Rng) -> NodeId {
     let [scale_a, offset_a, scale_b, offset_b] = [0.02, -1.0, 0.03, -2.0].map(|value| vec![value]);
     let cosine = CosineError { reads: Reads::Bytes, scale_a, offset_a, scale_b, offset_b, epsilon: 1e-6 };
     let error = push(r, cosine, &[pool, sum]);
-    [map, bytes, error, space].into_iter().for_each(|id| r.output(id));
+    // 90 vectors: the last block has lanes to spare.
+    let mut of_vectors = weights(rng, [90, 24, 1, 1]);
+    of_vectors.bias.fill(0);
+    let offset = floats(rng, 90, 40.0);
+    let least = push(r, LeastProduct { weights: of_vectors, offset }, &[sum]);
+    let real = push(r, Dequantise { scale: 0.05, zero: 77.0 }, &[sum]);
+    let distance = push(r, Distance, &[least, real]);
+    let least = push(r, FloatOutput, &[least]);
+    [map, bytes, error, space, least, distance].into_iter().for_each(|id| r.output(id));
     stem
 }
 
@@ -240,29 +248,77 @@ fn layer_normalisation_is_the_formula() {
     let [channels, height, width] = [21, 6, 5];
     let count = channels * height * width;
     let (scale, offset) = (floats(&mut rng, count, 2.0), floats(&mut rng, count, 2.0));
-    let mut region = Region::default();
-    let input = Input { index: 0, channels_last: false, element: ElementType::U8, append: None };
-    let input = push(&mut region, input, &[]);
-    let real = push(&mut region, Dequantise { scale: 0.1, zero: 120.0 }, &[input]);
-    let affine = Affine { scale: scale.clone(), offset: offset.clone() };
-    let shape = [channels, height, width];
-    let norm = push(&mut region, LayerNorm { shape, affine: Some(affine), epsilon: 1e-5 }, &[real]);
-    let out = push(&mut region, FloatOutput, &[norm]);
-    region.output(out);
     let image = noise(&mut rng, count);
-    let shape = [1, channels, height, width];
-    let program = Program::compile(&region, &[shape], Isa::best(), 2).unwrap();
-    let mut result = vec![CacheLine([0; 64]); (4 * count).div_ceil(64)];
-    // SAFETY: lines are bytes and nothing else.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), 4 * count) };
-    program.run(&Pool::from(2), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
+    let affine = Affine { scale: scale.clone(), offset: offset.clone() };
+    let got = floats_of([1, channels, height, width], &image, |region, input| {
+        let real = push(region, Dequantise { scale: 0.1, zero: 120.0 }, &[input]);
+        let shape = [channels, height, width];
+        let norm = push(region, LayerNorm { shape, affine: Some(affine), epsilon: 1e-5 }, &[real]);
+        push(region, FloatOutput, &[norm])
+    });
     let x: Vec<f64> = image.iter().map(|&b| (f64::from(b) - 120.0) * 0.1).collect();
     let mean = x.iter().sum::<f64>() / count as f64;
     let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64;
-    for (i, got) in bytes.chunks_exact(4).enumerate() {
-        let got = f32::from_ne_bytes(got.try_into().unwrap());
+    for (i, &got) in got.iter().enumerate() {
         let right = (x[i] - mean) / (variance + 1e-5).sqrt() * f64::from(scale[i]) + f64::from(offset[i]);
         assert!((f64::from(got) - right).abs() < 1e-5, "value {i}: {got}, not {right}");
+    }
+}
+
+/// A region on bytes `[1,C,H,W]`, run with two threads on every instruction set, which all give the same; its one result is floats.
+fn floats_of(shape: [usize; 4], image: &[u8], rest: impl FnOnce(&mut Region, NodeId) -> NodeId) -> Vec<f32> {
+    let mut region = Region::default();
+    let input = Input { index: 0, channels_last: false, element: ElementType::U8, append: None };
+    let input = push(&mut region, input, &[]);
+    let out = rest(&mut region, input);
+    region.output(out);
+    let run = |isa: Isa| {
+        let program = Program::compile(&region, &[shape], isa, 2).unwrap();
+        let mut results = outputs(&region, &[shape]).unwrap();
+        let bytes = results.pop().unwrap().bytes();
+        let mut result = vec![CacheLine([0; 64]); bytes.div_ceil(64)];
+        // SAFETY: lines are bytes and nothing else.
+        let result = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), bytes) };
+        program.run(&Pool::from(2), &mut program.scratch(), &[image], &mut [&mut *result]);
+        result.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect::<Vec<f32>>()
+    };
+    let right = run(Isa::PORTABLE);
+    others().into_iter().for_each(|isa| assert!(run(isa) == right, "{isa:?}"));
+    right
+}
+
+#[test]
+fn the_nearest_of_many_vectors_is_as_far_as_the_formula_says() {
+    for seed in 0..40 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (vectors, channels) = (rng.random_range(1..=150), rng.random_range(1..=70));
+        let (height, width) = (rng.random_range(1..=9), rng.random_range(1..=9));
+        let cells = height * width;
+        let (x_scale, x_zero): (f32, u8) = (rng.random_range(0.01..0.1), rng.random());
+        let image = noise(&mut rng, channels * cells);
+        let scales: Vec<f32> = (0..vectors).map(|_| rng.random_range(0.005..0.05)).collect();
+        let values: Vec<i8> = (0..vectors * channels).map(|_| rng.random()).collect();
+        let rows = || values.chunks_exact(channels).zip(&scales);
+        let real: Vec<Vec<f64>> =
+            rows().map(|(row, &scale)| row.iter().map(|&w| f64::from(w) * f64::from(scale)).collect()).collect();
+        let offset = real.iter().map(|row| row.iter().map(|w| w * w).sum::<f64>() as f32).collect();
+        let multipliers = scales.iter().map(|scale| -2.0 * scale * x_scale).collect();
+        let dims = [vectors, channels, 1, 1];
+        let weights = Weights { values: values.clone(), dims, bias: vec![0; vectors], multipliers, x_zero, y_zero: 0 };
+        let got = floats_of([1, channels, height, width], &image, |region, input| {
+            let least = push(region, LeastProduct { weights, offset }, &[input]);
+            let x = push(region, Dequantise { scale: x_scale, zero: f32::from(x_zero) }, &[input]);
+            push(region, Distance, &[least, x])
+        });
+        for (cell, &got) in got.iter().enumerate() {
+            let x = |c: usize| (f64::from(image[c * cells + cell]) - f64::from(x_zero)) * f64::from(x_scale);
+            let squared = |row: &Vec<f64>| row.iter().enumerate().map(|(c, w)| (x(c) - w).powi(2)).sum::<f64>();
+            let right = real.iter().map(squared).fold(f64::INFINITY, f64::min).sqrt();
+            // Of squares that take each other away; so much is left of those of the operands.
+            let size = (0..channels).map(|c| x(c).powi(2)).sum::<f64>() + right * right;
+            let error = (f64::from(got).powi(2) - right * right).abs();
+            assert!(error < 1e-5 * size + 1e-6, "seed {seed}, cell {cell}: {got}, not {right}");
+        }
     }
 }
 
@@ -271,20 +327,12 @@ fn pooled_statistics_are_what_sorting_gives() {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     for (channels, height, width, count) in [(1, 1, 1, 1), (21, 6, 5, 1), (40, 7, 9, 4), (16, 3, 2, 6)] {
         let cells = height * width;
-        let mut region = Region::default();
-        let input = Input { index: 0, channels_last: false, element: ElementType::U8, append: None };
-        let input = push(&mut region, input, &[]);
-        let pooled = push(&mut region, PooledStatistics { scale: 0.25, zero: 7.0, cells, count }, &[input]);
-        let out = push(&mut region, FloatOutput, &[pooled]);
-        region.output(out);
         // Few different values, so that equal ones lie on both sides of where the extreme ones end.
         let image: Vec<u8> = (0..channels * cells).map(|_| rng.random_range(0..9)).collect();
-        let program = Program::compile(&region, &[[1, channels, height, width]], Isa::best(), 1).unwrap();
-        let mut result = vec![CacheLine([0; 64]); (12 * channels).div_ceil(64)];
-        // SAFETY: lines are bytes and nothing else.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(result.as_mut_ptr().cast::<u8>(), 12 * channels) };
-        program.run(&Pool::from(1), &mut program.scratch(), &[&image], &mut [&mut *bytes]);
-        let got: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
+        let got = floats_of([1, channels, height, width], &image, |region, input| {
+            let pooled = push(region, PooledStatistics { scale: 0.25, zero: 7.0, cells, count }, &[input]);
+            push(region, FloatOutput, &[pooled])
+        });
         for (channel, values) in image.chunks_exact(cells).enumerate() {
             let mut sorted: Vec<f64> = values.iter().map(|&b| (f64::from(b) - 7.0) * 0.25).collect();
             sorted.sort_by(f64::total_cmp);

@@ -453,7 +453,7 @@ impl Graph {
 }
 
 impl Op {
-    /// Whether it is float in both precisions.
+    /// Whether its result is float in both precisions.
     pub fn is_tail(&self) -> bool {
         match self {
             Op::Image | Op::Ones | Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) => false,

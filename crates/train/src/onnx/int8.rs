@@ -8,14 +8,16 @@
 //! | upsampling, depth to space, pooling, concatenation | on the bytes | between DequantizeLinear and QuantizeLinear |
 //! | addition, modulation, norms, LeakyReLU | DequantizeLinear - operator - QuantizeLinear | the same |
 //! | activation | saturation of the quantiser | an operator |
+//! | distance to the nearest | `ConvInteger`, whose exact sums become floats | as a convolution, without a quantisation behind it |
 //!
-//! The tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats
+//! The rest of the tail (cosine error to sum of maps) is float. So are the layers that the caller names: a float layer reads floats
 //! where its input is one and dequantised bytes elsewhere, and hands on floats; bytes are made of them only for an int8
 //! layer behind.
 
 use super::float::{self, float_conv, float_name, float_node, instance_norm};
 use super::proto::{GraphBuilder, conv_attributes, int, ints, weight_dims};
-use crate::graph::{Activation, Conv, Graph, Id, InstanceNorm, Node, Op};
+use super::tail;
+use crate::graph::{Activation, Bank, Conv, Graph, Id, InstanceNorm, Node, Op};
 use prost::Message;
 
 /// Quantisation of a tensor: `real = scale * (byte - zero_point)`.
@@ -36,6 +38,15 @@ impl Quantisation {
         let (low, high) = (low.min(0.0), high.max(0.0));
         let scale = ((high - low) / 255.0).max(1e-8);
         Quantisation { scale, zero_point: (-low / scale).round().clamp(0.0, 255.0) as u8 }
+    }
+
+    /// The values of its smallest and its largest byte.
+    fn ends(self, dialect: Dialect) -> (f32, f32) {
+        let (low, high) = match dialect {
+            Dialect::QOperator => (-f32::from(self.zero_point), 255.0 - f32::from(self.zero_point)),
+            Dialect::Qdq => (-127.0, 127.0),
+        };
+        (low * self.scale, high * self.scale)
     }
 
     /// Covers `low..=high` with i8 around zero.
@@ -68,7 +79,8 @@ pub fn emit(
     let mut emitter = Emitter { b: GraphBuilder::new(), graph, quantisation, real: vec![], dialect };
     for id in 0..graph.nodes.len() {
         let real = emitter.stays_float(id, &float);
-        emitter.real.push(real);
+        // Of bytes a distance makes floats.
+        emitter.real.push(real || matches!(graph.nodes[id].op, Op::Nearest(_)));
         if real { emitter.float(id) } else { emitter.quantised(id) }
     }
     let [_, height, width] = graph.shape(Graph::IMAGE);
@@ -78,8 +90,13 @@ pub fn emit(
 
 /// Whether a node is one that can be in int8 or in float as one likes.
 pub fn is_layer(node: &Node) -> bool {
-    matches!(node.op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_))
+    matches!(node.op, Op::Conv(_) | Op::Add(_) | Op::InstanceNorm(_) | Op::Nearest(_))
         || matches!(node.op, Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate)
+}
+
+/// Whether a node's result is bytes where it is in int8, so that the range of its values matters.
+pub fn gives_bytes(node: &Node) -> bool {
+    is_layer(node) && !node.op.is_tail()
 }
 
 struct Emitter<'a> {
@@ -159,6 +176,7 @@ impl Emitter<'_> {
                 float_conv(&mut self.b, conv, &x, &weight, &exact);
                 self.quantise(&exact, id);
             }
+            (Op::Nearest(bank), dialect) => self.nearest(bank, dialect, node.inputs[0], id),
             (Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate, Dialect::QOperator) | (_, Dialect::Qdq) => {
                 self.through_floats(id);
             }
@@ -233,6 +251,35 @@ impl Emitter<'_> {
         b.node("QLinearConv", &inputs, &out, conv_attributes(conv));
     }
 
+    /// Exact products of the bytes of both, and of the same bytes the lengths: the distance of what was rounded to the nearest of what was rounded.
+    fn nearest(&mut self, bank: &Bank, dialect: Dialect, input: Id, id: Id) {
+        let out = float_name(self.graph, id);
+        let name = |what: &str| format!("{out}.{what}");
+        let conv = tail::products_of(bank);
+        let (weights, scales) = quantised_weights(&conv, |_| 0.0);
+        let squares = tail::squares_of(&weights, &scales);
+        let x = self.rounded(input);
+        if dialect == Dialect::Qdq {
+            let weight = self.dequantised_weight(&conv, &out);
+            let conv = Conv { bias: squares, ..conv };
+            float_conv(&mut self.b, &conv, &x, &weight, &name("products"));
+        } else {
+            let (bytes, (_, zero)) = (self.byte(input), self.parameters(input));
+            let step = self.quantisation[input].scale;
+            let b = &mut self.b;
+            let along = [1, conv.out, 1, 1];
+            let w = b.i8s(&name("bank"), &weight_dims(&conv), &weights);
+            let scales: Vec<f32> = scales.iter().map(|scale| scale * step).collect();
+            let scales = b.f32s(&name("bank.scales"), &along, &scales);
+            let squares = b.f32s(&name("bank.squares"), &along, &squares);
+            b.node("ConvInteger", &[&bytes, &w, &zero], &name("sums"), vec![ints("kernel_shape", &[1, 1])]);
+            b.node("Cast", &[&name("sums")], &name("sums.real"), vec![int("to", 1)]);
+            b.node("Mul", &[&name("sums.real"), &scales], &name("scaled"), vec![]);
+            b.node("Add", &[&name("scaled"), &squares], &name("products"), vec![]);
+        }
+        tail::distance(&mut self.b, &name("products"), &x, &out);
+    }
+
     /// i8 weights, one scale an output channel, and back.
     fn dequantised_weight(&mut self, conv: &Conv, out: &str) -> String {
         let (weights, scales) = quantised_weights(conv, |_| 0.0);
@@ -299,7 +346,14 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
                 Activation::Relu => covering(0.0, high),
                 Activation::Relu6 => covering(0.0, high.min(6.0)),
             },
-            // Of the tail nothing reads it.
+            // Means of what its inputs hold, which are not measured.
+            Op::Joint(how) if !how.unit => {
+                let ends = node.inputs.iter().map(|&i| result[i].ends(dialect));
+                let (low, high) = ends.fold((0f32, 0f32), |(low, high), (a, b)| (low.min(a), high.max(b)));
+                covering(low, high)
+            }
+            Op::Joint(_) => covering(-1.0, 1.0),
+            // Of the tail nothing else reads it.
             _ => covering(low, high),
         });
     }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `float` | the input `image` (u8), every operator in f32 |
 //! | [`int8`] | quantised layers, as QOperator or QDQ |
-//! | `tail` | cosine errors, energies, distances, their sum; pooled statistics: float in both |
+//! | `tail` | cosine errors, energies, distances, their sum; pooled statistics: float in both, but for the products of a distance |
 //! | `proto` | the protobuf messages |
 
 mod float;

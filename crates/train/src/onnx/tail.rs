@@ -3,8 +3,8 @@
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use crate::graph::{
-    Bank, COSINE_EPSILON, ChannelStatistics, EnergyHead, Graph, Joint, LEAK, Linear, Mahalanobis, Node, Op, Pool,
-    Regrid, regrid,
+    Activation, Bank, COSINE_EPSILON, ChannelStatistics, Conv, EnergyHead, Graph, Joint, LEAK, Linear, Mahalanobis,
+    Node, Op, Pool, Regrid, regrid,
 };
 
 /// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
@@ -70,14 +70,36 @@ fn energy(b: &mut GraphBuilder, head: &EnergyHead, joint: &str, out: &str) {
 /// `sqrt(min over the bank of |x - b|²)`, with `|x - b|² = |x|² - 2 x·b + |b|²`.
 fn nearest(b: &mut GraphBuilder, bank: &Bank, joint: &str, out: &str) {
     let name = |what: &str| format!("{out}.{what}");
-    let rows = bank.vectors.chunks_exact(bank.channels);
-    let squares: Vec<f32> = rows.map(|row| row.iter().map(|v| v * v).sum()).collect();
-    let doubled: Vec<f32> = bank.vectors.iter().map(|v| -2.0 * v).collect();
-    let weight = b.f32s(&name("bank"), &[squares.len(), bank.channels, 1, 1], &doubled);
-    let bias = b.f32s(&name("bank.squares"), &[squares.len()], &squares);
+    let weight = b.f32s(&name("bank"), &[bank.count(), bank.channels, 1, 1], &products_of(bank).weight);
+    let squares = bank.vectors.chunks_exact(bank.channels).map(|row| row.iter().map(|v| v * v).sum());
+    let bias = b.f32s(&name("bank.squares"), &[bank.count()], &squares.collect::<Vec<f32>>());
     b.node("Conv", &[joint, &weight, &bias], &name("products"), vec![ints("kernel_shape", &[1, 1])]);
-    b.node("ReduceMin", &[&name("products")], &name("smallest"), vec![ints("axes", &[1]), int("keepdims", 1)]);
-    let own = squared_length(b, joint, &name("own"));
+    distance(b, &name("products"), joint, out);
+}
+
+/// `-2 x·b` for every vector of the bank, as a convolution.
+pub fn products_of(bank: &Bank) -> Conv {
+    let weight = bank.vectors.iter().map(|v| -2.0 * v).collect();
+    let out = bank.count();
+    let bias = vec![0.0; out];
+    Conv { weight, bias, out, kernel: 1, stride: 1, pads: [0; 4], groups: 1, activation: Activation::Linear }
+}
+
+/// `|b|²` for every vector of the bank whose products are `-2 x·b` with the weights `values`, of which each row has a scale.
+pub fn squares_of(values: &[i8], scales: &[f32]) -> Vec<f32> {
+    let rows = values.chunks_exact(values.len() / scales.len().max(1)).zip(scales);
+    let squared = |(row, &scale): (&[i8], &f32)| {
+        let sum: i64 = row.iter().map(|&w| i64::from(w) * i64::from(w)).sum();
+        (sum as f64 * f64::from(scale) * f64::from(scale) / 4.0) as f32
+    };
+    rows.map(squared).collect()
+}
+
+/// `sqrt(max(0, min p + |x|²))`, where `products` are `p`.
+pub fn distance(b: &mut GraphBuilder, products: &str, x: &str, out: &str) {
+    let name = |what: &str| format!("{out}.{what}");
+    b.node("ReduceMin", &[products], &name("smallest"), vec![ints("axes", &[1]), int("keepdims", 1)]);
+    let own = squared_length(b, x, &name("own"));
     b.node("Add", &[&name("smallest"), &own], &name("squared"), vec![]);
     b.node("Relu", &[&name("squared")], &name("clamped"), vec![]);
     b.node("Sqrt", &[&name("clamped")], out, vec![]);

@@ -32,7 +32,7 @@ pub fn measure(
     progress: &ProgressDisplay,
 ) -> Result<Ranges, FeatureError> {
     let known = |node: &Node| extractor.ranges.as_ref().is_some_and(|ranges| ranges.know(node));
-    let wanted = |node: &Node| int8::is_layer(node) && !known(node);
+    let wanted = |node: &Node| int8::gives_bytes(node) && !known(node);
     let measured: Vec<usize> = (0..graph.nodes.len()).filter(|&id| wanted(&graph.nodes[id])).collect();
     if measured.is_empty() {
         return Ok(Ranges::default());

@@ -86,6 +86,7 @@ impl<'a> Graph<'a> {
             "Sub" => self.cosine_error(index),
             "Div" => self.unit(index),
             "Sqrt" => self.distance(index),
+            "ReduceMin" => self.least_product(index),
             "Pad" => self.appended_channel(index),
             "AveragePool" => {
                 let counted = int(node, "count_include_pad", 0) != 0;

@@ -1,12 +1,14 @@
 //! What lies behind the network: cosine errors, unit vectors, distances, pooled statistics.
 
-use super::{Graph, Match};
+use super::{Graph, Match, window};
 use crate::engine::constants::{int, ints};
 
 use ckaad_int8::Reads;
-use ckaad_int8::ops::{CosineError, Distance, PooledStatistics, UnitLength};
-use ckaad_int8::shape::ElementType;
+use ckaad_int8::ops::{CosineError, Distance, LeastProduct, PooledStatistics, UnitLength};
+use ckaad_int8::shape::{ElementType, Window};
+use ckaad_int8::weights::Weights;
 use std::sync::Arc;
+use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
 /// A tensor, and what is done to its values (`real` ones, or bytes) for every channel, or alike for all.
 struct Affine {
@@ -114,15 +116,47 @@ impl Graph<'_> {
         let (i, clamped) = self.only(self.nodes[index].input.first()?, "Relu", 1)?;
         let (j, squared) = self.only(&clamped.input[0], "Add", 2)?;
         let (k, smallest) = self.only(&squared.input[0], "ReduceMin", 1)?;
-        if ints(smallest, "axes", &[]) != [1] || int(smallest, "keepdims", 1) != 1 {
+        if !along_channels(smallest) {
             return None;
         }
         let (_, sum) = self.writer(&squared.input[1], "ReduceSum", 2)?;
         let (_, product) = self.writer(&sum.input[0], "Mul", 2)?;
         let x = &product.input[0];
         let [l, m] = self.squared_length(&squared.input[1], x)?;
-        let inputs = vec![smallest.input[0].clone(), x.clone()];
-        Some(Match { op: Arc::new(Distance), inputs, elements: vec![], nodes: vec![index, i, j, k, l, m] })
+        let mut nodes = vec![index, i, j, l, m];
+        // Of products of bytes the least is an operator of its own.
+        let least = if self.least_product(k).is_some() {
+            &squared.input[0]
+        } else {
+            nodes.push(k);
+            &smallest.input[0]
+        };
+        Some(Match { op: Arc::new(Distance), inputs: vec![least.clone(), x.clone()], elements: vec![], nodes })
+    }
+
+    /// ConvInteger with a kernel of one cell → Cast → Mul → Add → ReduceMin, all but the first two a channel.
+    pub(super) fn least_product(&self, index: usize) -> Option<Match> {
+        let last = &self.nodes[index];
+        let (i, moved) = self.only(last.input.first()?, "Add", 2)?;
+        let (j, scaled) = self.only(&moved.input[0], "Mul", 2)?;
+        let (k, cast) = self.only(&scaled.input[0], "Cast", 1)?;
+        let (l, conv) = self.only(&cast.input[0], "ConvInteger", 3)?;
+        let (values, ElementType::I8) = self.constants.bytes(&conv.input[1])? else { return None };
+        let (zero, element) = self.constants.bytes(&conv.input[2])?;
+        let &[zero] = zero.as_slice() else { return None };
+        let dims = self.constants.sides(&conv.input[1])?;
+        let plain = along_channels(last)
+            && int(cast, "to", 0) == i64::from(DataType::Float as i32)
+            && window(conv, Some([dims[2], dims[3]]))? == Window::ONE
+            && int(conv, "group", 1) == 1;
+        let (multipliers, offset) =
+            (self.constants.per_channel(&scaled.input[1])?, self.constants.per_channel(&moved.input[1])?);
+        let values = values.into_iter().map(|w| w as i8).collect();
+        let x_zero = zero ^ element.flip();
+        let weights = Weights { values, dims, bias: vec![0; dims[0]], multipliers, x_zero, y_zero: 0 };
+        let found = self.alone(index, LeastProduct { weights, offset })?;
+        let inputs = vec![conv.input[0].clone()];
+        plain.then(|| Match { inputs, elements: vec![element], nodes: vec![index, i, j, k, l], ..found })
     }
 
     /// Of each channel of a dequantised tensor the mean over all cells, the mean of the largest and that of the
@@ -185,4 +219,9 @@ impl Graph<'_> {
         let (j, product) = self.only(&sum.input[0], "Mul", 2)?;
         (along && product.input == [x, x]).then_some([i, j])
     }
+}
+
+/// Whether a reduction is along the channels and leaves their axis there.
+fn along_channels(node: &NodeProto) -> bool {
+    ints(node, "axes", &[]) == [1] && int(node, "keepdims", 1) == 1
 }

@@ -1,5 +1,6 @@
 use super::*;
-use ckaad_inspect::engine::Engine;
+use crate::graph::Joint;
+use ckaad_inspect::engine::{Engine, Plan};
 use tract_onnx::pb::{GraphProto, ModelProto, tensor_proto::DataType};
 
 const SIDE: usize = 16;
@@ -55,8 +56,8 @@ fn image() -> Vec<u8> {
 }
 
 fn ranges(graph: &Graph) -> Vec<(f32, f32)> {
-    let measured: Vec<Id> = (0..graph.nodes.len()).filter(|&id| is_layer(&graph.nodes[id])).collect();
-    let plan = ckaad_inspect::engine::Plan::load(&float::emit_f32(graph, Some(&measured)), 1).unwrap();
+    let measured: Vec<Id> = (0..graph.nodes.len()).filter(|&id| gives_bytes(&graph.nodes[id])).collect();
+    let plan = Plan::load(&float::emit_f32(graph, Some(&measured)), 1).unwrap();
     let mut ranges = vec![(0.0, 0.0); graph.nodes.len()];
     for (id, values) in measured.iter().zip(plan.run(&image()).unwrap()) {
         ranges[*id] = values.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
@@ -85,6 +86,67 @@ fn both_dialects_give_the_f32_map_but_for_quantisation_noise() {
         let difference = mean_difference(&map(&emit(&graph, None, &ranges(&graph), |_| false, dialect)), &exact);
         assert!(0.0 < difference && difference < 0.04 * range, "{dialect:?}: {difference} of {range}");
     }
+}
+
+/// Two features that a bank reads, one of them half as large.
+fn net_with_a_bank() -> Graph {
+    let mut graph = Graph::new(SIDE, SIDE);
+    let image = Graph::IMAGE;
+    let weights = |count: usize, step: usize| (0..count).map(move |i| (i * step % 19) as f32 / 19.0 - 0.45).collect();
+    let conv = |out: usize, depth: usize, step: usize| Conv {
+        weight: weights(out * depth * 9, step),
+        bias: (0..out).map(|i| i as f32 * 0.3 - 1.0).collect(),
+        out,
+        kernel: 3,
+        stride: 1,
+        pads: [1; 4],
+        groups: 1,
+        activation: Activation::Linear,
+    };
+    let fine = graph.conv("fine", image, conv(10, 3, 7));
+    let coarse = graph.max_pool("coarse", fine);
+    let coarse = graph.conv("deep", coarse, conv(13, 10, 5));
+    let joint = Joint { smooth: true, unit: false };
+    let patches = graph.joint("patches", vec![fine, coarse], joint, [SIDE, SIDE]);
+    let bank = Bank { vectors: weights(40 * 23, 11), channels: 23 };
+    let distance = graph.nearest("distance", patches, bank);
+    graph.sum_maps("map", vec![distance], vec![1.0]);
+    graph
+}
+
+#[test]
+fn the_distance_to_a_bank_is_made_of_bytes_unless_it_is_left_in_float() {
+    let graph = net_with_a_bank();
+    let (exact, ranges) = (map(&float::emit_f32(&graph, None)), ranges(&graph));
+    let range = exact.iter().fold(0f32, |m, v| m.max(*v));
+    let left = |id: Id| graph.nodes[id].name == "distance";
+    let kinds = |model: &[u8]| -> Vec<String> { structure(model).node.iter().map(|n| n.op_type.clone()).collect() };
+    for dialect in [Dialect::QOperator, Dialect::Qdq] {
+        let model = emit(&graph, None, &ranges, |_| false, dialect);
+        let difference = mean_difference(&map(&model), &exact);
+        assert!(0.0 < difference && difference < 0.02 * range, "{dialect:?}: {difference} of {range}");
+        let (integer, conv) = if dialect == Dialect::QOperator { (1, 0) } else { (0, 3) };
+        let count = |kind: &str| kinds(&model).iter().filter(|k| *k == kind).count();
+        assert_eq!((count("ConvInteger"), count("Conv")), (integer, conv), "{dialect:?}");
+        let model = emit(&graph, None, &ranges, left, dialect);
+        assert!(mean_difference(&map(&model), &exact) < 0.02 * range);
+        assert!(!kinds(&model).contains(&"ConvInteger".into()));
+    }
+    // All of it is the engine's own.
+    let unfused = Plan::load(&emit(&graph, None, &ranges, |_| false, Dialect::QOperator), 1).unwrap();
+    assert!(unfused.unfused().is_empty(), "{:?}", unfused.unfused());
+}
+
+/// What the bytes cannot say is nothing that a distance could lack: to half a step they cover what their inputs cover, and no more than they need.
+#[test]
+fn the_bytes_of_patches_cover_what_their_features_cover() {
+    let graph = net_with_a_bank();
+    let quantisation = quantisations(&graph, &ranges(&graph), Dialect::QOperator);
+    let [fine, deep, patches] =
+        ["fine", "deep", "patches"].map(|name| quantisation[graph.nodes.iter().position(|n| n.name == name).unwrap()]);
+    let [(a, b), (c, d), (low, high)] = [fine, deep, patches].map(|q| q.ends(Dialect::QOperator));
+    let half = 0.51 * patches.scale;
+    assert!((low - a.min(c)).abs() <= half && (high - b.max(d)).abs() <= half, "{low} to {high}");
 }
 
 #[test]
