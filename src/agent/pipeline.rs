@@ -7,14 +7,15 @@ use super::config::{CameraSettings, PictureFormat};
 use super::progress::CameraProgress;
 use crate::capture::{Condition, Next, Source};
 use crate::events::{
-    Anomaly, CameraPhase, CameraState, Change, ChangeKind, CloudEvent, FrameResult, Grouper, Grouping, ModelRef,
-    Sighting, Stamp, Topics, to_json,
+    Anomaly, Assembled, Assembler, CameraPhase, CameraState, Change, ChangeKind, CloudEvent, FrameResult, Grouper,
+    Grouping, ModelRef, PartJudgement, PartVerdict, Sighting, Stamp, Topics, ViewVerdict, to_json,
 };
 use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
 use ckaad_inspect::imaging::{self, Frame};
 use ckaad_inspect::{Limits, Verdict};
 use jiff::Timestamp;
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,20 +51,22 @@ impl Publisher {
             _ => vec![],
         };
         let topic = self.topics.anomaly(&data.camera);
+        let priority = match kind {
+            ChangeKind::Opened => Priority::Opened,
+            ChangeKind::Updated => Priority::Updated,
+            ChangeKind::Closed => Priority::Closed,
+        };
         let event = CloudEvent::anomaly(self.topics.prefix(), kind, data);
         let event_id = event.id.to_string();
-        let message = Message {
-            priority: match kind {
-                ChangeKind::Opened => Priority::Opened,
-                ChangeKind::Updated => Priority::Updated,
-                ChangeKind::Closed => Priority::Closed,
-            },
-            topic,
-            content_type: "application/json".into(),
-            event_id: event_id.clone(),
-            payload: to_json(&event),
-        };
-        (event_id, self.store.put(vec![message], notes))
+        (event_id, self.store.put(vec![cloud_event(priority, topic, &event)], notes))
+    }
+
+    /// Hands a part's verdict to the outbox: as what opens an incident is kept, where the part is not good.
+    fn part(&self, verdict: PartVerdict) -> Receipt {
+        let topic = self.topics.part_verdict(&verdict.station);
+        let priority = if verdict.judgement == PartJudgement::Good { Priority::Closed } else { Priority::Opened };
+        let event = CloudEvent::part(self.topics.prefix(), verdict);
+        self.store.put(vec![cloud_event(priority, topic, &event)], vec![])
     }
 
     /// Closes an incident of the last start that no camera takes up again.
@@ -73,6 +76,11 @@ impl Publisher {
         // Stored before anything else of this start is: nobody waits for it.
         drop(self.event(ChangeKind::Closed, last.closed(reason, stamp), false));
     }
+}
+
+fn cloud_event<D: Serialize, T: Serialize>(priority: Priority, topic: String, event: &CloudEvent<D, T>) -> Message {
+    let (content_type, event_id) = ("application/json".into(), event.id.to_string());
+    Message { priority, topic, content_type, event_id, payload: to_json(event) }
 }
 
 /// Begins the key of the note that holds a camera's open incident: the [`Anomaly`] that was said last, as JSON.
@@ -128,8 +136,37 @@ struct State {
     said_judged: u64,
     /// The model that was named last.
     said_model: ModelRef,
-    /// Frames whose events the disk has not answered for, by their sequence.
-    receipts: VecDeque<(u64, Receipt)>,
+    /// Frames whose events the disk has not answered for.
+    owed: VecDeque<Owed>,
+    /// Parts of which views are still to come.
+    parts: Option<Assembler<Owed>>,
+}
+
+/// Frames that the source may forget when all of these are on disk.
+struct Owed {
+    /// By their sequences.
+    frames: Vec<u64>,
+    receipts: Vec<Receipt>,
+    /// One of the receipts was answered with no.
+    refused: bool,
+}
+
+impl Owed {
+    fn new(frame: u64, receipt: Option<Receipt>) -> Owed {
+        Owed { frames: vec![frame], receipts: receipt.into_iter().collect(), refused: false }
+    }
+
+    /// Whether all is answered.
+    fn settled(&mut self) -> bool {
+        self.receipts.retain_mut(|receipt| match receipt.on_disk() {
+            None => true,
+            Some(on_disk) => {
+                self.refused |= !on_disk;
+                false
+            }
+        });
+        self.receipts.is_empty()
+    }
 }
 
 impl CameraPipeline {
@@ -146,7 +183,8 @@ impl CameraPipeline {
             said_at: Instant::now(),
             said_judged: 0,
             said_model: self.slot.current().reference.clone(),
-            receipts: VecDeque::new(),
+            owed: VecDeque::new(),
+            parts: self.settings.parts.as_ref().map(|parts| Assembler::new(parts.views.clone(), parts.patience)),
         };
         self.say_state(&mut state);
         let ended = loop {
@@ -160,6 +198,8 @@ impl CameraPipeline {
                 Next::Condition(condition) => self.condition(condition, &mut state),
                 Next::End => break true,
             }
+            let late = state.parts.as_mut().map(|parts| parts.overdue(Instant::now()));
+            self.say_parts(late.unwrap_or_default(), &mut state);
             self.release_stored(&mut state);
             if state.said_at.elapsed() >= STATE_EVERY {
                 self.say_state(&mut state);
@@ -183,8 +223,12 @@ impl CameraPipeline {
             let stamp = self.stamp();
             drop(self.publisher.event(change.kind, last.closed(why, stamp), false));
         }
+        if ended {
+            let rest = state.parts.as_mut().map(Assembler::rest);
+            self.say_parts(rest.unwrap_or_default(), &mut state);
+        }
         let begun = Instant::now();
-        while !state.receipts.is_empty() && begun.elapsed() < LAST_RECEIPTS {
+        while !state.owed.is_empty() && begun.elapsed() < LAST_RECEIPTS {
             std::thread::sleep(Duration::from_millis(5));
             self.release_stored(&mut state);
         }
@@ -196,12 +240,10 @@ impl CameraPipeline {
 
     /// Tells the source which frames it may forget: those whose events are on disk. What the disk did not take stays with the source.
     fn release_stored(&mut self, state: &mut State) {
-        while let Some((sequence, receipt)) = state.receipts.front_mut() {
-            let Some(on_disk) = receipt.on_disk() else { return };
-            let sequence = *sequence;
-            state.receipts.pop_front();
-            if on_disk {
-                self.release(sequence);
+        while state.owed.front_mut().is_some_and(Owed::settled) {
+            let Some(owed) = state.owed.pop_front() else { return };
+            if !owed.refused {
+                owed.frames.into_iter().for_each(|sequence| self.release(sequence));
             }
         }
     }
@@ -283,12 +325,54 @@ impl CameraPipeline {
             let publisher = &self.publisher;
             publisher.session.best_effort(publisher.topics.result(&self.settings.name), to_json(&result));
         }
-        match receipt {
-            Some(receipt) => state.receipts.push_back((frame.sequence, receipt)),
-            None => self.release(frame.sequence),
+        let owed = Owed::new(frame.sequence, receipt);
+        match self.as_view(&frame, &verdict, state) {
+            Some((part, view)) => {
+                let done = state.parts.as_mut().map(|parts| parts.judged(&part, view, owed, Instant::now()));
+                self.say_parts(done.unwrap_or_default(), state);
+            }
+            None if owed.receipts.is_empty() => self.release(frame.sequence),
+            None => state.owed.push_back(owed),
         }
         // Behind all that is owed to this frame.
         self.taps.put(&Judged { camera: self.camera.clone(), frame, verdict, model });
+    }
+
+    /// The frame as a view of a part, where parts have several and it is one of theirs.
+    fn as_view(&self, frame: &Frame, verdict: &Verdict, state: &State) -> Option<(String, ViewVerdict)> {
+        let parts = state.parts.as_ref()?;
+        let shown = frame.part.as_ref().and_then(|shown| Some((shown.part.clone(), parts.view_of(&shown.name)?)));
+        if shown.is_none() {
+            tracing::warn!(
+                camera = self.settings.name,
+                frame = frame.id,
+                "the frame is none of the views of a part; it counts as a frame alone"
+            );
+        }
+        let (part, view) = shown?;
+        Some((part, ViewVerdict::new(&view, frame, verdict)))
+    }
+
+    /// Their verdicts to the outbox, behind which the source may forget their frames.
+    fn say_parts(&self, done: Vec<Assembled<Owed>>, state: &mut State) {
+        for part in done {
+            let (run, model) = (self.publisher.incarnation, state.said_model.clone());
+            let (verdict, owed) = part.verdict(&self.settings.name, run, model, &self.publisher.config_digest);
+            let PartVerdict { part, judgement, worst_view, missing, .. } = &verdict;
+            let (camera, missing) = (&self.settings.name, missing.join(", "));
+            match judgement {
+                PartJudgement::Good => tracing::debug!(camera, part, worst_view, "the part is good"),
+                PartJudgement::Defective => tracing::info!(camera, part, worst_view, missing, "the part is defective"),
+                PartJudgement::Incomplete => tracing::warn!(camera, part, missing, "views of the part are missing"),
+            }
+            let mut all = Owed { frames: vec![], receipts: vec![self.publisher.part(verdict)], refused: false };
+            for Owed { frames, receipts, refused } in owed {
+                all.frames.extend(frames);
+                all.receipts.extend(receipts);
+                all.refused |= refused;
+            }
+            state.owed.push_back(all);
+        }
     }
 
     /// Numbers an event.

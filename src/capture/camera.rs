@@ -218,7 +218,8 @@ impl Source for CameraSource {
         match to_rgb(&raw.data, size.width(), size.height(), raw.format.format()) {
             Ok(image) => {
                 let id = format!("frame-{:08}", raw.sequence);
-                let frame = Frame { id, sequence: raw.sequence, captured_at: raw.captured_at, image, truth: None };
+                let frame =
+                    Frame { id, sequence: raw.sequence, captured_at: raw.captured_at, image, truth: None, part: None };
                 match self.becomes(Condition::Running) {
                     Next::Idle => Next::Frame(frame),
                     change => {

@@ -1,7 +1,7 @@
 use super::pace::{PATIENCE, Pace, check_rate};
 use super::{BadValue, CaptureError, Condition, Next, Source};
 use ckaad_bundle::replace;
-use ckaad_inspect::imaging::{self, Frame, Truth};
+use ckaad_inspect::imaging::{self, Frame, PartView, Truth};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,7 @@ impl Source for DirectorySource {
             Ok(image) => {
                 let id = path.strip_prefix(&self.config.path).unwrap_or(&path).display().to_string();
                 let truth = self.config.labelled.then(|| truth_of(&path));
+                let part = part_of(Path::new(&id));
                 if self.config.after != AfterInspection::Keep {
                     self.given.push_back((sequence, path));
                     // Those whose events never became safe stay in the folder; they are judged again after a restart.
@@ -236,7 +237,7 @@ impl Source for DirectorySource {
                         self.given.pop_front();
                     }
                 }
-                Next::Frame(Frame { id, sequence, captured_at: Timestamp::now(), image, truth })
+                Next::Frame(Frame { id, sequence, captured_at: Timestamp::now(), image, truth, part })
             }
             Err(e) => Next::Skipped(e.into()),
         }
@@ -292,6 +293,13 @@ fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
         }
         other => other,
     }
+}
+
+/// A folder is a part, and its pictures are views of it; what lies in no folder, by its path from the source's, is of no part.
+fn part_of(id: &Path) -> Option<PartView> {
+    let part = id.parent()?.to_str()?.to_owned();
+    let name = id.file_stem()?.to_str()?.to_owned();
+    (!part.is_empty()).then_some(PartView { part, name })
 }
 
 /// The truth by the name of the image's folder.

@@ -100,6 +100,7 @@ mod source {
                 captured_at: Timestamp::now(),
                 image: part.image,
                 truth: Some(truth),
+                part: None,
             })
         }
     }

@@ -14,16 +14,16 @@ pub fn to_json(payload: &impl Serialize) -> Vec<u8> {
 
 /// The envelope: CloudEvents 1.0, JSON format, structured mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CloudEvent<D> {
+pub struct CloudEvent<D, T = ChangeKind> {
     /// Always `1.0`.
     pub specversion: String,
     /// Unique; a message that is delivered twice has the same one both times.
     #[schemars(with = "String")]
     pub id: Uuid,
-    /// `/<topic prefix>/camera/<name>`.
+    /// `/<topic prefix>/camera/<name>`; of a part `/<topic prefix>/part/<station>`.
     pub source: String,
-    pub r#type: ChangeKind,
-    /// When the event was made; `data.captured_at` is when the picture was taken.
+    pub r#type: T,
+    /// When the event was made; `captured_at` within is when a picture was taken.
     #[schemars(with = "String")]
     pub time: Timestamp,
     /// Always `application/json`.
@@ -177,10 +177,17 @@ impl Anomaly {
 impl CloudEvent<Anomaly> {
     /// An event of its own, made now; `prefix` is that of the topics.
     pub fn anomaly(prefix: &str, kind: ChangeKind, data: Anomaly) -> Self {
+        CloudEvent::new(format!("/{prefix}/camera/{}", data.camera), kind, data)
+    }
+}
+
+impl<D, T> CloudEvent<D, T> {
+    /// An event of its own, made now.
+    pub(super) fn new(source: String, kind: T, data: D) -> Self {
         CloudEvent {
             specversion: "1.0".into(),
             id: Uuid::now_v7(),
-            source: format!("/{prefix}/camera/{}", data.camera),
+            source,
             r#type: kind,
             time: Timestamp::now(),
             datacontenttype: "application/json".into(),

@@ -1,6 +1,6 @@
 use super::{
-    Anomaly, CameraState, CloudEvent, CommandResult, DeviceState, FrameResult, Health, ModelState, RollbackModel,
-    UpdateModel,
+    Anomaly, CameraState, CloudEvent, CommandResult, DeviceState, FrameResult, Health, ModelState, PartEventKind,
+    PartVerdict, RollbackModel, UpdateModel,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
@@ -13,6 +13,7 @@ pub fn schemas() -> Value {
         "state": of(schema_for!(DeviceState)),
         "camera-state": of(schema_for!(CameraState)),
         "result": of(schema_for!(FrameResult)),
+        "part-verdict": of(schema_for!(CloudEvent<PartVerdict, PartEventKind>)),
         "health": of(schema_for!(Health)),
         "model-state": of(schema_for!(ModelState)),
         "update-model": of(schema_for!(UpdateModel)),
@@ -26,6 +27,7 @@ pub fn asyncapi() -> Value {
     let levels = [
         ("prefix", "by default ckaad/<site>/<line>/<device>"),
         ("camera", "the camera's name"),
+        ("station", "where parts are looked at: the camera's name"),
         ("model", "the model's name in the update repository"),
         ("id", "chosen by who sends the command; one id is done once"),
     ];
@@ -65,6 +67,8 @@ pub fn asyncapi() -> Value {
     add("camera-state", &format!("{at}/state"), 1, true, json_message("camera-state", schema::<CameraState>()));
     add("anomaly", &format!("{at}/anomaly"), 1, false, json_message("anomaly", schema::<CloudEvent<Anomaly>>()));
     add("result", &format!("{at}/result"), 0, false, json_message("result", schema::<FrameResult>()));
+    let verdict = json_message("part-verdict", schema::<CloudEvent<PartVerdict, PartEventKind>>());
+    add("part-verdict", "{prefix}/part/{station}/verdict", 1, false, verdict);
     let model_state = json_message("model-state", schema::<ModelState>());
     add("model-state", "{prefix}/model/{model}/state", 1, true, model_state);
     let answer = json_message("command-result", schema::<CommandResult>());
@@ -109,7 +113,7 @@ mod tests {
         let channels = document["channels"].as_object().unwrap();
         let address = |name: &str| {
             let address = channels[name]["address"].as_str().unwrap();
-            [("prefix", "site/line"), ("camera", "left"), ("model", "washer"), ("id", "7")]
+            [("prefix", "site/line"), ("camera", "left"), ("station", "left"), ("model", "washer"), ("id", "7")]
                 .iter()
                 .fold(address.to_owned(), |text, (level, value)| text.replace(&format!("{{{level}}}"), value))
         };
@@ -120,6 +124,7 @@ mod tests {
             ("anomaly", topics.anomaly("left")),
             ("heatmap", topics.heatmap("left")),
             ("result", topics.result("left")),
+            ("part-verdict", topics.part_verdict("left")),
             ("model-state", topics.model_state("washer")),
             ("update-model-result", topics.command_result("update-model", "7")),
             ("rollback-model-result", topics.command_result("rollback-model", "7")),

@@ -50,6 +50,10 @@ impl Topics {
         self.camera(camera, "result")
     }
 
+    pub fn part_verdict(&self, station: &str) -> String {
+        format!("{}/part/{station}/verdict", self.prefix)
+    }
+
     pub fn model_state(&self, model: &str) -> String {
         format!("{}/model/{model}/state", self.prefix)
     }

@@ -100,7 +100,14 @@ mod tests {
         let input = model.inspector.manifest().input;
         let image = RgbImage::from_pixel(input.width, input.height, image::Rgb([n as u8; 3]));
         let verdict = Arc::new(model.inspector.inspect(&image).unwrap());
-        let frame = Frame { sequence: n, id: n.to_string(), captured_at: jiff::Timestamp::now(), image, truth: None };
+        let frame = Frame {
+            sequence: n,
+            id: n.to_string(),
+            captured_at: jiff::Timestamp::now(),
+            image,
+            truth: None,
+            part: None,
+        };
         Judged { camera: "cam".into(), frame: Arc::new(frame), verdict, model: model.clone() }
     }
 

@@ -54,6 +54,22 @@ fn wrong_values_name_file_and_key() {
             "{}: `camera.b.ignore_below_mm2` is NaN; expected 0 (nothing) or an area",
         ),
         (
+            "[camera.b]\nsource = \"synthetic\"\nparts.views = [\"top\"]",
+            "{}: `camera.b.parts.views` is given, but only the source \"directory\" says which part a frame shows: a folder each",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.views = [\"top\", \"top\"]",
+            "{}: `camera.b.parts.views` names the view \"top\" twice",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.views = [\"\"]",
+            "{}: `camera.b.parts.views` names the view \"\"; expected 1 to 64 bytes",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.patience_s = 0.0",
+            "{}: `camera.b.parts.patience_s` is 0; expected 0.1 to 3600",
+        ),
+        (
             "[camera.b]\nsource = \"synthetic\"\nignore_below_mm2 = 2.5",
             "{}: `camera.b.ignore_below_mm2` is 2.5; it needs camera.b.mm_per_px, the size of a pixel",
         ),

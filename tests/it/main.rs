@@ -11,6 +11,8 @@ mod errors;
 mod faults;
 mod floors;
 mod mqtt;
+#[cfg(feature = "demo")]
+mod parts;
 mod regressions;
 mod systemd;
 mod updates;

@@ -273,6 +273,7 @@ pub struct CameraTable {
     pub close_after: u32,
     /// Publish one line a frame at `result`.
     pub results: bool,
+    pub parts: PartsTable,
     pub heatmap: Heatmap,
     pub device: CameraConfig,
     pub directory: DirectoryConfig,
@@ -292,11 +293,28 @@ impl Default for CameraTable {
             grouping: Grouping::Part,
             close_after: 5,
             results: false,
+            parts: PartsTable::default(),
             heatmap: Heatmap::default(),
             device: CameraConfig::default(),
             directory: DirectoryConfig::default(),
             synthetic: SyntheticConfig::default(),
         }
+    }
+}
+
+/// Parts that several views show: besides the events of its frames, one verdict a part at `part/<camera>/verdict`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PartsTable {
+    /// Names of the views; none: a frame is a part of its own, and there are no such verdicts.
+    pub views: Vec<String>,
+    /// When for so long no view of a part has come, those that lack are named as missing.
+    pub patience_s: f64,
+}
+
+impl Default for PartsTable {
+    fn default() -> Self {
+        PartsTable { views: vec![], patience_s: 10.0 }
     }
 }
 

@@ -1,9 +1,9 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
 use super::ConfigError;
-use super::file::{CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, SourceKind, Update};
+use super::file::{CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, PartsTable, SourceKind, Update};
 use crate::capture::{Resource, SourceConfig};
-use crate::events::{Grouping, Topics};
+use crate::events::{Grouping, MAX_VIEWS, Topics};
 use crate::judge::EngineSettings;
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
@@ -50,7 +50,16 @@ pub struct CameraSettings {
     pub grouping: Grouping,
     pub close_after: u32,
     pub results: bool,
+    pub parts: Option<PartsSettings>,
     pub heatmap: Heatmap,
+}
+
+/// Of parts that several views show.
+#[derive(Clone, Debug)]
+pub struct PartsSettings {
+    /// At least one.
+    pub views: Vec<String>,
+    pub patience: Duration,
 }
 
 impl Settings {
@@ -335,6 +344,32 @@ fn managed_models(
     Ok(())
 }
 
+fn parts(
+    table: &CameraTable,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<Option<PartsSettings>, ConfigError> {
+    let PartsTable { views, patience_s } = &table.parts;
+    let wrong = |view: &&String| view.is_empty() || view.len() > 64;
+    if let Some(view) = views.iter().find(wrong) {
+        return Err(bad("parts.views", format!("names the view {view:?}; expected 1 to 64 bytes")));
+    }
+    if let Some(view) = views.iter().enumerate().find_map(|(i, view)| views[..i].contains(view).then_some(view)) {
+        return Err(bad("parts.views", format!("names the view {view:?} twice")));
+    }
+    if views.len() > MAX_VIEWS {
+        return Err(bad("parts.views", format!("has {} views; expected up to {MAX_VIEWS}", views.len())));
+    }
+    if !(0.1..=3600.0).contains(patience_s) {
+        return Err(bad("parts.patience_s", format!("is {patience_s}; expected 0.1 to 3600")));
+    }
+    if !views.is_empty() && table.source != SourceKind::Directory {
+        let why = "is given, but only the source \"directory\" says which part a frame shows: a folder each";
+        return Err(bad("parts.views", why.into()));
+    }
+    let patience = Duration::from_secs_f64(*patience_s);
+    Ok((!views.is_empty()).then(|| PartsSettings { views: views.clone(), patience }))
+}
+
 fn camera(
     name: &str,
     table: &CameraTable,
@@ -388,6 +423,7 @@ fn camera(
         SourceKind::Synthetic => SourceConfig::Synthetic(table.synthetic.clone()),
     };
     source.check().map_err(|wrong| bad(&key(wrong.key), wrong.reason))?;
+    let parts = parts(table, &|k, why| bad(&key(k), why))?;
     Ok(CameraSettings {
         name: name.to_owned(),
         bundle: table.bundle.clone(),
@@ -399,6 +435,7 @@ fn camera(
         grouping: table.grouping,
         close_after: table.close_after.max(1),
         results: table.results,
+        parts,
         heatmap: table.heatmap.clone(),
     })
 }

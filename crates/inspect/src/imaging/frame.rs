@@ -16,6 +16,17 @@ pub struct Frame {
     pub image: RgbImage,
     /// What the source knows of the part; only replayed and synthetic frames have it. Never read by `inspect`.
     pub truth: Option<Truth>,
+    /// Which part it shows and from where, from sources whose parts have several views.
+    pub part: Option<PartView>,
+}
+
+/// A view of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartView {
+    /// Which part: of a replayed frame the folder that its file lies in.
+    pub part: String,
+    /// What the picture is called, without what says its format.
+    pub name: String,
 }
 
 /// What is known of a part beforehand, to measure alerts against.

@@ -10,7 +10,7 @@ mod resize;
 
 pub use appearance::appearance;
 pub use decode::{DecodeError, MAX_PIXELS, decode, decode_labels, load, load_mask};
-pub use frame::{Frame, Truth};
+pub use frame::{Frame, PartView, Truth};
 pub use heatmap::{ColourScale, draw_box, draw_number, encode_jpeg, encode_png, number_size, overlay, turbo};
 pub use image::RgbImage;
 pub use resize::{Placement, load_fitted, resize, shrink};

@@ -42,12 +42,20 @@ impl Verdict {
         self.score >= self.threshold && !self.too_small
     }
 
+    /// The score on a scale that models share: 0 is the median of normal images, 1 the threshold.
+    pub fn calibrated_score(&self) -> f32 {
+        1.0 + (self.score - self.threshold) / self.distance()
+    }
+
     /// How far above the threshold, 0 to 1, as a share of the threshold's own distance from the median of normal
     /// images: 0 at the threshold, 1 at twice that distance from the median or more.
     pub fn severity(&self) -> f32 {
-        // A threshold that was set by hand may lie below the median.
-        let distance = (self.threshold - self.normal_score).max(f32::EPSILON);
-        ((self.score - self.threshold) / distance).clamp(0.0, 1.0)
+        ((self.score - self.threshold) / self.distance()).clamp(0.0, 1.0)
+    }
+
+    /// From the median of normal images to the threshold. One that was set by hand may lie below the median.
+    fn distance(&self) -> f32 {
+        (self.threshold - self.normal_score).max(f32::EPSILON)
     }
 }
 

@@ -1,0 +1,123 @@
+//! Parts that several views show: one verdict a part.
+
+use crate::util::*;
+use ckaad_inspect::synthetic::{DefectKind, Line, LineConfig};
+use serde_json::Value;
+use std::path::Path;
+
+/// Pictures of the synthetic line, good or defective, at `folder/NAME.png` of the site.
+fn pictures(site: &Site, folder: &str, seed: u64, names: &[(&str, Option<DefectKind>)]) {
+    let folder = site.path().join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut line = Line::new(LineConfig { seed, ..LineConfig::default() });
+    for (name, defect) in names {
+        // Written elsewhere first: a hot folder must not see half of it.
+        let new = site.path().join("new.png");
+        line.make(*defect).image.save(&new).unwrap();
+        std::fs::rename(new, folder.join(format!("{name}.png"))).unwrap();
+    }
+}
+
+/// One camera that reads `folder`, whose parts have three views.
+fn config(site: &Site, port: u16, folder: &Path, directory: &str, patience_s: f64) -> String {
+    let camera = format!(
+        "source = \"directory\"\n[camera.cam.directory]\npath = {folder:?}\n{directory}\n[camera.cam.heatmap]\nenabled = false\n\
+         [camera.cam.parts]\nviews = [\"top\", \"left\", \"right\"]\npatience_s = {patience_s:?}\n"
+    );
+    site.write(port, &camera, "")
+}
+
+fn subscribe(broker: &Mosquitto) -> Running {
+    broker.subscriber(&["part/+/verdict", "camera/+/anomaly"], "%t %r %p", &[])
+}
+
+fn verdicts(subscriber: &Running) -> Vec<Value> {
+    payloads(subscriber, "part/cam/verdict")
+}
+
+#[test]
+fn one_verdict_a_part_by_its_worst_view() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = subscribe(&broker);
+    let parts = site.path().join("parts");
+    pictures(&site, "parts/a", 1, &[("left", None), ("right", None), ("top", None)]);
+    let dent = Some(DefectKind::Dent);
+    pictures(&site, "parts/b", 2, &[("bolt_b_left_1", None), ("bolt_b_right_1", dent), ("bolt_b_top_1", None)]);
+    pictures(&site, "parts/c", 3, &[("left", None), ("top", None)]);
+    // No part's: it is judged like any frame.
+    pictures(&site, "parts", 4, &[("alone", dent)]);
+    let mut agent = run(&config(&site, broker.port, &parts, "", 60.0));
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    wait_until("three verdicts", || verdicts(&subscriber).len() == 3);
+    let events = verdicts(&subscriber);
+    let said: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let data = &event["data"];
+            [&data["part"], &data["judgement"]].map(|v| v.as_str().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(said, [["a", "good"], ["b", "defective"], ["c", "incomplete"]]);
+    for event in &events {
+        assert_eq!((&event["type"], &event["source"]), (&"part.verdict".into(), &format!("/{PREFIX}/part/cam").into()));
+        let views = event["data"]["views"].as_array().unwrap();
+        let worst = views.iter().find(|view| view["view"] == event["data"]["worst_view"]).unwrap();
+        assert_eq!(worst["calibrated_score"], event["data"]["calibrated_score"]);
+        let defective = |view: &Value| view["calibrated_score"].as_f64().unwrap() >= 1.0;
+        assert!(views.iter().all(|view| view["defective"] == defective(view)), "{views:#?}");
+    }
+    assert_eq!(events[1]["data"]["worst_view"], "right");
+    assert_eq!(events[1]["data"]["views"].as_array().unwrap().len(), 3);
+    assert_eq!(events[2]["data"]["missing"], serde_json::json!(["right"]));
+    // A view has its own event besides; so has the frame that is of no part.
+    assert_eq!(alerted(&subscriber), ["alone.png", "b/bolt_b_right_1.png"]);
+    assert!(agent.saw("none of the views of a part"), "{:#?}", agent.lines());
+}
+
+#[test]
+fn a_view_that_does_not_come_is_named_and_one_that_cannot_be_read_is_missing() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = subscribe(&broker);
+    let parts = site.path().join("parts");
+    pictures(&site, "parts/a", 1, &[("left", None), ("right", None)]);
+    std::fs::write(parts.join("a/top.png"), b"no picture").unwrap();
+    let watch = "mode = \"watch\"\nsettle_ms = 50";
+    let mut agent = run(&config(&site, broker.port, &parts, watch, 0.5));
+    wait_until("a verdict", || verdicts(&subscriber).len() == 1);
+    assert_eq!(verdicts(&subscriber)[0]["data"]["missing"], serde_json::json!(["top"]));
+    // The same part is shown once more, and whole.
+    pictures(&site, "parts/a", 5, &[("left", None), ("right", None), ("top", None)]);
+    wait_until("another verdict", || verdicts(&subscriber).len() == 2);
+    assert_eq!(verdicts(&subscriber)[1]["data"]["judgement"], "good");
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+}
+
+/// Files of a part stay in the hot folder until its verdict is on disk, so whatever ends the agent, the part is judged as a whole.
+#[test]
+fn a_part_whose_agent_is_killed_is_judged_again_as_a_whole() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = subscribe(&broker);
+    let parts = site.path().join("parts");
+    pictures(&site, "parts/a", 1, &[("left", None), ("right", Some(DefectKind::Dent))]);
+    let watch = "mode = \"watch\"\nsettle_ms = 50\nafter = \"remove\"";
+    let config = config(&site, broker.port, &parts, watch, 60.0);
+    let agent = run(&config);
+    wait_until("the view's own event", || alerted(&subscriber) == ["a/right.png"]);
+    agent.signal("KILL");
+    drop(agent);
+    let files = || std::fs::read_dir(parts.join("a")).unwrap().count();
+    assert_eq!((files(), verdicts(&subscriber).len()), (2, 0));
+    let mut agent = run(&config);
+    pictures(&site, "parts/a", 7, &[("top", None)]);
+    wait_until("the verdict", || verdicts(&subscriber).len() == 1);
+    let data = &verdicts(&subscriber)[0]["data"];
+    assert_eq!((&data["judgement"], &data["worst_view"]), (&"defective".into(), &"right".into()));
+    assert_eq!((data["views"].as_array().unwrap().len(), data["missing"].as_array().unwrap().len()), (3, 0));
+    wait_until("an empty folder", || files() == 0);
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+}
