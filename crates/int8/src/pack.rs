@@ -1,5 +1,6 @@
 //! Weights as the kernels want them, made once at load.
 
+use crate::buffer::Buffer;
 use crate::shape::BLOCK;
 use crate::weights::{FloatWeights, Weights};
 
@@ -18,6 +19,19 @@ pub struct Pixels {
     pub in_column: usize,
     pub out_row: usize,
     pub out_column: usize,
+}
+
+impl Pixels {
+    /// Of a result `to` whose pixels are `stride` input pixels of `from` apart, down and across.
+    pub fn new(from: &Buffer, to: &Buffer, stride: [usize; 2]) -> Pixels {
+        Pixels {
+            width: to.shape[2],
+            in_row: stride[0] * from.row_bytes(),
+            in_column: stride[1] * from.pixel,
+            out_row: to.row_bytes(),
+            out_column: to.pixel,
+        }
+    }
 }
 
 /// A run of input bytes that are neighbours in memory.

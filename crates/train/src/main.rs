@@ -112,6 +112,9 @@ struct SynthArgs {
     /// Defective parts of each kind to test on
     #[arg(long, default_value_t = 20, value_name = "N")]
     test_defective: u32,
+    /// Pictures of every part of the line, in the layout of Real-IAD where there are several; a defect shows on one or two of them
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    views: u32,
     /// Width of every image in pixels [default: 320 for line, 500 for strip]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(256..=4096))]
     width: Option<u32>,
@@ -315,6 +318,7 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
         train_masks: args.train_masks,
         test_good: args.test_good,
         test_defective: args.test_defective,
+        views: args.views,
         ..defaults
     };
     let summary = write_dataset(&args.out, &config)?;

@@ -1,5 +1,7 @@
+use super::dice::Dice;
 use super::{DefectKind, Line, LineConfig, PartKind, StripConfig, StripDefect, Strips};
 use image::{DynamicImage, GrayImage, ImageError};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,8 @@ pub struct DatasetConfig {
     pub test_good: u32,
     /// Defective parts to test on, of each kind of defect, with masks.
     pub test_defective: u32,
+    /// Pictures of every part of the line; a defect shows on one or two of them. Strips have one.
+    pub views: u32,
 }
 
 impl DatasetConfig {
@@ -56,6 +60,7 @@ impl DatasetConfig {
             train_masks: 0,
             test_good: 200,
             test_defective: 20,
+            views: 1,
         }
     }
 }
@@ -85,6 +90,10 @@ pub enum DatasetError {
     NotEmpty { path: PathBuf },
     #[error("cannot write the image {path}: {cause}")]
     Write { path: PathBuf, cause: ImageError },
+    #[error("cannot write the list {path}: {cause}")]
+    List { path: PathBuf, cause: std::io::Error },
+    #[error("strips have one view; {views} are asked for")]
+    Views { views: u32 },
 }
 
 /// Writes a data set in the layout of MVTec AD, with coarse labelled anomalies to train on, some of them with masks:
@@ -93,13 +102,26 @@ pub enum DatasetError {
 /// DIR/train/good/000.png   DIR/train/<defect>/000.png   DIR/ground_truth_train/<defect>/000_mask.png
 /// DIR/test/good/000.png    DIR/test/<defect>/000.png    DIR/ground_truth/<defect>/000_mask.png
 /// ```
+///
+/// Of parts with several views in the layout of Real-IAD, a folder a part, which is also what the agent takes for a part; of a defective part the views that do
+/// not show its defect are normal images:
+///
+/// ```text
+/// DIR/line.json            which pictures are of which class, to train and to test on, and their masks
+/// DIR/line/OK/S0001/line_0001_OK_C1.png                 C1, C2, ...: the views
+/// DIR/line/NG/<defect>/S0002/line_0002_NG_<defect>_C1.png    DIR/line/GT/<defect>/S0002/line_0002_NG_<defect>_C1_mask.png
+/// ```
 pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
+    if config.kind == DatasetKind::Strip && config.views > 1 {
+        return Err(DatasetError::Views { views: config.views });
+    }
     create(dir)?;
     if fs::read_dir(dir).map_err(|cause| DatasetError::Create { path: dir.to_owned(), cause })?.next().is_some() {
         return Err(DatasetError::NotEmpty { path: dir.to_owned() });
     }
     let DatasetConfig { seed, width, height, .. } = *config;
     match config.kind {
+        DatasetKind::Line if config.views > 1 => fill_with_views(dir, config),
         DatasetKind::Line => {
             let parts = config.parts.clone();
             fill(dir, config, &mut Line::new(LineConfig { seed, width, height, defect_rate: 0.0, parts }))
@@ -151,13 +173,70 @@ impl Maker for Strips {
     }
 }
 
+/// Good and defective parts of a split, how many of the latter have masks, and where those lie.
+fn splits(config: &DatasetConfig) -> [(&'static str, u32, u32, u32, &'static str); 2] {
+    [
+        ("train", config.train_good, config.train_defective, config.train_masks, "ground_truth_train"),
+        ("test", config.test_good, config.test_defective, config.test_defective, "ground_truth"),
+    ]
+}
+
+/// Name of the one category of parts with several views.
+const CATEGORY: &str = "line";
+
+fn fill_with_views(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
+    let DatasetConfig { seed, width, height, views, .. } = *config;
+    let kinds = if config.parts.is_empty() { PartKind::ALL.to_vec() } else { config.parts.clone() };
+    // A line each: all views of a part are of its kind.
+    let line = |&kind: &PartKind| Line::new(LineConfig { seed, width, height, defect_rate: 0.0, parts: vec![kind] });
+    let mut lines: Vec<Line> = kinds.iter().map(line).collect();
+    let numbers: Vec<usize> = (0..lines.len()).collect();
+    let views: Vec<u32> = (1..=views).collect();
+    let mut fate = Dice::new(seed, u64::MAX);
+    let (mut summary, mut number) = (DatasetSummary::default(), 0);
+    let mut listing = serde_json::Map::new();
+    listing.insert("meta".into(), json!({ "normal_class": "OK", "prefix": format!("{CATEGORY}/") }));
+    let write = |path: &str, picture: DynamicImage| {
+        let path = dir.join(CATEGORY).join(path);
+        create(path.parent().unwrap_or(dir))?;
+        picture.save(&path).map_err(|cause| DatasetError::Write { path, cause })
+    };
+    for (split, good, defective, masked, _) in splits(config) {
+        let mut items: Vec<Value> = vec![];
+        let classes = [(None, good)].into_iter().chain(DefectKind::ALL.map(|kind| (Some(kind), defective)));
+        for (defect, i) in classes.flat_map(|(defect, count)| (0..count).map(move |i| (defect, i))) {
+            number += 1;
+            let class = defect.map_or("OK".to_owned(), |kind| format!("NG/{}", kind.name()));
+            let name = format!("{CATEGORY}_{number:04}_{}", class.replace('/', "_"));
+            let shown = [fate.pick(&views), fate.pick(&views)];
+            let line = &mut lines[fate.pick(&numbers)];
+            for &view in &views {
+                let seen = defect.filter(|_| shown.contains(&view));
+                let picture = line.make(seen);
+                let path = format!("{class}/S{number:04}/{name}_C{view}.png");
+                write(&path, picture.image.into())?;
+                summary.images += 1;
+                let mut item = json!({ "anomaly_class": seen.map_or("OK", DefectKind::name), "image_path": path });
+                if seen.is_some() && i < masked {
+                    let mask = format!("{}/S{number:04}/{name}_C{view}_mask.png", class.replace("NG", "GT"));
+                    write(&mask, picture.mask.into())?;
+                    summary.masks += 1;
+                    item["mask_path"] = json!(mask);
+                }
+                items.push(item);
+            }
+        }
+        listing.insert(split.into(), Value::Array(items));
+    }
+    let path = dir.join(format!("{CATEGORY}.json"));
+    fs::write(&path, Value::Object(listing).to_string()).map_err(|cause| DatasetError::List { path, cause })?;
+    Ok(summary)
+}
+
 /// Writes the pictures and masks of a data set into an empty folder.
 fn fill<M: Maker>(dir: &Path, config: &DatasetConfig, maker: &mut M) -> Result<DatasetSummary, DatasetError> {
     let mut summary = DatasetSummary::default();
-    for (split, good, defective, masked, truth) in [
-        ("train", config.train_good, config.train_defective, config.train_masks, "ground_truth_train"),
-        ("test", config.test_good, config.test_defective, config.test_defective, "ground_truth"),
-    ] {
+    for (split, good, defective, masked, truth) in splits(config) {
         let folders = [(None, good)].into_iter().chain(maker.defects().iter().map(|kind| (Some(*kind), defective)));
         for (defect, count) in folders {
             let name = defect.map_or("good", M::name);

@@ -17,6 +17,21 @@ pub mod dot {
     /// As [`crate::kernels::dense`]; the CPU has the dot-product instructions.
     #[target_feature(enable = "neon,dotprod")]
     pub unsafe fn dense(conv: &Dense, area: Area) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            match &conv.least {
+                None => sums::<false>(conv, &[], area),
+                Some(offset) => sums::<true>(conv, offset, area),
+            }
+        }
+    }
+
+    /// `offset` is that of the products of which only the `LEAST` is wanted.
+    ///
+    /// # Safety
+    /// As [`dense`].
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn sums<const LEAST: bool>(conv: &Dense, offset: &[f32], area: Area) {
         for block in area.blocks.clone() {
             // Inputs are taken as i8, 128 less; this is what the sums then lack.
             let lacking = &conv.shift[block * BLOCK..(block + 1) * BLOCK];
@@ -59,7 +74,7 @@ pub mod dot {
                     }
                     for p in 0..TILE {
                         if p < count {
-                            finish(acc[p], conv, block, tiles.outputs[p]);
+                            finish::<LEAST>(acc[p], &conv.requant, offset, block, tiles.outputs[p]);
                         }
                     }
                 }
@@ -136,6 +151,21 @@ pub mod plain {
     /// As [`crate::kernels::dense`].
     #[target_feature(enable = "neon")]
     pub unsafe fn dense(conv: &Dense, area: Area) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            match &conv.least {
+                None => sums::<false>(conv, &[], area),
+                Some(offset) => sums::<true>(conv, offset, area),
+            }
+        }
+    }
+
+    /// `offset` is that of the products of which only the `LEAST` is wanted.
+    ///
+    /// # Safety
+    /// As [`dense`].
+    #[target_feature(enable = "neon")]
+    unsafe fn sums<const LEAST: bool>(conv: &Dense, offset: &[f32], area: Area) {
         for block in area.blocks.clone() {
             // Inputs are taken as i8, 128 less; this is what the sums then lack.
             let lacking = &conv.shift[block * BLOCK..(block + 1) * BLOCK];
@@ -198,7 +228,7 @@ pub mod plain {
                     for p in 0..TILE {
                         if p < count {
                             let sums = std::array::from_fn(|j| vpaddq_s32(acc[p][2 * j], acc[p][2 * j + 1]));
-                            finish(sums, conv, block, tiles.outputs[p]);
+                            finish::<LEAST>(sums, &conv.requant, offset, block, tiles.outputs[p]);
                         }
                     }
                 }
@@ -353,20 +383,21 @@ fn bend(sum: float32x4_t, slope: f32, ceiling: f32) -> float32x4_t {
     vminq_f32(bent, vdupq_n_f32(ceiling))
 }
 
-/// What becomes of the sums of a block, their bias not yet added.
+/// What becomes of the sums of a block, their bias not yet added. `LEAST` is a constant: a question in the loop over tiles would cost the sums their registers.
 ///
 /// # Safety
-/// As [`super::dense`], for the block of `out`, which is a pixel of the result.
+/// That of [`keep_least`] or of [`store`].
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish(sums: [int32x4_t; 4], conv: &Dense, block: usize, out: *mut u8) {
+unsafe fn finish<const LEAST: bool>(
+    sums: [int32x4_t; 4],
+    requant: &Requant,
+    offset: &[f32],
+    block: usize,
+    out: *mut u8,
+) {
     // SAFETY: the caller's promise, passed on.
-    unsafe {
-        match &conv.least {
-            None => store(sums, &conv.requant, block, out),
-            Some(offset) => keep_least(sums, &conv.requant, offset, block, out),
-        }
-    }
+    unsafe { if LEAST { keep_least(sums, requant, offset, block, out) } else { store(sums, requant, block, out) } }
 }
 
 /// Each of 16 floats becomes the lesser of itself and of what the sums of a block give.

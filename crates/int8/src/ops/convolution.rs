@@ -41,13 +41,7 @@ impl<C: Packed> Convolution<C> {
     /// `conv` was packed for the pixels and rows of `from`, which has the border that `window` needs.
     pub fn step(conv: C, cut: Cut, window: Window, from: &Buffer, to: &Buffer) -> Box<dyn Step> {
         let Window { stride, pads: [top, left, ..], .. } = window;
-        let at = Pixels {
-            width: to.shape[2],
-            in_row: stride[0] * from.row_bytes(),
-            in_column: stride[1] * from.pixel,
-            out_row: to.row_bytes(),
-            out_column: to.pixel,
-        };
+        let at = Pixels::new(from, to, stride);
         // The border is as wide as the widest padding of all readers.
         let input = from.offset + (from.pads[0] - top) * from.row_bytes() + (from.pads[1] - left) * from.pixel;
         Box::new(Convolution { conv, at, input, output: to.start(), cut })

@@ -1,9 +1,7 @@
 //! The least of a pixel's products with many vectors: what a distance to the nearest of them is made of.
 
 use super::one;
-use crate::buffer::Buffer;
 use crate::cut::{Cut, Work};
-use crate::isa::Isa;
 use crate::kernels::{self, Area, MAX_BLOCKS};
 use crate::operator::{Operator, Place, Placed, Reads, Step};
 use crate::pack::{Dense, Pixels};
@@ -47,8 +45,15 @@ impl Operator for LeastProduct {
 
     fn compile(&self, placed: &Placed) -> Box<dyn Step> {
         let (weights, from, to) = (&self.weights, &placed.inputs[0], &placed.result);
+        let mut products = weights.dense(from.pixel, from.row_bytes(), placed.isa.takes_pairs());
+        let mut offset = self.offset.clone();
+        // What fills the last block up is never the least.
+        offset.resize(products.blocks * BLOCK, f32::INFINITY);
+        products.least = Some(offset);
+        let at = Pixels::new(from, to, Window::ONE.stride);
         let work = Work::new(Window::ONE, from, to, weights.values.len(), placed.threads);
-        Box::new(Nearest::new(self, from, to, placed.isa, |blocks| work.whole_pixels(blocks)))
+        let cut = work.whole_pixels(products.blocks);
+        Box::new(Nearest { products, at, input: from.start(), output: to.start(), cut })
     }
 
     fn reads_tight_pixels(&self) -> bool {
@@ -68,20 +73,6 @@ struct Nearest {
     input: usize,
     output: usize,
     cut: Cut,
-}
-
-impl Nearest {
-    fn new(op: &LeastProduct, from: &Buffer, to: &Buffer, isa: Isa, cut: impl FnOnce(usize) -> Cut) -> Nearest {
-        let mut products = op.weights.dense(from.pixel, from.row_bytes(), isa.takes_pairs());
-        let mut offset = op.offset.clone();
-        // What fills the last block up is never the least.
-        offset.resize(products.blocks * BLOCK, f32::INFINITY);
-        products.least = Some(offset);
-        let (in_row, in_column, out_row, out_column) = (from.row_bytes(), from.pixel, to.row_bytes(), to.pixel);
-        let at = Pixels { width: to.shape[2], in_row, in_column, out_row, out_column };
-        let cut = cut(products.blocks);
-        Nearest { products, at, input: from.start(), output: to.start(), cut }
-    }
 }
 
 impl Step for Nearest {

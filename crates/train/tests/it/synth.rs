@@ -1,8 +1,8 @@
 //! What `synth` draws is what `fit` and `evaluate` read.
 
 use crate::program::{train, train_well};
-use ckaad_train::datasets::{DataLocation, DataSet, Layout};
-use std::collections::BTreeSet;
+use ckaad_train::datasets::{DataLocation, DataSet, Layout, Sample};
+use std::collections::{BTreeMap, BTreeSet};
 
 const FEW: [&str; 8] = ["--train-good", "2", "--train-defective", "1", "--test-good", "1", "--test-defective", "1"];
 
@@ -37,6 +37,46 @@ fn more_masks_than_defective_parts_are_refused() {
         "{told}"
     );
     assert!(!output.status.success() && !out.exists());
+}
+
+/// Whoever calibrates by such a set, or judges it, has whole parts on one side, and of a defective one normal views too.
+#[test]
+fn parts_with_several_views_are_drawn_in_the_layout_of_real_iad() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let few = ["--train-good", "3", "--train-defective", "4", "--test-good", "2", "--test-defective", "2"];
+    let said =
+        train_well(&[&["synth", "--out", &out("parts"), "--views", "3", "--train-masks", "1"], &few[..]].concat());
+    let set = DataSet::open(&DataLocation::new(folder.path().join("parts"))).unwrap();
+    assert_eq!((set.layout, set.category.as_deref()), (Layout::RealIad, Some("line")));
+    let training: Vec<_> = set.train_normal.iter().chain(&set.train_anomalous).collect();
+    let tested: Vec<_> = set.test.iter().collect();
+    // Six kinds of defects; three views a part.
+    assert_eq!((training.len(), tested.len()), (3 * (3 + 6 * 4), 3 * (2 + 6 * 2)));
+    for (samples, masked) in [(&training, 1), (&tested, 2)] {
+        let mut parts: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+        samples.iter().for_each(|s| parts.entry(s.part.as_deref().unwrap()).or_default().push(s));
+        let mut masks: BTreeMap<&str, usize> = BTreeMap::new();
+        for (part, views) in parts {
+            let names: Vec<&str> = views.iter().map(|v| v.path.file_stem().unwrap().to_str().unwrap()).collect();
+            let called = |view: &str| names.iter().filter(|name| name.split('_').any(|piece| piece == view)).count();
+            assert_eq!(["C1", "C2", "C3"].map(called), [1; 3], "{names:?}");
+            let shown = views.iter().filter(|v| v.defect.is_some()).count();
+            assert_eq!((1..=2).contains(&shown), part.starts_with("NG/"), "{part}: {shown} views show a defect");
+            let outlined: Vec<&str> =
+                views.iter().filter(|v| v.mask.is_some()).map(|v| v.defect.as_deref().unwrap()).collect();
+            if let Some(&defect) = outlined.first() {
+                assert_eq!(outlined.len(), shown);
+                *masks.entry(defect).or_default() += 1;
+            }
+        }
+        assert!(masks.len() == 6 && masks.values().all(|&count| count == masked), "{masks:?}");
+    }
+    let of_all = set.test.iter().chain(training).filter(|s| s.mask.is_some()).count();
+    assert_eq!(said, format!("{}: {} images, {of_all} masks\n", out("parts"), 3 * (27 + 14)));
+    let refused = train(&[&["synth", "--out", &out("strips"), "--kind", "strip", "--views", "2"], &few[..]].concat());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("strips have one view; 2 are asked for"));
+    assert!(!refused.status.success() && !folder.path().join("strips").exists());
 }
 
 #[test]
