@@ -12,7 +12,7 @@ use crate::events::{
 };
 use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
-use ckaad_inspect::imaging::{self, Frame};
+use ckaad_inspect::imaging::{self, Frame, PartView};
 use ckaad_inspect::{Limits, Verdict};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -61,10 +61,14 @@ impl Publisher {
         (event_id, self.store.put(vec![cloud_event(priority, topic, &event)], notes))
     }
 
-    /// Hands a part's verdict to the outbox: as what opens an incident is kept, where the part is not good.
+    /// Hands a part's verdict to the outbox: a defective part's is kept as what opens an incident is. Where there is no room for another's, its files stay with
+    /// the source, as those of all that the disk did not take.
     fn part(&self, verdict: PartVerdict) -> Receipt {
         let topic = self.topics.part_verdict(&verdict.station);
-        let priority = if verdict.judgement == PartJudgement::Good { Priority::Closed } else { Priority::Opened };
+        let priority = match verdict.judgement {
+            PartJudgement::Defective => Priority::Opened,
+            PartJudgement::Good | PartJudgement::Incomplete => Priority::Closed,
+        };
         let event = CloudEvent::part(self.topics.prefix(), verdict);
         self.store.put(vec![cloud_event(priority, topic, &event)], vec![])
     }
@@ -140,6 +144,8 @@ struct State {
     owed: VecDeque<Owed>,
     /// Parts of which views are still to come.
     parts: Option<Assembler<Owed>>,
+    /// Frames that are no view of a part.
+    strays: u32,
 }
 
 /// Frames that the source may forget when all of these are on disk.
@@ -185,6 +191,7 @@ impl CameraPipeline {
             said_model: self.slot.current().reference.clone(),
             owed: VecDeque::new(),
             parts: self.settings.parts.as_ref().map(|parts| Assembler::new(parts.views.clone(), parts.patience)),
+            strays: 0,
         };
         self.say_state(&mut state);
         let ended = loop {
@@ -326,7 +333,7 @@ impl CameraPipeline {
             publisher.session.best_effort(publisher.topics.result(&self.settings.name), to_json(&result));
         }
         let owed = Owed::new(frame.sequence, receipt);
-        match self.as_view(&frame, &verdict, state) {
+        match self.as_view(&frame, &verdict, &model.reference, state) {
             Some((part, view)) => {
                 let done = state.parts.as_mut().map(|parts| parts.judged(&part, view, owed, Instant::now()));
                 self.say_parts(done.unwrap_or_default(), state);
@@ -338,26 +345,33 @@ impl CameraPipeline {
         self.taps.put(&Judged { camera: self.camera.clone(), frame, verdict, model });
     }
 
-    /// The frame as a view of a part, where parts have several and it is one of theirs.
-    fn as_view(&self, frame: &Frame, verdict: &Verdict, state: &State) -> Option<(String, ViewVerdict)> {
+    /// The frame as a view of a part, where parts have several and it is one of theirs. The first that are none are named.
+    fn as_view(
+        &self,
+        frame: &Frame,
+        verdict: &Verdict,
+        model: &ModelRef,
+        state: &mut State,
+    ) -> Option<(String, ViewVerdict)> {
         let parts = state.parts.as_ref()?;
-        let shown = frame.part.as_ref().and_then(|shown| Some((shown.part.clone(), parts.view_of(&shown.name)?)));
-        if shown.is_none() {
-            tracing::warn!(
-                camera = self.settings.name,
-                frame = frame.id,
-                "the frame is none of the views of a part; it counts as a frame alone"
-            );
-        }
-        let (part, view) = shown?;
-        Some((part, ViewVerdict::new(&view, frame, verdict)))
+        let view = |shown: &PartView| Some((shown.part.clone(), parts.view_of(&shown.name)?));
+        let Some((part, view)) = frame.part.as_ref().and_then(view) else {
+            state.strays = state.strays.saturating_add(1);
+            let camera = &self.settings.name;
+            let last = if state.strays == FAILURES { "; further ones are not named" } else { "" };
+            if state.strays <= FAILURES {
+                tracing::warn!(camera, "the frame {} is no view of a part; it counts alone{last}", frame.id);
+            }
+            return None;
+        };
+        Some((part, ViewVerdict::new(&view, frame, verdict, model)))
     }
 
     /// Their verdicts to the outbox, behind which the source may forget their frames.
     fn say_parts(&self, done: Vec<Assembled<Owed>>, state: &mut State) {
         for part in done {
-            let (run, model) = (self.publisher.incarnation, state.said_model.clone());
-            let (verdict, owed) = part.verdict(&self.settings.name, run, model, &self.publisher.config_digest);
+            let (verdict, owed) =
+                part.verdict(&self.settings.name, self.publisher.incarnation, &self.publisher.config_digest);
             let PartVerdict { part, judgement, worst_view, missing, .. } = &verdict;
             let (camera, missing) = (&self.settings.name, missing.join(", "));
             match judgement {

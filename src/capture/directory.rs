@@ -54,6 +54,8 @@ pub struct DirectoryConfig {
     pub after: AfterInspection,
     /// `after = "move"` only: where to.
     pub move_to: PathBuf,
+    /// `watch` only: whether a folder below is removed as well that is left empty by it; for parts that have a folder each.
+    pub remove_folders: bool,
     /// `watch` only: how long an image's size must stay the same before it counts as complete, in milliseconds.
     pub settle_ms: u64,
     /// Folder names tell the truth, as in the MVTec layout: `good` is good, any other a kind of defect. Only for counting.
@@ -68,6 +70,7 @@ impl Default for DirectoryConfig {
             fps: 0.0,
             after: AfterInspection::Keep,
             move_to: PathBuf::new(),
+            remove_folders: false,
             settle_ms: 500,
             labelled: false,
         }
@@ -83,6 +86,9 @@ impl DirectoryConfig {
         check_rate("directory.fps", self.fps)?;
         if self.after != AfterInspection::Keep && self.mode != Mode::Watch {
             return bad("directory.after", "works in the mode \"watch\" only; it is a hot folder's setting");
+        }
+        if self.remove_folders && self.after == AfterInspection::Keep {
+            return bad("directory.remove_folders", "is true, but `directory.after` keeps what lies in them");
         }
         if self.after == AfterInspection::Move {
             if self.move_to.as_os_str().is_empty() {
@@ -104,13 +110,14 @@ impl DirectoryConfig {
 pub(super) struct DirectorySource {
     config: DirectoryConfig,
     pace: Pace,
-    queue: VecDeque<PathBuf>,
+    /// What is to be judged; `watch`: as it was when it was queued.
+    queue: VecDeque<(PathBuf, Option<Stamp>)>,
     /// `watch`: as it was when last looked at, and since when it is that.
     settling: HashMap<PathBuf, (Stamp, Instant)>,
     /// `watch`: what was queued already, as it was then. Written anew, it is another image.
     seen: HashMap<PathBuf, Stamp>,
-    /// `watch`: images whose frames were given, until it is said that they were judged; a bounded number of the newest.
-    given: VecDeque<(u64, PathBuf)>,
+    /// `watch`: images whose frames were given, as they were queued, until it is said that they were judged; a bounded number of the newest.
+    given: VecDeque<(u64, PathBuf, Stamp)>,
     sequence: u64,
     last_scan: Option<Instant>,
     /// `watch`: whether the folder could be listed when last looked at; None before the first look.
@@ -139,7 +146,7 @@ impl DirectorySource {
             there: None,
         };
         if config.mode != Mode::Watch {
-            source.queue = images_under(&config.path)?.into();
+            source.queue = once(images_under(&config.path)?);
             if source.queue.is_empty() {
                 return Err(CaptureError::Empty(config.path.clone()));
             }
@@ -169,7 +176,7 @@ impl DirectorySource {
             } else if now.0 > 0 && entry.1.elapsed().as_millis() >= u128::from(self.config.settle_ms) {
                 self.settling.remove(&path);
                 self.seen.insert(path.clone(), now);
-                self.queue.push_back(path);
+                self.queue.push_back((path, Some(now)));
             }
         }
         Ok(true)
@@ -192,7 +199,7 @@ impl Source for DirectorySource {
             match self.config.mode {
                 Mode::Once => return Next::End,
                 Mode::Loop => match images_under(&self.config.path) {
-                    Ok(images) => self.queue = images.into(),
+                    Ok(images) => self.queue = once(images),
                     Err(e) => {
                         std::thread::sleep(PATIENCE);
                         return Next::Skipped(e);
@@ -222,7 +229,7 @@ impl Source for DirectorySource {
         if !self.pace.wait() {
             return Next::Idle;
         }
-        let Some(path) = self.queue.pop_front() else { return Next::Idle };
+        let Some((path, stamp)) = self.queue.pop_front() else { return Next::Idle };
         let sequence = self.sequence;
         self.sequence += 1;
         match imaging::load(&path) {
@@ -230,8 +237,8 @@ impl Source for DirectorySource {
                 let id = path.strip_prefix(&self.config.path).unwrap_or(&path).display().to_string();
                 let truth = self.config.labelled.then(|| truth_of(&path));
                 let part = part_of(Path::new(&id));
-                if self.config.after != AfterInspection::Keep {
-                    self.given.push_back((sequence, path));
+                if let Some(stamp) = stamp.filter(|_| self.config.after != AfterInspection::Keep) {
+                    self.given.push_back((sequence, path, stamp));
                     // Those whose events never became safe stay in the folder; they are judged again after a restart.
                     if self.given.len() > MOST_GIVEN {
                         self.given.pop_front();
@@ -244,10 +251,10 @@ impl Source for DirectorySource {
     }
 
     fn judged(&mut self, sequence: u64) -> Result<(), CaptureError> {
-        let Some(at) = self.given.iter().position(|(given, _)| *given == sequence) else { return Ok(()) };
-        let Some((_, path)) = self.given.remove(at) else { return Ok(()) };
-        // Written anew meanwhile: what lies there now was not judged.
-        if stamp(&path).as_ref() != self.seen.get(&path) {
+        let Some(at) = self.given.iter().position(|(given, ..)| *given == sequence) else { return Ok(()) };
+        let Some((_, path, judged)) = self.given.remove(at) else { return Ok(()) };
+        // Written anew meanwhile: what lies there now was not judged, or not by this frame.
+        if stamp(&path) != Some(judged) {
             return Ok(());
         }
         let (what, done) = match self.config.after {
@@ -262,11 +269,21 @@ impl Source for DirectorySource {
             Ok(()) => {
                 // The next file of this name is another image, however soon it comes.
                 self.seen.remove(&path);
+                if self.config.remove_folders {
+                    // The first that is not empty ends it.
+                    let below = path.ancestors().skip(1).take_while(|folder| *folder != self.config.path);
+                    below.take_while(|folder| std::fs::remove_dir(folder).is_ok()).count();
+                }
                 Ok(())
             }
             Err(cause) => Err(CaptureError::Dispose { what, path, cause }),
         }
     }
+}
+
+/// Images that stay as they are.
+fn once(images: Vec<PathBuf>) -> VecDeque<(PathBuf, Option<Stamp>)> {
+    images.into_iter().map(|path| (path, None)).collect()
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -638,12 +655,12 @@ mod tests {
         std::fs::create_dir_all(root.path().join("in")).unwrap();
         write(&root.path().join("in/part.png"), 8);
         let mut source = DirectorySource::new(&hot(root.path(), AfterInspection::Remove)).unwrap();
-        let before = (1..MOST_GIVEN as u64).map(|n| (n + 1000, PathBuf::from("gone")));
+        let before = (1..MOST_GIVEN as u64).map(|n| (n + 1000, PathBuf::from("gone"), (1, None)));
         source.given = before.collect();
         assert!(matches!(wait(&mut source), Some(Next::Condition(Condition::Running))));
         for oldest in [1001, 1002] {
             assert!(matches!(wait(&mut source), Some(Next::Frame(_))));
-            assert_eq!((source.given.len(), source.given.front().map(|(n, _)| *n)), (MOST_GIVEN, Some(oldest)));
+            assert_eq!((source.given.len(), source.given.front().map(|(n, ..)| *n)), (MOST_GIVEN, Some(oldest)));
             write(&root.path().join("in/second.png"), 8);
         }
         source.judged(0).unwrap();

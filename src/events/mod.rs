@@ -28,7 +28,7 @@ mod topics;
 mod updates;
 
 pub use grouping::{Change, ChangeKind, Grouper, Grouping, Incident};
-pub use parts::{Assembled, Assembler, MAX_VIEWS, PartEventKind, PartJudgement, PartVerdict, ViewVerdict};
+pub use parts::{Assembled, Assembler, PartEventKind, PartJudgement, PartVerdict, ViewVerdict};
 pub use payload::{
     Anomaly, CameraHealth, CameraPhase, CameraState, CloudEvent, DevicePhase, DeviceState, FrameResult, Health,
     ModelRef, OutboxHealth, RegionBox, Sighting, Stamp, to_json,

@@ -1,6 +1,7 @@
 //! Parts that several views show: one verdict a part, by its worst view.
 
 use super::payload::{CloudEvent, ModelRef};
+use ckaad_bundle::MAX_VIEWS;
 use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::Frame;
 use jiff::Timestamp;
@@ -10,9 +11,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Views of one part, at most: what a bundle may take, too.
-pub const MAX_VIEWS: usize = 16;
-/// Parts that may wait for views at one time. One more, and the oldest is told as it is.
+/// Parts that may wait for views at one time; one more, and the oldest is told as it is. So many that were told without some views are remembered, too.
 const MOST_WAITING: usize = 64;
 
 /// The `type` of an event about a part.
@@ -55,8 +54,6 @@ pub struct PartVerdict {
     /// Changes at every start of the agent.
     #[schemars(with = "String")]
     pub run: Uuid,
-    /// That judged the last view.
-    pub model: ModelRef,
     /// SHA-256 of the configuration in force.
     pub config_digest: String,
 }
@@ -77,14 +74,19 @@ pub struct ViewVerdict {
     pub captured_at: Timestamp,
     pub score: f32,
     pub threshold: f32,
-    /// The score on a scale that views and models share: 0 is the median of normal images, 1 the threshold.
+    /// The score on a scale that views and models share: 0 is the median of normal images, 1 the threshold; no such scale where the threshold was set
+    /// by hand below that median.
     pub calibrated_score: f32,
     /// As of a frame.
     pub defective: bool,
+    /// As of a frame: what reaches the threshold is too small to count, so that a calibrated score above 1 is no defect.
+    pub too_small: bool,
+    /// That judged this view.
+    pub model: ModelRef,
 }
 
 impl ViewVerdict {
-    pub fn new(view: &str, frame: &Frame, verdict: &Verdict) -> ViewVerdict {
+    pub fn new(view: &str, frame: &Frame, verdict: &Verdict, model: &ModelRef) -> ViewVerdict {
         ViewVerdict {
             view: view.into(),
             frame_id: frame.id.clone(),
@@ -93,6 +95,8 @@ impl ViewVerdict {
             threshold: verdict.threshold,
             calibrated_score: verdict.calibrated_score(),
             defective: verdict.is_defective(),
+            too_small: verdict.too_small,
+            model: model.clone(),
         }
     }
 }
@@ -101,15 +105,16 @@ impl ViewVerdict {
 #[derive(Debug)]
 pub struct Assembled<T> {
     part: String,
-    seen: Vec<(ViewVerdict, T)>,
+    seen: Vec<(ViewVerdict, Option<T>)>,
     missing: Vec<String>,
 }
 
 impl<T> Assembled<T> {
-    /// The verdict, and what came with the views.
-    pub fn verdict(self, station: &str, run: Uuid, model: ModelRef, config_digest: &str) -> (PartVerdict, Vec<T>) {
+    /// The verdict, and what came with the views that were not told before.
+    pub fn verdict(self, station: &str, run: Uuid, config_digest: &str) -> (PartVerdict, Vec<T>) {
         let Assembled { part, seen, missing } = self;
-        let (views, owed): (Vec<ViewVerdict>, Vec<T>) = seen.into_iter().unzip();
+        let (views, owed): (Vec<ViewVerdict>, Vec<Option<T>>) = seen.into_iter().unzip();
+        let owed = owed.into_iter().flatten().collect();
         let order = |a: &&ViewVerdict, b: &&ViewVerdict| {
             a.defective.cmp(&b.defective).then(a.calibrated_score.total_cmp(&b.calibrated_score))
         };
@@ -131,7 +136,6 @@ impl<T> Assembled<T> {
             views,
             missing,
             run,
-            model,
             config_digest: config_digest.into(),
         };
         (verdict, owed)
@@ -145,6 +149,8 @@ pub struct Assembler<T> {
     patience: Duration,
     /// The oldest first.
     waiting: VecDeque<Waiting<T>>,
+    /// What was told of parts that lacked views, the oldest first: one that comes later is no part of its own.
+    told: VecDeque<(String, Vec<ViewVerdict>)>,
 }
 
 #[derive(Debug)]
@@ -152,19 +158,21 @@ struct Waiting<T> {
     part: String,
     /// When its last view came.
     last: Instant,
-    seen: Vec<(ViewVerdict, T)>,
+    /// With what its owner wants back, where that was not given back yet.
+    seen: Vec<(ViewVerdict, Option<T>)>,
 }
 
 impl<T> Assembler<T> {
     /// A part has these views; it is told as it is when for so long none has come.
     pub fn new(views: Vec<String>, patience: Duration) -> Assembler<T> {
-        Assembler { views, patience, waiting: VecDeque::new() }
+        Assembler { views, patience, waiting: VecDeque::new(), told: VecDeque::new() }
     }
 
-    /// Which of the views a picture shows, by what it is called: the view's name, or that between underscores.
+    /// Which of the views a picture shows, by what it is called: the view's name, or that between underscores. The longest that fits: `top_left` is no `top`.
     pub fn view_of(&self, name: &str) -> Option<String> {
-        let called = |view: &&String| name == view.as_str() || name.split('_').any(|piece| piece == view.as_str());
-        self.views.iter().find(|view| name == view.as_str()).or_else(|| self.views.iter().find(called)).cloned()
+        let name = format!("_{name}_");
+        let called = |view: &&String| name.contains(&format!("_{view}_"));
+        self.views.iter().filter(called).max_by_key(|view| view.len()).cloned()
     }
 
     /// Takes a view of a part. What is complete by it comes back; so does what was begun, where the view came once more before the part was complete, and what
@@ -173,19 +181,36 @@ impl<T> Assembler<T> {
         let mut done = vec![];
         let at = self.waiting.iter().position(|w| w.part == part);
         if let Some(at) = at.filter(|&at| self.waiting[at].seen.iter().any(|(seen, _)| seen.view == view.view)) {
-            done.extend(self.waiting.remove(at).map(|w| self.assembled(w)));
+            let begun = self.waiting.remove(at);
+            done.extend(begun.map(|w| self.assembled(w)));
         }
+        let (view, owed) = (view, Some(owed));
         match self.waiting.iter_mut().find(|w| w.part == part) {
             Some(waiting) => {
                 waiting.last = now;
                 waiting.seen.push((view, owed));
             }
-            None => self.waiting.push_back(Waiting { part: part.into(), last: now, seen: vec![(view, owed)] }),
+            None => {
+                let mut seen = self.told_of(part, &view);
+                seen.push((view, owed));
+                self.waiting.push_back(Waiting { part: part.into(), last: now, seen });
+            }
         }
         let complete = |w: &Waiting<T>| w.seen.len() >= self.views.len();
         let full = self.waiting.iter().position(complete).or((self.waiting.len() > MOST_WAITING).then_some(0));
-        done.extend(full.and_then(|at| self.waiting.remove(at)).map(|w| self.assembled(w)));
+        let full = full.and_then(|at| self.waiting.remove(at));
+        done.extend(full.map(|w| self.assembled(w)));
         done
+    }
+
+    /// What was told of the part without this view; nothing, where it was told with it: then the part is shown once more.
+    fn told_of(&mut self, part: &str, view: &ViewVerdict) -> Vec<(ViewVerdict, Option<T>)> {
+        let told = self.told.iter().position(|(told, _)| told == part).and_then(|at| self.told.remove(at));
+        let views = told.map(|(_, views)| views).unwrap_or_default();
+        if views.iter().any(|told| told.view == view.view) {
+            return vec![];
+        }
+        views.into_iter().map(|view| (view, None)).collect()
     }
 
     /// Parts that no view came of for too long.
@@ -201,10 +226,16 @@ impl<T> Assembler<T> {
         std::mem::take(&mut self.waiting).into_iter().map(|w| self.assembled(w)).collect()
     }
 
-    fn assembled(&self, waiting: Waiting<T>) -> Assembled<T> {
+    fn assembled(&mut self, waiting: Waiting<T>) -> Assembled<T> {
         let Waiting { part, seen, .. } = waiting;
         let was_seen = |view: &&String| seen.iter().any(|(v, _)| &v.view == *view);
-        let missing = self.views.iter().filter(|view| !was_seen(view)).cloned().collect();
+        let missing: Vec<String> = self.views.iter().filter(|view| !was_seen(view)).cloned().collect();
+        if !missing.is_empty() {
+            self.told.push_back((part.clone(), seen.iter().map(|(view, _)| view.clone()).collect()));
+            if self.told.len() > MOST_WAITING {
+                self.told.pop_front();
+            }
+        }
         Assembled { part, seen, missing }
     }
 }
@@ -224,6 +255,8 @@ mod tests {
             threshold,
             calibrated_score,
             defective,
+            too_small: false,
+            model: ModelRef { name: "washer".into(), version: "1.0.0".into(), digest: "ab".into() },
         }
     }
 
@@ -232,8 +265,7 @@ mod tests {
     }
 
     fn told(done: Vec<Assembled<u64>>) -> Vec<(PartVerdict, Vec<u64>)> {
-        let model = ModelRef { name: "washer".into(), version: "1.0.0".into(), digest: "ab".into() };
-        done.into_iter().map(|done| done.verdict("press", Uuid::nil(), model.clone(), "cd")).collect()
+        done.into_iter().map(|done| done.verdict("press", Uuid::nil(), "cd")).collect()
     }
 
     #[test]
@@ -289,6 +321,29 @@ mod tests {
     }
 
     #[test]
+    fn a_view_that_comes_late_is_told_with_all_that_was_seen() {
+        let (mut parts, now) = (assembler(), Instant::now());
+        parts.judged("a", view("left", 1.2, true), 1, now);
+        parts.judged("a", view("right", 0.2, false), 2, now);
+        let first = told(parts.rest());
+        assert_eq!((first[0].0.judgement, &first[0].1), (PartJudgement::Defective, &vec![1, 2]));
+        let second = told(parts.judged("a", view("top", 0.1, false), 3, now));
+        let [(verdict, owed)] = &second[..] else { panic!("{second:?}") };
+        assert_eq!((verdict.judgement, verdict.worst_view.as_str()), (PartJudgement::Defective, "left"));
+        // What came with the others was given back with the first verdict.
+        assert_eq!((verdict.views.len(), verdict.missing.len(), owed), (3, 0, &vec![3]));
+        // Complete, it is forgotten.
+        parts.judged("a", view("top", 0.1, false), 4, now);
+        assert_eq!(told(parts.rest())[0].0.views.len(), 1);
+        // As many are remembered as may wait.
+        for n in 0..=MOST_WAITING as u64 {
+            parts.judged(&n.to_string(), view("left", 0.1, false), n, now);
+            assert_eq!(parts.rest().len(), 1);
+        }
+        assert_eq!(parts.told.len(), MOST_WAITING);
+    }
+
+    #[test]
     fn parts_that_wait_are_bounded() {
         let (mut parts, now) = (assembler(), Instant::now());
         for n in 0..MOST_WAITING as u64 {
@@ -301,11 +356,14 @@ mod tests {
 
     #[test]
     fn a_view_is_told_by_the_name_of_its_picture() {
-        let parts: Assembler<()> = Assembler::new(["C1", "C10", "top_left"].map(String::from).into(), Duration::ZERO);
+        let parts: Assembler<()> =
+            Assembler::new(["C1", "C10", "top", "top_left"].map(String::from).into(), Duration::ZERO);
         for (name, view) in [
             ("C1", Some("C1")),
             ("bolt_0007_C10_20260102", Some("C10")),
             ("top_left", Some("top_left")),
+            ("bolt_top_left_1", Some("top_left")),
+            ("bolt_top_1", Some("top")),
             ("XC1", None),
             ("bolt_0007", None),
             ("", None),

@@ -52,6 +52,11 @@ impl Flight {
         }
     }
 
+    /// The broker or the disk refuses something on this connection.
+    pub(super) fn given_up(&self) -> bool {
+        self.refused > 0 || self.stuck
+    }
+
     /// Messages of the outbox that the broker has yet to acknowledge.
     pub(super) fn unacknowledged(&self) -> usize {
         self.on_the_way

@@ -213,12 +213,16 @@ impl Session {
         // The disk may take its time for these two; the session goes on meanwhile.
         let mut fetching: Option<oneshot::Receiver<Result<Batch, OutboxError>>> = None;
         let mut deleting: Option<Deletion> = None;
-        // False once the outbox had nothing more than what is on its way.
+        // False from when the outbox is asked for what is not on its way yet until there may be something more: what comes meanwhile may or may not be in the
+        // answer.
         let mut more = true;
+        // As [`StoreHandle::settled`] when the outbox was asked, and when it was asked and had nothing.
+        let (mut asked, mut emptied) = (None, None);
         loop {
             let room = WINDOW.saturating_sub(flight.unacknowledged());
             let bytes = WINDOW_BYTES.saturating_sub(flight.unacknowledged_bytes());
             if more && fetching.is_none() && room > 0 && bytes > 0 {
+                (more, asked, emptied) = (false, self.store.settled(), None);
                 fetching = Some(self.store.pending(flight.held.clone(), room, bytes));
             }
             if deleting.is_none() && !flight.undeleted.is_empty() && !flight.stuck {
@@ -226,8 +230,14 @@ impl Session {
                 deleting = Some(Deletion { done: self.store.acked(ids.clone()), ids });
             }
             let idle = fetching.is_none() && deleting.is_none();
-            if self.finished(&flight, idle) {
+            if self.finished(&flight, idle, emptied) {
                 return self.last_words(&mut flight, &mut events).await;
+            }
+            // What is refused is not waited for, but what was put last may not have been asked for yet.
+            let settled = self.store.settled();
+            if idle && !more && flight.given_up() && settled.is_some() && emptied != settled {
+                more = true;
+                continue;
             }
             let ending_at = self.ending_at();
             if flight.unacknowledged() == 0 && flight.states == 0 {
@@ -243,7 +253,9 @@ impl Session {
                     }
                 }
                 batch = answer(&mut fetching) => {
-                    more = self.publish(batch, &mut flight)?;
+                    let any = self.publish(batch, &mut flight)?;
+                    emptied = asked.filter(|_| !any);
+                    more |= any;
                 }
                 result = deleted(&mut deleting) => {
                     self.note_deletion(deleting.take(), result, &mut flight);
@@ -290,11 +302,11 @@ impl Session {
         }
     }
 
-    /// Everything is acknowledged, or time is up. `idle`: nothing is asked of the disk.
-    fn finished(&self, flight: &Flight, idle: bool) -> bool {
+    /// Everything is acknowledged, or time is up. `idle`: nothing is asked of the disk. `emptied`: how often something had been put when it had nothing more.
+    fn finished(&self, flight: &Flight, idle: bool, emptied: Option<u64>) -> bool {
         let delivered = || {
             // What the broker or the disk refuses on this connection is not waited for.
-            let given_up = flight.refused > 0 || flight.stuck;
+            let given_up = flight.given_up() && emptied.is_some() && emptied == self.store.settled();
             idle && flight.unacknowledged() == 0 && (given_up || self.store.waiting() == 0)
         };
         match self.ending {

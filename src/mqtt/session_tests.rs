@@ -527,3 +527,31 @@ mod old {
         assert!(timeout(span, all).await.is_err(), "the connection broke");
     }
 }
+
+/// An event that came while the outbox was asked for others was forgotten where its arrival was seen before the answer: it waited for the next event, and an
+/// agent that was to end when all was delivered never ended.
+#[tokio::test]
+async fn what_comes_while_the_outbox_is_asked_goes_out_too() {
+    let broker = Scripted::new().await;
+    let rig = Rig::new(broker.config());
+    let mut peer = settled(&broker).await;
+    // Nothing but the outbox's thread runs meanwhile.
+    let others = || std::thread::sleep(Duration::from_millis(3));
+    for n in 0..20 {
+        rig.put(2 * n..2 * n + 1, 10);
+        // The session hears of it and asks; sends it, and asks whether there is more.
+        for _ in 0..2 {
+            others();
+            tokio::task::yield_now().await;
+        }
+        others();
+        rig.put(2 * n + 1..2 * n + 2, 10);
+        others();
+        for expected in [2 * n, 2 * n + 1] {
+            let message = timeout(Duration::from_secs(5), peer.published()).await.expect("it goes out by itself");
+            assert_eq!(topic(&message), expected.to_string());
+            peer.acknowledge(&message).await;
+        }
+        rig.left(0).await;
+    }
+}

@@ -44,6 +44,8 @@ struct Shared {
     /// Left with us, not yet taken by the thread.
     queued: AtomicU64,
     queued_bytes: AtomicUsize,
+    /// How often something was put.
+    puts: AtomicU64,
     /// As the outbox counted when the thread last came round.
     health: Mutex<OutboxHealth>,
     /// Dropped because the queue was full.
@@ -138,6 +140,7 @@ impl StoreHandle {
         let stored = if messages.len() == all { stored } else { oneshot::channel().0 };
         self.shared.queued.fetch_add(messages.len() as u64, SeqCst);
         self.shared.queued_bytes.fetch_add(bytes(&messages), SeqCst);
+        self.shared.puts.fetch_add(1, SeqCst);
         self.send(Request::Put { messages, notes, stored });
         Receipt(receipt)
     }
@@ -190,6 +193,13 @@ impl StoreHandle {
         let (answer, receiver) = oneshot::channel();
         self.send(Request::Notes { answer });
         receiver.await.unwrap_or_else(|_| Ok(BTreeMap::new()))
+    }
+
+    /// How often something was put, where the outbox's thread has come round for all of it.
+    pub(super) fn settled(&self) -> Option<u64> {
+        // In this order: what is put in between is not among them.
+        let puts = self.shared.puts.load(SeqCst);
+        (self.shared.queued.load(SeqCst) == 0).then_some(puts)
     }
 
     /// Messages that the broker does not have yet.

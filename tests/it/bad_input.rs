@@ -66,6 +66,22 @@ fn wrong_values_name_file_and_key() {
             "{}: `camera.b.parts.views` names the view \"\"; expected 1 to 64 bytes",
         ),
         (
+            "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.views = [\"v0\", \"v1\", \"v2\", \"v3\", \"v4\", \"v5\", \"v6\", \"v7\", \"v8\", \"v9\", \"v10\", \"v11\", \"v12\", \"v13\", \"v14\", \"v15\", \"v16\"]",
+            "{}: `camera.b.parts.views` has 17 views; expected up to 16",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\nparts.views = [\"top\"]\ndirectory = { path = \"/x\", labelled = true }",
+            "{}: `camera.b.directory.labelled` is true, but with `parts.views` a folder is a part and no truth",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\ndirectory = { path = \"/x\", remove_folders = true }",
+            "{}: `camera.b.directory.remove_folders` is true, but `directory.after` keeps what lies in them",
+        ),
+        (
+            "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.patience_s = nan",
+            "{}: `camera.b.parts.patience_s` is NaN; expected 0.1 to 3600",
+        ),
+        (
             "[camera.b]\nsource = \"directory\"\ndirectory.path = \"/x\"\nparts.patience_s = 0.0",
             "{}: `camera.b.parts.patience_s` is 0; expected 0.1 to 3600",
         ),

@@ -72,7 +72,7 @@ fn one_verdict_a_part_by_its_worst_view() {
     assert_eq!(events[2]["data"]["missing"], serde_json::json!(["right"]));
     // A view has its own event besides; so has the frame that is of no part.
     assert_eq!(alerted(&subscriber), ["alone.png", "b/bolt_b_right_1.png"]);
-    assert!(agent.saw("none of the views of a part"), "{:#?}", agent.lines());
+    assert!(agent.saw("the frame alone.png is no view of a part; it counts alone"), "{:#?}", agent.lines());
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_part_whose_agent_is_killed_is_judged_again_as_a_whole() {
     let subscriber = subscribe(&broker);
     let parts = site.path().join("parts");
     pictures(&site, "parts/a", 1, &[("left", None), ("right", Some(DefectKind::Dent))]);
-    let watch = "mode = \"watch\"\nsettle_ms = 50\nafter = \"remove\"";
+    let watch = "mode = \"watch\"\nsettle_ms = 50\nafter = \"remove\"\nremove_folders = true";
     let config = config(&site, broker.port, &parts, watch, 60.0);
     let agent = run(&config);
     wait_until("the view's own event", || alerted(&subscriber) == ["a/right.png"]);
@@ -117,7 +117,36 @@ fn a_part_whose_agent_is_killed_is_judged_again_as_a_whole() {
     let data = &verdicts(&subscriber)[0]["data"];
     assert_eq!((&data["judgement"], &data["worst_view"]), (&"defective".into(), &"right".into()));
     assert_eq!((data["views"].as_array().unwrap().len(), data["missing"].as_array().unwrap().len()), (3, 0));
-    wait_until("an empty folder", || files() == 0);
+    wait_until("its folder is gone", || !parts.join("a").exists());
+    assert!(parts.exists());
     agent.signal("TERM");
     assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+}
+
+/// What was written anew while the frames before it waited for their part was taken for what had been judged, and removed.
+#[test]
+fn files_that_are_written_anew_while_their_part_waits_are_judged() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = subscribe(&broker);
+    let parts = site.path().join("parts");
+    let watch = "mode = \"watch\"\nsettle_ms = 50\nafter = \"remove\"";
+    // With a result a frame it can be told that the first two were judged.
+    let config = config(&site, broker.port, &parts, watch, 60.0);
+    let results = broker.subscriber(&["camera/+/result"], "%t %r %p", &[]);
+    let mut command = agent(&["run", "--config", &config]);
+    command.env("CKAAD__CAMERA__CAM__RESULTS", "true");
+    pictures(&site, "parts/a", 1, &[("left", None), ("top", None)]);
+    let mut agent = Running::spawn(command);
+    wait_until("two frames", || payloads(&results, "/result").len() == 2);
+    pictures(&site, "parts/a", 9, &[("left", None), ("right", Some(DefectKind::Dent)), ("top", None)]);
+    wait_until("two verdicts", || verdicts(&subscriber).len() == 2);
+    let [first, second] = &verdicts(&subscriber)[..] else { unreachable!() };
+    assert_eq!(first["data"]["missing"], serde_json::json!(["right"]));
+    assert_eq!(second["data"]["views"].as_array().unwrap().len(), 3, "{second:#}");
+    assert_eq!((&second["data"]["judgement"], &second["data"]["worst_view"]), (&"defective".into(), &"right".into()));
+    wait_until("an empty folder", || std::fs::read_dir(parts.join("a")).unwrap().next().is_none());
+    agent.signal("TERM");
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    assert!(agent.saw("5 frames judged, 1 defective, 0 skipped"), "{:#?}", agent.lines());
 }

@@ -1,7 +1,7 @@
 //! The sanity of every number and name of a bundle.
 
 use super::error::Problem;
-use super::limits::{MAX_METHODS, MAX_SEGMENTS, MAX_TERMS};
+use super::limits::{MAX_METHODS, MAX_SEGMENTS, MAX_TERMS, MAX_VIEWS};
 use super::{
     Appearance, Calibration, FORMAT, GoldenAnswer, Manifest, MapTerm, Score, ScoreRule, ScoreTerm, Tail, TrainingData,
 };
@@ -29,7 +29,7 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     let (w, h) = (m.input.width, m.input.height);
     need("input.width", w, (16..=4096).contains(&w), "a number from 16 to 4096")?;
     need("input.height", h, (16..=4096).contains(&h), "a number from 16 to 4096")?;
-    need("views", m.views, (1..=16).contains(&m.views), "a number from 1 to 16")?;
+    need("views", m.views, (1..=MAX_VIEWS as u32).contains(&m.views), "a number from 1 to 16")?;
     let s = m.output_stride;
     need("output_stride", s, s > 0 && w % s == 0 && h % s == 0, "a divisor of the input's width and height")?;
     need("the length of terms", m.terms.len(), m.terms.len() <= MAX_TERMS, "at most 16")?;

@@ -67,7 +67,7 @@ mod summary;
 mod write;
 
 pub use error::{BundleError, Problem};
-pub use limits::{MAX_BYTES, MAX_GOLDEN};
+pub use limits::{MAX_BYTES, MAX_GOLDEN, MAX_VIEWS};
 pub use manifest::*;
 pub use replace::replace;
 pub use summary::promise;

@@ -24,6 +24,9 @@ pub const MAX_BYTES: u64 = 192 << 20;
 /// Most golden samples in a bundle.
 pub const MAX_GOLDEN: usize = 16;
 
+/// Most images of one part that a network takes at once.
+pub const MAX_VIEWS: usize = 16;
+
 /// Most methods that a manifest names.
 pub(super) const MAX_METHODS: usize = 16;
 

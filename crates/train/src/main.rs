@@ -113,7 +113,7 @@ struct SynthArgs {
     #[arg(long, default_value_t = 20, value_name = "N")]
     test_defective: u32,
     /// Pictures of every part of the line, in the layout of Real-IAD where there are several; a defect shows on one or two of them
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=ckaad_bundle::MAX_VIEWS as i64))]
     views: u32,
     /// Width of every image in pixels [default: 320 for line, 500 for strip]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(256..=4096))]

@@ -3,10 +3,11 @@
 use super::ConfigError;
 use super::file::{CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, PartsTable, SourceKind, Update};
 use crate::capture::{Resource, SourceConfig};
-use crate::events::{Grouping, MAX_VIEWS, Topics};
+use crate::events::{Grouping, Topics};
 use crate::judge::EngineSettings;
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
+use ckaad_bundle::MAX_VIEWS;
 use ckaad_inspect::imaging::MAX_PIXELS;
 use ckaad_update::offer::{Device, is_name};
 use ckaad_update::remote::RemoteConfig;
@@ -365,6 +366,12 @@ fn parts(
     if !views.is_empty() && table.source != SourceKind::Directory {
         let why = "is given, but only the source \"directory\" says which part a frame shows: a folder each";
         return Err(bad("parts.views", why.into()));
+    }
+    if !views.is_empty() && table.directory.labelled {
+        return Err(bad(
+            "directory.labelled",
+            "is true, but with `parts.views` a folder is a part and no truth".into(),
+        ));
     }
     let patience = Duration::from_secs_f64(*patience_s);
     Ok((!views.is_empty()).then(|| PartsSettings { views: views.clone(), patience }))

@@ -187,9 +187,12 @@ const CATEGORY: &str = "line";
 fn fill_with_views(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
     let DatasetConfig { seed, width, height, views, .. } = *config;
     let kinds = if config.parts.is_empty() { PartKind::ALL.to_vec() } else { config.parts.clone() };
-    // A line each: all views of a part are of its kind.
-    let line = |&kind: &PartKind| Line::new(LineConfig { seed, width, height, defect_rate: 0.0, parts: vec![kind] });
-    let mut lines: Vec<Line> = kinds.iter().map(line).collect();
+    // A line each: all views of a part are of its kind. Each with a seed of its own, or lamps and defects would be the same on both.
+    let line = |(n, &kind): (usize, &PartKind)| {
+        let seed = seed ^ ((n as u64 + 1) << 32);
+        Line::new(LineConfig { seed, width, height, defect_rate: 0.0, parts: vec![kind] })
+    };
+    let mut lines: Vec<Line> = kinds.iter().enumerate().map(line).collect();
     let numbers: Vec<usize> = (0..lines.len()).collect();
     let views: Vec<u32> = (1..=views).collect();
     let mut fate = Dice::new(seed, u64::MAX);

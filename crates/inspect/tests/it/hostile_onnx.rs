@@ -1,6 +1,6 @@
 //! A model that means harm, or is only wrong, is refused in a sentence or run by tract; it never stops the process.
 
-use crate::models::{constant, floats, node, value};
+use crate::models::{constant, floats, ints, node, value};
 use ckaad_bundle::Bundle;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_testing::demo_bundle;
@@ -9,7 +9,8 @@ use rand::seq::{IndexedMutRandom, IndexedRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, tensor_proto::DataType,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+    attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
 /// A model of these nodes with the constants that [`conv`] and [`real`] read; the image is `[1,4,4,3]`.
@@ -62,6 +63,49 @@ fn a_name_written_twice_does_not_make_floats_of_bytes() {
     // tract may take the file or leave it; the kernels must not.
     if let Ok(plan) = load(&model(nodes, &[("out", 1)])) {
         assert!(plan.unfused()[0].starts_with("the whole network"));
+    }
+}
+
+/// A least product whose constants the engine does not take is tract's, and the rest of the network stays the engine's.
+#[test]
+fn a_least_product_is_taken_with_finite_constants_for_all_channels_or_for_each() {
+    let int = |name: &str, i: i64| AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Int as i32,
+        i,
+        ..Default::default()
+    };
+    let least = |scale: &[f32], offset: &[f32]| {
+        let mut sums = node("ConvInteger", &["real", "w", "z"], &["sums"]);
+        sums.attribute.push(ints("kernel_shape", &[1, 1]));
+        let mut cast = node("Cast", &["sums"], &["values"]);
+        cast.attribute.push(int("to", DataType::Float as i64));
+        let mut min = node("ReduceMin", &["moved"], &["y"]);
+        min.attribute.extend([ints("axes", &[1]), int("keepdims", 1)]);
+        let (scaled, moved) = (node("Mul", &["values", "k"], &["scaled"]), node("Add", &["scaled", "o"], &["moved"]));
+        let mut model = model(vec![first(), conv("t", "real"), sums, cast, scaled, moved, min], &[("y", 1)]);
+        let dims = |values: &[f32]| if values.len() == 1 { vec![] } else { vec![1, values.len() as i64, 1, 1] };
+        let constants = [("k", scale), ("o", offset)].map(|(n, v)| constant(n, DataType::Float, &dims(v), floats(v)));
+        model.graph.as_mut().unwrap().initializer.extend(constants);
+        load(&model)
+    };
+    let image: Vec<u8> = (0..48).map(|i| i * 5).collect();
+    let run = |plan: &Plan| plan.run(&image).unwrap().swap_remove(0);
+    let (one, each) = (least(&[0.5], &[1.0]).unwrap(), least(&[0.5; 3], &[1.0; 3]).unwrap());
+    for plan in [&one, &each] {
+        assert!(plan.unfused().is_empty(), "{:?}", plan.unfused());
+    }
+    assert_eq!(run(&one), run(&each));
+    assert!(run(&one).iter().any(|&v| v != run(&one)[0]), "{:?}", run(&one));
+    for (scale, offset) in [(&[0.5][..], &[f32::INFINITY, 1.0, 1.0][..]), (&[f32::NAN], &[1.0])] {
+        let plan = least(scale, offset).unwrap();
+        assert!(plan.unfused().iter().all(|node| !node.starts_with("the whole network")), "{:?}", plan.unfused());
+        assert!(!plan.unfused().is_empty());
+        let _ = plan.run(&image);
+    }
+    // As many as nobody asked for: an error or tract's, and no read beyond them.
+    if let Ok(plan) = least(&[0.5, 0.5], &[1.0]) {
+        let _ = plan.run(&image);
     }
 }
 

@@ -346,7 +346,7 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
                 Activation::Relu => covering(0.0, high),
                 Activation::Relu6 => covering(0.0, high.min(6.0)),
             },
-            // Means of what its inputs hold, which are not measured.
+            // Means of what its inputs hold, which are not measured. What an input that stays in float has beyond its range is cut off here.
             Op::Joint(how) if !how.unit => {
                 let ends = node.inputs.iter().map(|&i| result[i].ends(dialect));
                 let (low, high) = ends.fold((0f32, 0f32), |(low, high), (a, b)| (low.min(a), high.max(b)));

@@ -3,10 +3,10 @@
 use super::{Graph, Match, window};
 use crate::engine::constants::{int, ints};
 
-use ckaad_int8::Reads;
 use ckaad_int8::ops::{CosineError, Distance, LeastProduct, PooledStatistics, UnitLength};
 use ckaad_int8::shape::{ElementType, Window};
 use ckaad_int8::weights::Weights;
+use ckaad_int8::{Operator, Reads};
 use std::sync::Arc;
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
 
@@ -134,7 +134,7 @@ impl Graph<'_> {
         Some(Match { op: Arc::new(Distance), inputs: vec![least.clone(), x.clone()], elements: vec![], nodes })
     }
 
-    /// ConvInteger with a kernel of one cell → Cast → Mul → Add → ReduceMin, all but the first two a channel.
+    /// ConvInteger with a kernel of one cell → Cast → Mul → Add → ReduceMin: what is multiplied and added is of each channel, or of all alike.
     pub(super) fn least_product(&self, index: usize) -> Option<Match> {
         let last = &self.nodes[index];
         let (i, moved) = self.only(last.input.first()?, "Add", 2)?;
@@ -142,21 +142,26 @@ impl Graph<'_> {
         let (k, cast) = self.only(&scaled.input[0], "Cast", 1)?;
         let (l, conv) = self.only(&cast.input[0], "ConvInteger", 3)?;
         let (values, ElementType::I8) = self.constants.bytes(&conv.input[1])? else { return None };
-        let (zero, element) = self.constants.bytes(&conv.input[2])?;
-        let &[zero] = zero.as_slice() else { return None };
+        // ONNX Runtime takes no others, so there is nothing to hold them to.
+        let (zero, ElementType::U8) = self.constants.bytes(&conv.input[2])? else { return None };
+        let &[x_zero] = zero.as_slice() else { return None };
         let dims = self.constants.sides(&conv.input[1])?;
         let plain = along_channels(last)
             && int(cast, "to", 0) == i64::from(DataType::Float as i32)
             && window(conv, Some([dims[2], dims[3]]))? == Window::ONE
             && int(conv, "group", 1) == 1;
-        let (multipliers, offset) =
-            (self.constants.per_channel(&scaled.input[1])?, self.constants.per_channel(&moved.input[1])?);
+        let of_each = |name: &str| {
+            let values = self.constants.per_channel(name)?;
+            Some(if let &[value] = values.as_slice() { vec![value; dims[0]] } else { values })
+        };
+        let (multipliers, offset) = (of_each(&scaled.input[1])?, of_each(&moved.input[1])?);
         let values = values.into_iter().map(|w| w as i8).collect();
-        let x_zero = zero ^ element.flip();
         let weights = Weights { values, dims, bias: vec![0; dims[0]], multipliers, x_zero, y_zero: 0 };
-        let found = self.alone(index, LeastProduct { weights, offset })?;
+        let op = LeastProduct { weights, offset };
+        // What it does not take is tract's, and not the whole network with it.
+        op.shape(&[[dims[1], 1, 1]]).filter(|_| plain)?;
         let inputs = vec![conv.input[0].clone()];
-        plain.then(|| Match { inputs, elements: vec![element], nodes: vec![index, i, j, k, l], ..found })
+        Some(Match { op: Arc::new(op), inputs, elements: vec![ElementType::U8], nodes: vec![index, i, j, k, l] })
     }
 
     /// Of each channel of a dequantised tensor the mean over all cells, the mean of the largest and that of the

@@ -137,7 +137,7 @@ fn the_distance_to_a_bank_is_made_of_bytes_unless_it_is_left_in_float() {
     assert!(unfused.unfused().is_empty(), "{:?}", unfused.unfused());
 }
 
-/// What the bytes cannot say is nothing that a distance could lack: to half a step they cover what their inputs cover, and no more than they need.
+/// What the bytes of patches cannot say, the bytes of their features cannot either: to half a step they cover the same, and no more than they need.
 #[test]
 fn the_bytes_of_patches_cover_what_their_features_cover() {
     let graph = net_with_a_bank();
