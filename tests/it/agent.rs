@@ -42,7 +42,7 @@ fn measured(ignored: f64) -> (Vec<Value>, Vec<Value>, Running) {
     let subscriber = broker.subscribe();
     let camera = format!(
         "source = \"synthetic\"\nresults = true\nmm_per_px = 0.5\nignore_below_mm2 = {ignored:?}\n\
-         [camera.cam.synthetic]\nframes = 40\ndefect_rate = 1.0\nfps = 0\n[camera.cam.heatmap]\nenabled = false\n"
+         [camera.cam.synthetic]\nframes = 40\ndefect_rate = 1.0\nfps = 20\n[camera.cam.heatmap]\nenabled = false\n"
     );
     let mut agent = run(&site.write(broker.port, &camera, ""));
     assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());

@@ -84,7 +84,7 @@ fn a_view_that_does_not_come_is_named_and_one_that_cannot_be_read_is_missing() {
     pictures(&site, "parts/a", 1, &[("left", None), ("right", None)]);
     std::fs::write(parts.join("a/top.png"), b"no picture").unwrap();
     let watch = "mode = \"watch\"\nsettle_ms = 50";
-    let mut agent = run(&config(&site, broker.port, &parts, watch, 0.5));
+    let mut agent = run(&config(&site, broker.port, &parts, watch, 2.5));
     wait_until("a verdict", || verdicts(&subscriber).len() == 1);
     assert_eq!(verdicts(&subscriber)[0]["data"]["missing"], serde_json::json!(["top"]));
     // The same part is shown once more, and whole.
