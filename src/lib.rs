@@ -31,7 +31,7 @@
 //! | floor | module | what it answers for |
 //! |---|---|---|
 //! | 1 | [`capture`] | `trait Source`: camera, directory, synthetic line |
-//! | 1 | [`events`] | what subscribers see: schemas, topics, grouping of verdicts into events |
+//! | 1 | [`events`] | what subscribers see: schemas, topics, grouping of verdicts into events, and of views into parts |
 //! | 2 | [`mqtt`] | session and durable outbox |
 //! | 2 | [`judge`] | models in force, the threads of all networks and whose turn it is, taps for who only looks |
 //! | 3 | [`ota`] | models that change while the line runs: the task that fetches another one, and its trial |

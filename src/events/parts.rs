@@ -184,7 +184,7 @@ impl<T> Assembler<T> {
             let begun = self.waiting.remove(at);
             done.extend(begun.map(|w| self.assembled(w)));
         }
-        let (view, owed) = (view, Some(owed));
+        let owed = Some(owed);
         match self.waiting.iter_mut().find(|w| w.part == part) {
             Some(waiting) => {
                 waiting.last = now;

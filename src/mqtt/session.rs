@@ -230,12 +230,13 @@ impl Session {
                 deleting = Some(Deletion { done: self.store.acked(ids.clone()), ids });
             }
             let idle = fetching.is_none() && deleting.is_none();
-            if self.finished(&flight, idle, emptied) {
+            let settled = self.store.settled();
+            let asked_for_all = settled.is_some() && emptied == settled;
+            if self.finished(&flight, idle, asked_for_all) {
                 return self.last_words(&mut flight, &mut events).await;
             }
             // What is refused is not waited for, but what was put last may not have been asked for yet.
-            let settled = self.store.settled();
-            if idle && !more && flight.given_up() && settled.is_some() && emptied != settled {
+            if idle && !more && flight.given_up() && settled.is_some() && !asked_for_all {
                 more = true;
                 continue;
             }
@@ -302,11 +303,11 @@ impl Session {
         }
     }
 
-    /// Everything is acknowledged, or time is up. `idle`: nothing is asked of the disk. `emptied`: how often something had been put when it had nothing more.
-    fn finished(&self, flight: &Flight, idle: bool, emptied: Option<u64>) -> bool {
+    /// Everything is acknowledged, or time is up. `idle`: nothing is asked of the disk. `asked_for_all`: nothing was put since it had no more.
+    fn finished(&self, flight: &Flight, idle: bool, asked_for_all: bool) -> bool {
         let delivered = || {
             // What the broker or the disk refuses on this connection is not waited for.
-            let given_up = flight.given_up() && emptied.is_some() && emptied == self.store.settled();
+            let given_up = flight.given_up() && asked_for_all;
             idle && flight.unacknowledged() == 0 && (given_up || self.store.waiting() == 0)
         };
         match self.ending {
