@@ -1,6 +1,8 @@
 //! The bounds of every value, as one table.
 
 use super::{BudgetConfig, ConfigError, MethodKind, TrainConfig};
+use crate::augment::AnomalySource;
+use crate::methods::ckaad::NetConfig;
 use crate::score::{Rule, SegmentsKind};
 use std::fmt::Debug;
 use std::path::Path;
@@ -34,6 +36,22 @@ const LEAST_AREA: f32 = 1e-4;
 fn area(polygon: &[[f32; 2]]) -> f32 {
     let sides = polygon.iter().zip(polygon.iter().cycle().skip(1));
     (sides.map(|(a, b)| a[0] * b[1] - b[0] * a[1]).sum::<f32>() / 2.0).abs()
+}
+
+/// The rows of an auto-encoder, whose widths, bottleneck and blocks have these keys.
+fn auto_encoder(keys: [&'static str; 3], net: &NetConfig, strides: &[usize]) -> Vec<Row> {
+    let [widths, bottleneck, blocks] = keys;
+    vec![
+        row(
+            widths,
+            net.widths.is_empty() || net.widths.len() == strides.len(),
+            &net.widths,
+            "one width a stride of features.strides expected, or none",
+        ),
+        row(widths, net.widths.iter().all(|w| (1..=4096).contains(w)), &net.widths, "widths from 1 to 4096 expected"),
+        row(bottleneck, net.bottleneck <= 4096, net.bottleneck, "at most 4096 expected"),
+        row(blocks, (1..=8).contains(&net.blocks), net.blocks, "1 to 8 expected"),
+    ]
 }
 
 impl TrainConfig {
@@ -82,22 +100,10 @@ impl TrainConfig {
     }
 
     fn networks(&self) -> Vec<Row> {
-        let (strides, net, d) = (&self.features.strides, &self.ckaad.net, &self.ckaad.discriminator);
-        vec![
-            row(
-                "ckaad.net.widths",
-                net.widths.is_empty() || net.widths.len() == strides.len(),
-                &net.widths,
-                "one width a stride of features.strides expected, or none",
-            ),
-            row(
-                "ckaad.net.widths",
-                net.widths.iter().all(|w| (1..=4096).contains(w)),
-                &net.widths,
-                "widths from 1 to 4096 expected",
-            ),
-            row("ckaad.net.bottleneck", net.bottleneck <= 4096, net.bottleneck, "at most 4096 expected"),
-            row("ckaad.net.blocks", (1..=8).contains(&net.blocks), net.blocks, "1 to 8 expected"),
+        let (strides, d) = (&self.features.strides, &self.ckaad.discriminator);
+        let ckaad = ["ckaad.net.widths", "ckaad.net.bottleneck", "ckaad.net.blocks"];
+        let sparsity = ["sparsity.net.widths", "sparsity.net.bottleneck", "sparsity.net.blocks"];
+        let discriminators = vec![
             row(
                 "ckaad.discriminator.stride",
                 !d.joint || !d.kind.patch() || strides.contains(&d.stride),
@@ -114,20 +120,30 @@ impl TrainConfig {
                 d.noise_weight,
                 "0 to 100 expected",
             ),
-        ]
+        ];
+        let nets = [auto_encoder(ckaad, &self.ckaad.net, strides), auto_encoder(sparsity, &self.sparsity.net, strides)];
+        [nets.concat(), discriminators].concat()
     }
 
     fn method(&self) -> Vec<Row> {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
         let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
+        let (s, o) = (&self.sparsity, &self.tocoad);
+        // Made anomalies are deformed all over: they teach no mask.
+        let labelled = matches!(a.source, AnomalySource::Auto | AnomalySource::Labelled);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
         let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
         vec![
             row("methods", once, &self.methods, "each method once expected"),
-            row("methods", maps, &self.methods, "at least one that gives a map expected: ckaad, bank, mil or invad"),
+            row(
+                "methods",
+                maps,
+                &self.methods,
+                "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
+            ),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
             row("mahalanobis.strides", pools(&h.strides), &h.strides, POOLS),
@@ -154,6 +170,30 @@ impl TrainConfig {
             ),
             row("invad.net.latent", i.net.latent <= 4096, i.net.latent, "0 (by size) to 4096 expected"),
             row("invad.net.blocks", i.net.blocks <= 16, i.net.blocks, "0 (by size) to 16 expected"),
+            row("sparsity.learning_rate", rate(s.learning_rate), s.learning_rate, RATE),
+            row("sparsity.head_learning_rate", rate(s.head_learning_rate), s.head_learning_rate, RATE),
+            row("sparsity.width", (1..=4096).contains(&s.width), s.width, "1 to 4096 expected"),
+            row("sparsity.share", s.share > 0.0 && s.share <= 0.5, s.share, "above 0 and at most 0.5 expected"),
+            row("sparsity.weight", s.weight > 0.0 && s.weight <= 1e3, s.weight, "above 0 and at most 1000 expected"),
+            row(
+                "anomalies.source",
+                labelled || !self.methods.contains(&MethodKind::Sparsity),
+                a.source,
+                "auto or labelled expected, for the method sparsity learns from labelled anomalies",
+            ),
+            row("tocoad.vectors", (1..=65_536).contains(&o.vectors), o.vectors, "1 to 65536 expected"),
+            row("tocoad.stride", strides.contains(&o.stride), o.stride, "one of features.strides expected"),
+            row("tocoad.width", (1..=4096).contains(&o.width), o.width, "1 to 4096 expected"),
+            row("tocoad.learning_rate", rate(o.learning_rate), o.learning_rate, RATE),
+            row("tocoad.adapter_learning_rate", rate(o.adapter_learning_rate), o.adapter_learning_rate, RATE),
+            row("tocoad.painted", (1..=100_000).contains(&o.painted), o.painted, "1 to 100000 expected"),
+            row("tocoad.painted_batch", (1..=1024).contains(&o.painted_batch), o.painted_batch, "1 to 1024 expected"),
+            row(
+                "augment",
+                !j.is_on() || !self.methods.contains(&MethodKind::Tocoad),
+                [j.rotate_deg, j.brightness, j.contrast],
+                "all 0 expected, for the method tocoad compares an image with the same one in another light, place by place",
+            ),
             row("ckaad.loss.gamma", rate(l.gamma), l.gamma, RATE),
             row("ckaad.loss.margin", l.margin > 0.0 && l.margin <= 1e3, l.margin, "above 0 and at most 1000 expected"),
             row("ckaad.loss.lambda", (0.0..=100.0).contains(&l.lambda), l.lambda, "0 to 100 expected"),

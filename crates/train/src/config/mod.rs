@@ -10,6 +10,8 @@ use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
 use crate::methods::invad::{Invad, InvadConfig};
 use crate::methods::mil::{Mil, MilConfig};
+use crate::methods::sparsity::{Sparsity, SparsityConfig};
+use crate::methods::tocoad::{Tocoad, TocoadConfig};
 use crate::methods::{Bank, BankConfig, Mahalanobis, MahalanobisConfig, Method, Model, Pooled, PooledConfig};
 use crate::quantise::QuantiseConfig;
 use crate::run::{RunFolder, RunFolderError, ValidationConfig};
@@ -63,7 +65,7 @@ pub struct TrainConfig {
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the five below where theirs is.
+    /// Read where `ckaad` is among the methods, as the seven below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
@@ -75,6 +77,10 @@ pub struct TrainConfig {
     pub mil: MilConfig,
     /// Reconstruction by feature inversion.
     pub invad: InvadConfig,
+    /// Masks of sparse defects.
+    pub sparsity: SparsityConfig,
+    /// The bank on features that have learned what defects look like.
+    pub tocoad: TocoadConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
@@ -109,6 +115,8 @@ impl Default for TrainConfig {
             mahalanobis: MahalanobisConfig::default(),
             mil: MilConfig::default(),
             invad: InvadConfig::default(),
+            sparsity: SparsityConfig::default(),
+            tocoad: TocoadConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -136,17 +144,23 @@ pub enum MethodKind {
     Mil,
     /// A decoder that is told about an image by narrow style maps alone: term `inversion` of the map.
     Invad,
+    /// Residuals of a reconstruction where they are a defect's, taught by images that are known to be defective: term `mask` of the map.
+    Sparsity,
+    /// A bank of normal patches on features that have learned, from painted defects, what a defect looks like: term `adapted` of the map.
+    Tocoad,
 }
 
 impl MethodKind {
     /// Every one.
-    pub const ALL: [MethodKind; 6] = [
+    pub const ALL: [MethodKind; 8] = [
         MethodKind::Ckaad,
         MethodKind::Bank,
         MethodKind::Mahalanobis,
         MethodKind::Pooled,
         MethodKind::Mil,
         MethodKind::Invad,
+        MethodKind::Sparsity,
+        MethodKind::Tocoad,
     ];
 
     /// What the keys of its own section begin with.
@@ -158,6 +172,8 @@ impl MethodKind {
             MethodKind::Pooled => "pooled.",
             MethodKind::Mil => "mil.",
             MethodKind::Invad => "invad.",
+            MethodKind::Sparsity => "sparsity.",
+            MethodKind::Tocoad => "tocoad.",
         }
     }
 
@@ -169,6 +185,8 @@ impl MethodKind {
             MethodKind::Mahalanobis | MethodKind::Pooled => &[],
             MethodKind::Mil => &["instance"],
             MethodKind::Invad => &["inversion"],
+            MethodKind::Sparsity => &["mask"],
+            MethodKind::Tocoad => &["adapted"],
         }
     }
 }
@@ -284,7 +302,7 @@ impl TrainConfig {
         let own = |kind: &MethodKind| match kind {
             MethodKind::Mahalanobis => self.mahalanobis.strides.as_slice(),
             MethodKind::Pooled => &self.pooled.strides,
-            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Mil | MethodKind::Invad => &[],
+            _ => &[],
         };
         let strides = self.features.strides.iter().chain(self.methods.iter().flat_map(own));
         let deepest = strides.copied().max().unwrap_or(0);
@@ -301,6 +319,8 @@ impl TrainConfig {
                 MethodKind::Pooled => Box::new(Pooled::new(self.pooled.clone())),
                 MethodKind::Mil => Box::new(Mil::new(&self.mil, extractor, device)),
                 MethodKind::Invad => Box::new(Invad::new(&self.invad, extractor, device)),
+                MethodKind::Sparsity => Box::new(Sparsity::new(&self.sparsity, extractor, device)),
+                MethodKind::Tocoad => Box::new(Tocoad::new(&self.tocoad, extractor, device)),
             }
         };
         Model { methods: self.methods.iter().map(method).collect() }

@@ -4,7 +4,7 @@
 use super::outlined::{OutlinedPlaces, OutlinedSet};
 use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError, model};
-use crate::augment::{AnomalySource, View};
+use crate::augment::{AnomalySource, AugmentConfig, View};
 use crate::config::TrainConfig;
 use crate::features::FeatureError;
 use crate::methods::{Labelled, StepBatch};
@@ -17,11 +17,20 @@ use std::thread::Scope;
 /// The normal images, and the anomalies that are labelled or made.
 pub struct Images<'a> {
     normal: ImageSet<'a>,
+    /// The normal ones in other lights, each variant in [`LIGHTS`] of them; empty where nobody reads images twice.
+    relit: ImageSet<'a>,
     anomalous: ImageSet<'a>,
     /// Whether the anomalies are made, since none are labelled.
     made: bool,
     outlined: OutlinedSet<'a>,
 }
+
+/// Lights that each variant of a normal image is kept in.
+const LIGHTS: usize = 2;
+/// What they change.
+const LIGHT: AugmentConfig = AugmentConfig { rotate_deg: 0.0, brightness: 0.1, contrast: 0.1 };
+/// Tells their seeds from others'.
+const RELIT: u64 = 0x7265_6c69;
 
 /// Those of them that one unit may see.
 pub struct UnitImages<'a> {
@@ -65,10 +74,20 @@ impl<'a> Images<'a> {
                 ImageList { view: Box::new(view), ..list("made-anomalies", images) }
             }
         };
+        let seed = config.seed ^ RELIT;
+        let relit = ImageList {
+            variants: flips.len() * LIGHTS,
+            view: Box::new(move |i, v| View {
+                augment: Some((LIGHT, mix(seed, i as u64, v as u64))),
+                ..View::flipped(flips[v / LIGHTS])
+            }),
+            ..list("relit", if needs.twice { of_class(false) } else { vec![] })
+        };
         // Where anomalies are made, the labelled ones are left alone.
         let labelled = if is_made { vec![] } else { of_class(true) };
         Ok(Images {
             normal: ImageSet::open(list("normal", of_class(false)), needs, context)?,
+            relit: ImageSet::open(relit, needs, context)?,
             anomalous: ImageSet::open(anomalous, needs, context)?,
             made: is_made,
             outlined: OutlinedSet::open(&of_class(false), &labelled, needs, context)?,
@@ -118,16 +137,24 @@ impl UnitImages<'_> {
             for picks in self.draw(config, epoch) {
                 let batch = || {
                     let (augment, seed) = (config.augment, config.seed);
-                    let normal = self.images.normal.batch(&picks.normal, augment, seed, epoch)?;
+                    let of_normal = |picks: &[(usize, usize)]| self.images.normal.batch(picks, augment, seed, epoch);
+                    let normal = of_normal(&picks.normal)?;
+                    let relit =
+                        (!picks.relit.is_empty()).then(|| self.images.relit.batch(&picks.relit, augment, seed, epoch));
                     let anomalous = (!picks.anomalous.is_empty())
                         .then(|| self.images.anomalous.batch(&picks.anomalous, augment, seed, epoch));
                     let outlined = (!picks.outlined.is_empty())
                         .then(|| self.images.outlined.batch(&picks.outlined, config, epoch));
+                    let mut outlined = outlined.transpose()?;
+                    if let (Some(outlined), false) = (&mut outlined, picks.before.is_empty()) {
+                        outlined.before = Some(of_normal(&picks.before)?);
+                    }
                     Ok(StepBatch {
                         normal,
+                        relit: relit.transpose()?,
                         anomalous: anomalous.transpose()?,
                         made: self.images.made,
-                        outlined: outlined.transpose()?,
+                        outlined,
                         tell: true,
                     })
                 };
@@ -160,18 +187,32 @@ impl UnitImages<'_> {
         }
         let per_step = self.images.outlined.per_step;
         let outlined = self.outlined.draw(steps, per_step, &mut rng);
+        let twice = !self.images.relit.images.is_empty();
+        // The same for the same seed and epoch, whether or not others are read too.
+        let mut lights = StdRng::seed_from_u64(mix(config.seed, epoch as u64, RELIT));
         (0..steps)
-            .map(|step| Picks {
-                normal: normal.iter().cycle().skip(step * batch).take(batch).copied().collect(),
-                anomalous: anomalous
+            .map(|step| {
+                let normal: Vec<(usize, usize)> =
+                    normal.iter().cycle().skip(step * batch).take(batch).copied().collect();
+                let outlined: Vec<usize> = outlined.iter().skip(step * per_step).take(per_step).copied().collect();
+                let light = |&(i, v): &(usize, usize)| (i, v * LIGHTS + lights.random_range(0..LIGHTS));
+                let relit = if twice { normal.iter().map(light).collect() } else { vec![] };
+                let before = if twice { outlined.iter().map(|&i| (self.before(i), 0)).collect() } else { vec![] };
+                let anomalous = anomalous
                     .iter()
                     .skip(step * config.train.anomalous_batch)
                     .take(if use_anomalies { config.train.anomalous_batch } else { 0 })
                     .copied()
-                    .collect(),
-                outlined: outlined.iter().skip(step * per_step).take(per_step).copied().collect(),
+                    .collect();
+                Picks { normal, relit, anomalous, outlined, before }
             })
             .collect()
+    }
+
+    /// The normal image that an outlined one was painted into; in place of a labelled one any.
+    fn before(&self, outlined: usize) -> usize {
+        let painted = self.images.outlined.painted_into(outlined, self.images.normal.images.len());
+        painted.unwrap_or_else(|| self.normal[outlined % self.normal.len()])
     }
 }
 
@@ -195,6 +236,9 @@ fn made_anomalies(
 /// The images of one step, as places in their sets and variants.
 struct Picks {
     normal: Vec<(usize, usize)>,
+    relit: Vec<(usize, usize)>,
     anomalous: Vec<(usize, usize)>,
     outlined: Vec<usize>,
+    /// Normal images, one for each outlined one.
+    before: Vec<(usize, usize)>,
 }

@@ -184,6 +184,7 @@ impl UnitFit<'_> {
         let steps = images.steps(config);
         let epochs = if model.needs().steps { config.train.epochs_of(steps) } else { 0 };
         let started = Instant::now();
+        let seen = TrainingImages::new(library, |image| self.unit.sees(image));
         if let Some(last) = run.checkpoint(&checkpoint)? {
             done = run.progress(&checkpoint)?;
             self.bar.advance(done.epochs_done.min(epochs) * steps);
@@ -194,7 +195,7 @@ impl UnitFit<'_> {
             model.load(&last)?;
             progress.say(&format!("{}: resuming after epoch {}", self.name, done.epochs_done));
         } else {
-            model.learn(&TrainingImages::new(library, |image| self.unit.sees(image)))?;
+            model.learn(&seen, false)?;
         }
         let before = done.seconds;
         while done.epochs_done < epochs {
@@ -223,6 +224,7 @@ impl UnitFit<'_> {
                 self.keep(&model, &done)?;
             }
         }
+        model.learn(&seen, true)?;
         done.finished = true;
         done.seconds = before + started.elapsed().as_secs_f64();
         self.keep(&model, &done)?;

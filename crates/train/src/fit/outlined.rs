@@ -126,7 +126,12 @@ impl<'a> OutlinedSet<'a> {
         // An image that is turned has its defect elsewhere than its cells say.
         let augment = AugmentConfig { rotate_deg: 0.0, ..config.augment };
         let batch = self.set.batch(&pairs, augment, config.seed, epoch)?;
-        Ok(Outlined { batch, cells: picks.iter().map(|&i| self.cells[i].clone()).collect() })
+        Ok(Outlined { batch, before: None, cells: picks.iter().map(|&i| self.cells[i].clone()).collect() })
+    }
+
+    /// Which of so many normal images the `i`th is painted into; `None` for a labelled one.
+    pub fn painted_into(&self, i: usize, normal: usize) -> Option<usize> {
+        (i < self.painted && normal > 0).then(|| i % normal)
     }
 }
 

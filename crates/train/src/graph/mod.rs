@@ -111,6 +111,10 @@ pub enum Op {
     Mahalanobis(Mahalanobis),
     /// `ln(1 + e^x)` of every cell: a logit as a map that is never negative.
     Softplus,
+    /// `min(x / limit, 1)` of every cell of a map that is never negative.
+    Capped(f32),
+    /// `second / (1 + e^-first)` of every cell of two maps: a logit says how much of the second is let through.
+    Gated,
 }
 
 /// How many cells the means of [`Op::Pool`] are taken of.
@@ -439,6 +443,19 @@ impl Graph {
         self.push(name, Op::Softplus, vec![input], shape)
     }
 
+    /// Appends [`Op::Capped`].
+    pub fn capped(&mut self, name: impl Into<String>, input: Id, limit: f32) -> Id {
+        let shape = self.shape(input);
+        self.push(name, Op::Capped(limit), vec![input], shape)
+    }
+
+    /// Appends [`Op::Gated`] of two maps of one shape.
+    pub fn gated(&mut self, name: impl Into<String>, logit: Id, map: Id) -> Id {
+        debug_assert_eq!(self.shape(logit), self.shape(map));
+        let shape = self.shape(map);
+        self.push(name, Op::Gated, vec![logit, map], shape)
+    }
+
     /// Multiply-adds for one image.
     pub fn macs(&self) -> u64 {
         let per_node = self.nodes.iter().map(|node| node.op.weights() as u64 * (node.shape[1] * node.shape[2]) as u64);
@@ -460,7 +477,8 @@ impl Op {
             Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate | Op::Constant(_) => false,
             Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => false,
             Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
-            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Mahalanobis(_) | Op::Softplus => true,
+            Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Mahalanobis(_) => true,
+            Op::Softplus | Op::Capped(_) | Op::Gated => true,
         }
     }
 

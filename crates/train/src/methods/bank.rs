@@ -36,24 +36,69 @@ impl Default for BankConfig {
 /// Distance of every patch to the nearest of the bank.
 const DISTANCE: Term = Term::map("distance");
 
-/// The method: a bank, and the grid on which its patches lie.
-pub struct Bank {
+/// The method.
+pub struct Bank(Coreset);
+
+impl Bank {
+    /// An empty bank.
+    pub fn new(config: BankConfig) -> Bank {
+        Bank(Coreset::new(config))
+    }
+
+    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Id {
+        self.0.patches(graph, extractor, "patches", extractor.taps.clone())
+    }
+}
+
+/// The most different patches of normal images, and the grid on which patches lie.
+pub(super) struct Coreset {
     config: BankConfig,
     /// Empty until it has learned.
     bank: graph::Bank,
 }
 
-impl Bank {
-    /// An empty bank.
-    pub fn new(config: BankConfig) -> Bank {
-        Bank { config, bank: graph::Bank { vectors: vec![], channels: 1 } }
+impl Coreset {
+    /// Empty.
+    pub fn new(config: BankConfig) -> Coreset {
+        Coreset { config, bank: graph::Bank { vectors: vec![], channels: 1 } }
     }
 
-    /// Appends the grid of patch vectors.
-    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Id {
+    /// Appends the grid of patch vectors of `scales`, which have the sizes of the extractor's taps.
+    pub fn patches(&self, graph: &mut Graph, extractor: &Extractor, name: &str, scales: Vec<Id>) -> Id {
         let grid = extractor.tap(self.config.stride).unwrap_or(extractor.taps[0]);
         let [_, h, w] = graph.shape(grid);
-        graph.joint("patches", extractor.taps.clone(), Joint { smooth: true, unit: false }, [h, w])
+        graph.joint(name, scales, Joint { smooth: true, unit: false }, [h, w])
+    }
+
+    /// Keeps the most different of what `patches` of `graph` gives for the normal images.
+    pub fn learn(&mut self, images: &TrainingImages, graph: &Graph, patches: Id) -> Result<(), MethodError> {
+        let normal = images.normal();
+        let mut candidates = Candidates::new(graph.shape(patches)[0], normal.len(), images.seed());
+        images.each(graph, patches, &normal, "patches", |map| candidates.add(map.view()))?;
+        self.bank = candidates.coreset(self.config.vectors);
+        Ok(())
+    }
+
+    /// Appends the distance of `patches` to the nearest.
+    pub fn append(&self, graph: &mut Graph, name: &str, patches: Id) -> Id {
+        let mut bank = self.bank.clone();
+        if bank.vectors.is_empty() {
+            // Untrained, it has its size but says nothing.
+            bank.channels = graph.shape(patches)[0];
+            bank.vectors = vec![0.0; self.config.vectors * bank.channels];
+        }
+        graph.nearest(name, patches, bank)
+    }
+
+    /// Writes it into `folder`, whole or not at all.
+    pub fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        save(&self.bank, &folder.join(FILE))
+    }
+
+    /// Reads what [`Coreset::save`] wrote.
+    pub fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        self.bank = load(&folder.join(FILE))?;
+        Ok(())
     }
 }
 
@@ -69,31 +114,20 @@ impl Method for Bank {
     fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
         let mut graph = images.extractor().graph.clone();
         let patches = self.patches(&mut graph, images.extractor());
-        let normal = images.normal();
-        let mut candidates = Candidates::new(graph.shape(patches)[0], normal.len(), images.seed());
-        images.each(&graph, patches, &normal, "patches", |map| candidates.add(map.view()))?;
-        self.bank = candidates.coreset(self.config.vectors);
-        Ok(())
+        self.0.learn(images, &graph, patches)
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
         let patches = self.patches(graph, extractor);
-        let mut bank = self.bank.clone();
-        if bank.vectors.is_empty() {
-            // Untrained, it has its size but says nothing.
-            bank.channels = graph.shape(patches)[0];
-            bank.vectors = vec![0.0; self.config.vectors * bank.channels];
-        }
-        vec![(DISTANCE, graph.nearest("distance", patches, bank))]
+        vec![(DISTANCE, self.0.append(graph, "distance", patches))]
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        save(&self.bank, &folder.join(FILE))
+        self.0.save(folder)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        self.bank = load(&folder.join(FILE))?;
-        Ok(())
+        self.0.load(folder)
     }
 }
 

@@ -38,9 +38,12 @@ impl Batch {
 }
 
 /// The images of one step.
+#[derive(Default)]
 pub struct StepBatch {
     /// Normal ones.
     pub normal: Batch,
+    /// The same in another light, where a method asked to see them twice.
+    pub relit: Option<Batch>,
     /// Coarse-labelled or made anomalies, where a method asked for them and there are any.
     pub anomalous: Option<Batch>,
     /// Whether those are made, since none are labelled.
@@ -55,8 +58,19 @@ pub struct StepBatch {
 pub struct Outlined {
     /// The images.
     pub batch: Batch,
+    /// Where a method asked to see images twice, each before something was painted into it; in place of a labelled one any normal one.
+    pub before: Option<Batch>,
     /// What the places of each are, on the grid of the finest scale.
     pub cells: Vec<Array2<Cell>>,
+}
+
+impl Outlined {
+    /// `[N,1,h,w]`: 1 at places that are so, 0 at the others.
+    pub fn plane(&self, is: impl Fn(Cell) -> bool) -> Array4<f32> {
+        let (h, w) = self.cells.first().map_or((0, 0), |cells| cells.dim());
+        let value = |(n, _, y, x): (usize, usize, usize, usize)| f32::from(u8::from(is(self.cells[n][[y, x]])));
+        Array4::from_shape_fn((self.cells.len(), 1, h, w), value)
+    }
 }
 
 /// The losses of a step, or their means over several, by name.

@@ -2,6 +2,7 @@
 //! the anomaly map is a weighted sum of those that speak of places, and the image score beside it of those that speak of
 //! whole images. How they are weighed is decided in `score`.
 
+mod adapt;
 mod bank;
 mod batch;
 mod checkpoint;
@@ -16,6 +17,11 @@ mod mahalanobis;
 pub mod mil;
 mod pooled;
 mod raw;
+mod segmenter;
+pub mod sparsity;
+#[cfg(test)]
+mod specimens;
+pub mod tocoad;
 
 pub use bank::{Bank, BankConfig};
 pub use batch::{Batch, Losses, Outlined, StepBatch, UnreadLosses};
@@ -48,7 +54,7 @@ impl MethodError {
 /// What a method must be given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// It is trained in steps, epoch by epoch; otherwise all it learns is in [`Method::learn`].
+    /// It is trained in steps, epoch by epoch, before [`Method::learn`]; otherwise all it learns is in that.
     pub steps: bool,
     /// Steps read frozen features of the extractor's scales.
     pub features: bool,
@@ -60,6 +66,8 @@ pub struct Needs {
     pub painted: usize,
     /// So many of them a step; labelled images with masks are among these.
     pub painted_batch: usize,
+    /// Steps read each normal image a second time, in another light, and painted ones as they were before.
+    pub twice: bool,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,
 }
@@ -115,7 +123,7 @@ pub trait Method {
         Needs::default()
     }
 
-    /// Learns what passes over the images teach; called once, before any step.
+    /// Learns what passes over the images teach: once where there are no steps, behind the last one where there are.
     ///
     /// # Errors
     /// An image cannot be read.
@@ -167,6 +175,7 @@ impl Model {
             features: any(|n| n.features),
             images: any(|n| n.images),
             anomalous: any(|n| n.anomalous),
+            twice: any(|n| n.twice),
             painted: most(|n| n.painted),
             painted_batch: most(|n| n.painted_batch),
             labels: 0,
@@ -184,21 +193,21 @@ impl Model {
         used.map(|method| method.name()).collect()
     }
 
-    /// All methods learn from `images`.
+    /// The methods that are trained in steps, or those that are not, learn from `images` what passes over them teach.
     ///
     /// # Errors
     /// An image cannot be read.
-    pub fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
-        self.methods.iter_mut().try_for_each(|m| m.learn(images))
+    pub fn learn(&mut self, images: &TrainingImages, steps: bool) -> Result<(), MethodError> {
+        self.methods.iter_mut().filter(|m| m.needs().steps == steps).try_for_each(|m| m.learn(images))
     }
 
-    /// Those that learn in a pass alone learn again, from images in other numbers: in those of int8, for instance, which
+    /// All methods learn again what passes teach, from images in other numbers: in those of int8, for instance, which
     /// their heads will be given.
     ///
     /// # Errors
     /// An image cannot be read.
     pub fn learn_again(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
-        self.methods.iter_mut().filter(|m| !m.needs().steps).try_for_each(|m| m.learn(images))
+        self.methods.iter_mut().try_for_each(|m| m.learn(images))
     }
 
     /// One step of all methods that are trained in steps.

@@ -34,13 +34,16 @@ impl Raw {
         Raw(spread.iter().map(one).collect())
     }
 
-    /// Standardised features, which record gradients, as the backbone gave them.
+    /// Standardised features as the backbone gave them.
     pub fn of(&self, features: &[Tensor<4>]) -> Vec<Tensor<4>> {
         if self.0.is_empty() {
             return features.to_vec();
         }
-        let with_gradients = |t: &Tensor<4>| Tensor::from_inner(t.clone());
-        let back = |(x, s): (&Tensor<4>, &Spread)| x.clone() * with_gradients(&s.deviation) + with_gradients(&s.mean);
+        let back = |(x, s): (&Tensor<4>, &Spread)| {
+            let recording = x.device().is_autodiff();
+            let beside = |t: &Tensor<4>| if recording { Tensor::from_inner(t.clone()) } else { t.clone() };
+            x.clone() * beside(&s.deviation) + beside(&s.mean)
+        };
         features.iter().zip(&self.0).map(back).collect()
     }
 }

@@ -353,6 +353,7 @@ fn quantisations(graph: &Graph, ranges: &[(f32, f32)], dialect: Dialect) -> Vec<
                 covering(low, high)
             }
             Op::Joint(_) => covering(-1.0, 1.0),
+            Op::Capped(_) => covering(0.0, 1.0),
             // Of the tail nothing else reads it.
             _ => covering(low, high),
         });

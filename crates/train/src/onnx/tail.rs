@@ -1,5 +1,5 @@
 //! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum; pooled
-//! statistics and what is scored by them; logits as maps.
+//! statistics and what is scored by them; logits as maps, and as shares of maps.
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use crate::graph::{
@@ -25,6 +25,17 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
         Op::Linear(weights) => linear(b, weights, inputs, out),
         Op::Mahalanobis(of) => mahalanobis(b, of, inputs, out),
         Op::Softplus => b.node("Softplus", &[&inputs[0]], out, vec![]),
+        Op::Capped(limit) => {
+            let [factor, one] = [b.f32s(&format!("{out}.factor"), &[], &[1.0 / limit]), b.f32s("one", &[], &[1.0])];
+            let scaled = format!("{out}.scaled");
+            b.node("Mul", &[&inputs[0], &factor], &scaled, vec![]);
+            b.node("Min", &[&scaled, &one], out, vec![]);
+        }
+        Op::Gated => {
+            let share = format!("{out}.share");
+            b.node("Sigmoid", &[&inputs[0]], &share, vec![]);
+            b.node("Mul", &[&share, &inputs[1]], out, vec![]);
+        }
         _ => unreachable!("the callers send only the operators of the tail"),
     }
 }

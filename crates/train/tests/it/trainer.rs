@@ -127,6 +127,17 @@ fn reconstruction_by_inversion_reaches_the_bundle_too() {
     }
 }
 
+/// Two methods that learn in two stages each, one of them with a bank behind its last step.
+#[test]
+fn masks_and_adapted_patches_reach_the_bundle_too() {
+    let config = format!(
+        "methods = [\"sparsity\", \"tocoad\"]\n{}[sparsity.net]\nsize = \"tiny\"\n[tocoad]\nvectors = 64\npainted = 40\n[score.weights]\nmask = 1.0\nadapted = 0.5\n",
+        CONFIG.replace("epochs = 4", "epochs = 6")
+    );
+    let manifest = through_the_bundle(&config, &[]);
+    assert_eq!(manifest.methods, ["sparsity", "tocoad"]);
+}
+
 /// Two lines of parts, one model: each image keeps the name of its set, and `evaluate` has a row a set.
 #[test]
 fn one_model_of_several_sets() {
@@ -338,10 +349,27 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[anomalies]\nshare = 2.0", "anomalies.share is 2.0; 0 (all) to 1 expected"),
         ("[score.weights]\nenergy = -1.0", "score.weights is {\"energy\": -1.0}; 0 to 1000 each expected"),
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
+        (
+            "methods = [\"sparsity\"]\n[anomalies]\nsource = \"perlin\"",
+            "anomalies.source is Perlin; auto or labelled expected, for the method sparsity learns from labelled anomalies",
+        ),
+        (
+            "methods = [\"sparsity\"]\n[sparsity]\nshare = 0.7",
+            "sparsity.share is 0.7; above 0 and at most 0.5 expected",
+        ),
+        (
+            "methods = [\"sparsity\"]\n[sparsity.net]\nwidths = [8]",
+            "sparsity.net.widths is [8]; one width a stride of features.strides expected, or none",
+        ),
+        ("methods = [\"tocoad\"]\n[tocoad]\nstride = 4", "tocoad.stride is 4; one of features.strides expected"),
+        (
+            "methods = [\"tocoad\"]\n[augment]\nrotate_deg = 5.0",
+            "augment is [5.0, 0.0, 0.0]; all 0 expected, for the method tocoad compares an image with the same one in another light, place by place",
+        ),
         ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
         (
             "methods = [\"pooled\"]",
-            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil or invad",
+            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
         ),
         ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),

@@ -11,32 +11,35 @@ use burn::prelude::*;
 pub struct Fold<'a> {
     /// What is appended to.
     pub graph: &'a mut Graph,
+    /// What the names of the nodes begin with.
+    pub prefix: &'static str,
 }
 
 impl Fold<'_> {
     /// The auto-encoder behind the extractor's `taps`: one reconstruction a tap.
     pub fn auto_encoder(&mut self, network: &AutoEncoder, taps: &[Id]) -> Vec<Id> {
+        let prefix = self.prefix;
         let mut reduced = vec![];
         for (i, convs) in network.reduce.iter().enumerate() {
             let mut x = taps[i];
             for (j, conv) in convs.iter().enumerate() {
-                x = self.conv_norm(&format!("reduce.{i}.{j}"), x, conv, true);
+                x = self.conv_norm(&format!("{prefix}reduce.{i}.{j}"), x, conv, true);
             }
             reduced.push(x);
         }
-        let fused = self.graph.concat("fuse.concat", reduced);
-        let mut x = self.blocks("fuse", fused, &network.fuse);
+        let fused = self.graph.concat(format!("{prefix}fuse.concat"), reduced);
+        let mut x = self.blocks(&format!("{prefix}fuse"), fused, &network.fuse);
         let mut outputs = vec![];
         for (i, (stage, head)) in network.stages.iter().zip(&network.heads).enumerate() {
-            x = self.blocks(&format!("stage.{i}"), x, stage);
-            outputs.push(self.conv(&format!("head.{i}"), x, head));
+            x = self.blocks(&format!("{prefix}stage.{i}"), x, stage);
+            outputs.push(self.conv(&format!("{prefix}head.{i}"), x, head));
         }
         outputs.reverse();
         outputs
     }
 
     /// Convolution and normalisation, then ReLU if `rectify`. A batch norm is folded; an instance norm stays a node.
-    fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
+    pub fn conv_norm(&mut self, name: &str, input: Id, module: &ConvNorm, rectify: bool) -> Id {
         let activation = if rectify { Activation::Relu } else { Activation::Linear };
         if let Some(norm) = &module.batch {
             return self.graph.conv(name, input, with_batch_norm(&module.conv, norm, activation));

@@ -42,18 +42,24 @@ pub enum Cosine {
 
 /// `Σ_scales mean (1 - cos)` over images, or over positions.
 pub fn reconstruction(cosine: Cosine, features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Tensor<1> {
-    let per_scale = features.iter().zip(outputs).map(|(f, g)| {
-        let [n, c, h, w] = f.dims();
-        let (dims, axis) = match cosine {
-            Cosine::Flattened => ([n, c * h * w, 1], 1),
-            Cosine::Position => ([n, c, h * w], 1),
-        };
-        let (f, g): (Tensor<3>, Tensor<3>) = (f.clone().reshape(dims), g.clone().reshape(dims));
-        let dot = (f.clone() * g.clone()).sum_dim(axis);
-        let norms = (f.square().sum_dim(axis) * g.square().sum_dim(axis) + 1e-12).sqrt();
-        (dot / norms).neg().add_scalar(1.0).mean()
+    let per_scale = features.iter().zip(outputs).map(|(f, g)| match cosine {
+        Cosine::Position => errors(f, g).mean(),
+        Cosine::Flattened => {
+            let one = |x: &Tensor<4>| -> Tensor<4> { x.clone().flatten::<2>(1, 3).unsqueeze_dims(&[2, 3]) };
+            errors(&one(f), &one(g)).mean()
+        }
     });
     sum(per_scale)
+}
+
+/// `1 - cos` along the channels at every position: of two `[N,C,h,w]`, `[N,1,h,w]`.
+pub fn errors(features: &Tensor<4>, outputs: &Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = features.dims();
+    let rows = |x: &Tensor<4>| -> Tensor<3> { x.clone().reshape([n, c, h * w]) };
+    let (f, g) = (rows(features), rows(outputs));
+    let dot = (f.clone() * g.clone()).sum_dim(1);
+    let norms = (f.square().sum_dim(1) * g.square().sum_dim(1) + 1e-12).sqrt();
+    (dot / norms).neg().add_scalar(1.0).reshape([n, 1, h, w])
 }
 
 /// `mean E(F+) + (1-γ)·mean [m - E(F-)]+ + γ·mean [m - E(G)]+`, averaged over heads. `anomalous` is `None` when no

@@ -130,14 +130,14 @@ impl Method for Ckaad {
         let taps = &extractor.taps;
         let mut nodes = vec![];
         if wanted(ERROR) {
-            let outputs = Fold { graph }.auto_encoder(&auto_encoder, taps);
+            let outputs = Fold { graph, prefix: "" }.auto_encoder(&auto_encoder, taps);
             for (i, (&tap, output)) in taps.iter().zip(outputs).enumerate() {
                 let raw = self.raw.as_ref().map(|all| all[i].clone());
                 nodes.push((ERROR, graph.cosine_error(format!("error.{i}"), tap, output, raw)));
             }
         }
         if let Some(patch) = patch.filter(|_| wanted(ENERGY)) {
-            nodes.extend(Fold { graph }.energies(&patch, taps).into_iter().map(|id| (ENERGY, id)));
+            nodes.extend(Fold { graph, prefix: "" }.energies(&patch, taps).into_iter().map(|id| (ENERGY, id)));
         }
         nodes
     }

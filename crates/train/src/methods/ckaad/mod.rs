@@ -12,7 +12,8 @@ mod step;
 
 pub use discriminator::{DiscriminatorConfig, DiscriminatorKind, PatchDiscriminator};
 pub use fold::Fold;
-pub use loss::{Cosine, LossConfig};
+pub use loss::{Cosine, LossConfig, errors, reconstruction};
 pub use method::{Ckaad, CkaadConfig};
+pub(super) use net::ConvNorm;
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
 pub use step::{Parts, Rates, Trainer};

@@ -88,7 +88,8 @@ pub struct ConvNorm {
 }
 
 impl ConvNorm {
-    fn new(input: usize, output: usize, kernel: usize, stride: usize, norm: NormKind, device: &Device) -> ConvNorm {
+    /// Fresh weights.
+    pub fn new(input: usize, output: usize, kernel: usize, stride: usize, norm: NormKind, device: &Device) -> ConvNorm {
         let pad = kernel / 2;
         let conv = Conv2dConfig::new([input, output], [kernel, kernel])
             .with_stride([stride, stride])
@@ -105,7 +106,7 @@ impl ConvNorm {
     }
 
     /// `[N,C,H,W]` → `[N,output,H/stride,W/stride]`.
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.conv.forward(x);
         match (&self.batch, &self.instance) {
             (Some(norm), _) => norm.forward(x),

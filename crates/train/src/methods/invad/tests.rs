@@ -70,7 +70,7 @@ fn step_as_pytorch(norm: NormKind, case: &Case, device: &Device) {
         found.iter().zip(expected).for_each(|(f, e)| same(&format!("prediction {i}"), *f, *e));
     }
     let mut method = method(net, config, device);
-    let step = StepBatch { normal, anomalous: None, made: false, outlined: None, tell: true };
+    let step = StepBatch { normal, tell: true, ..StepBatch::default() };
     let before = read_backs();
     let losses = method.step(&step, 0.0);
     assert_eq!(read_backs() - before, 1, "a step waits for its losses alone");
@@ -118,7 +118,7 @@ fn batch_of(extractor: &Extractor, images: &[Vec<u8>]) -> StepBatch {
     };
     let features = extractor.shapes().iter().enumerate().map(scale).collect();
     let normal = crate::methods::Batch::of_features(features);
-    StepBatch { normal, anomalous: None, made: false, outlined: None, tell: false }
+    StepBatch { normal, ..StepBatch::default() }
 }
 
 /// Predictions of a trained method, by its graph and by its networks, and the largest absolute value of each scale.

@@ -2,9 +2,8 @@
 
 use super::net::MilNet;
 use crate::graph::{Activation, Graph, Id, Linear, Pool};
-use crate::methods::folding::{scaled_by_batch_norm, values, with_batch_norm, with_bias};
-use burn::nn::BatchNorm;
-use burn::nn::conv::Conv2d;
+use crate::methods::adapt::norm_of_sum;
+use crate::methods::folding::{values, with_batch_norm, with_bias};
 
 /// The head behind the extractor's `taps`, the finest first.
 pub struct Folded {
@@ -16,7 +15,7 @@ pub struct Folded {
 
 /// Appends the head; the image branch as far as it is `wanted`.
 pub fn append(graph: &mut Graph, net: &MilNet, taps: &[Id], wanted: bool) -> Folded {
-    let adapted = adapted(graph, net, taps);
+    let adapted = net.adapt.append(graph, "mil.adapt", taps);
     let hidden = with_batch_norm(&net.hidden, &net.hidden_norm, Activation::Relu);
     let hidden = graph.conv("mil.hidden", adapted, hidden);
     let places = graph.conv("mil.logit", hidden, with_bias(&net.logit, Activation::Linear));
@@ -39,35 +38,6 @@ pub fn append(graph: &mut Graph, net: &MilNet, taps: &[Id], wanted: bool) -> Fol
     let bias = net.bag.bias.as_ref().map_or(0.0, |bias| values(bias.val()).0[0]);
     let linear = Linear { weights: values(net.bag.weight.val()).0, bias };
     Folded { places, image: Some(graph.linear("mil.bag", vec![largest, pooled], linear)) }
-}
-
-/// All scales at one width on the finest grid, summed, normalised and rectified.
-fn adapted(graph: &mut Graph, net: &MilNet, taps: &[Id]) -> Id {
-    let convs = norm_of_sum(&net.adapt, &net.adapted);
-    let mut sum: Option<Id> = None;
-    for (i, (conv, &tap)) in convs.into_iter().zip(taps).enumerate().rev() {
-        let x = graph.conv(format!("mil.adapt.{i}"), tap, conv);
-        sum = Some(match sum {
-            None => x,
-            Some(coarse) => {
-                let up = graph.upsample2(format!("mil.adapt.{}.up", i + 1), coarse);
-                let activation = if i == 0 { Activation::Relu } else { Activation::Linear };
-                graph.add(format!("mil.adapt.{i}.sum"), x, up, activation)
-            }
-        });
-    }
-    sum.expect("an extractor has at least one scale")
-}
-
-/// Convolutions whose sum a batch norm normalises: each is scaled, the first also moves the sum. The only one is rectified
-/// at once; sums are where they are added.
-fn norm_of_sum(convs: &[Conv2d], norm: &BatchNorm) -> Vec<crate::graph::Conv> {
-    let alone = if convs.len() == 1 { Activation::Relu } else { Activation::Linear };
-    let one = |(i, conv): (usize, &Conv2d)| match i {
-        0 => with_batch_norm(conv, norm, alone),
-        _ => scaled_by_batch_norm(conv, norm),
-    };
-    convs.iter().enumerate().map(one).collect()
 }
 
 fn rectified_sum(graph: &mut Graph, name: &str, parts: &[Id]) -> Id {

@@ -9,15 +9,18 @@ const PLACE_MARGIN: f64 = 0.5;
 /// The same of the mean of an image's largest.
 const BAG_MARGIN: f64 = 1.0;
 
-/// `logit > 0` where `target` is 1, below where it is 0, with the least said about what is clear already (Lin et al. 2017,
-/// γ = 4): the loss of each.
-pub fn focal<const D: usize>(logits: Tensor<D>, target: Tensor<D>) -> Tensor<D> {
+/// As SuperSimpleNet's.
+pub const GAMMA: i32 = 4;
+
+/// `logit > 0` where `target` is 1, below where it is 0, with the less said about what is clear already the larger `gamma` is (Lin et al. 2017):
+/// the loss of each.
+pub fn focal<const D: usize>(logits: Tensor<D>, target: Tensor<D>, gamma: i32) -> Tensor<D> {
     // The logit of the right answer.
     let right = logits * (target.mul_scalar(2.0).sub_scalar(1.0));
     let wrong = sigmoid(right.clone().neg());
     // -ln of the right answer's probability, finite however wrong it is.
     let cross = relu(right.clone().neg()) + right.abs().neg().exp().add_scalar(1.0).log();
-    wrong.powi_scalar(4) * cross
+    wrong.powi_scalar(gamma) * cross
 }
 
 /// Of places with known answers: `mean [x + m]+` over normal ones, `mean [m - x]+` over anomalous ones, and the mean
@@ -27,7 +30,7 @@ pub fn places(logits: Tensor<4>, anomalous: Tensor<4>, known: Tensor<4>) -> Tens
     let mean = |values: Tensor<4>, of: Tensor<4>| (values * of.clone()).sum() / of.sum().clamp_min(1.0);
     let down = mean(relu(logits.clone().add_scalar(PLACE_MARGIN)), normal);
     let up = mean(relu(logits.clone().neg().add_scalar(PLACE_MARGIN)), anomalous.clone());
-    down + up + mean(focal(logits, anomalous), known)
+    down + up + mean(focal(logits, anomalous, GAMMA), known)
 }
 
 /// Of images as a whole, outlined or not: the mean of the `count` largest of a normal one is held down, that of an
@@ -53,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_is_clear_weighs_nothing_and_what_is_wrong_stays_finite() {
-        let loss = |logit: f32, target: f32| focal(map(&[logit]), map(&[target])).sum();
+        let loss = |logit: f32, target: f32| focal(map(&[logit]), map(&[target]), GAMMA).sum();
         // Undecided: a half to the power of 4, times ln 2.
         is(loss(0.0, 1.0), 0.0625 * 2f32.ln());
         is(loss(9.0, 1.0), 0.0);

@@ -14,7 +14,6 @@ use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, Unrea
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
-use ndarray::Array4;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -116,12 +115,10 @@ impl Lesson {
         let (normal, labelled) = (batch.normal.len(), count(labelled));
         let cells = outlined.map_or(&[][..], |o| &o.cells);
         let (_, _, h, w) = batch.normal.features[0].dim();
-        let plane = |of: fn(Cell) -> bool, untouched: bool| {
-            let value = |is: bool| f32::from(u8::from(is));
-            let rows = Array4::from_shape_fn((normal + cells.len(), 1, h, w), |(n, _, y, x)| {
-                value(n.checked_sub(normal).map_or(untouched, |i| of(cells[i][[y, x]])))
-            });
-            tensor(&rows, device)
+        let plane = |of: fn(Cell) -> bool, untouched: f32| {
+            let normal = Tensor::full([normal, 1, h, w], untouched, device);
+            let painted = outlined.map(|o| tensor(&o.plane(of), device));
+            Tensor::cat([Some(normal), painted].into_iter().flatten().collect(), 0)
         };
         let mut anomalous = vec![0.0; normal];
         anomalous.extend(vec![1.0; labelled]);
@@ -132,8 +129,8 @@ impl Lesson {
             labelled,
             outlined: cells.len(),
             anomalous: Tensor::from_data(TensorData::new(anomalous.clone(), [anomalous.len()]), device),
-            defects: plane(|cell| cell == Cell::Anomalous, false),
-            known: plane(|cell| cell != Cell::Ignored, true),
+            defects: plane(|cell| cell == Cell::Anomalous, 0.0),
+            known: plane(|cell| cell != Cell::Ignored, 1.0),
         }
     }
 
@@ -146,7 +143,7 @@ impl Lesson {
             taught.push(rows(self.normal + self.labelled, self.outlined));
         }
         let of_places = loss::places(Tensor::cat(taught, 0), self.defects.clone(), self.known.clone());
-        let of_bags = loss::focal(logits.images.clone(), self.anomalous.clone()).mean();
+        let of_bags = loss::focal(logits.images.clone(), self.anomalous.clone(), loss::GAMMA).mean();
         let mut losses = UnreadLosses::default().with("places", &of_places).with("bag", &of_bags);
         let mut sum = of_places + of_bags;
         if self.labelled > 0 && progress >= INSTANCES_FROM {

@@ -16,6 +16,7 @@ mod loss;
 mod method;
 mod net;
 
+pub(super) use loss::focal;
 pub use method::{Mil, MilConfig};
 
 #[cfg(test)]

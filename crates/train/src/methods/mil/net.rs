@@ -2,6 +2,7 @@
 
 use crate::backbones::Scale;
 use crate::device;
+use crate::methods::adapt::Adapt;
 use crate::methods::folding::sorted;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
@@ -15,10 +16,8 @@ const DROPPED: f64 = 0.1;
 /// Map head and image branch.
 #[derive(Module, Debug)]
 pub struct MilNet {
-    /// One a scale, the finest first: to one width.
-    pub adapt: Vec<Conv2d>,
-    /// Of their sum, at the finest scale.
-    pub adapted: BatchNorm,
+    /// All scales at one width on the finest one's grid.
+    pub adapt: Adapt,
     pub hidden: Conv2d,
     pub hidden_norm: BatchNorm,
     /// One channel: the logit of every place.
@@ -56,8 +55,7 @@ impl MilNet {
         let coarsest = &scales[scales.len().saturating_sub(2)..];
         let stride = |i: usize| if i + 1 < coarsest.len() { 2 } else { 1 };
         MilNet {
-            adapt: scales.iter().map(|s| conv(s.channels, width, 1, 1, false)).collect(),
-            adapted: BatchNormConfig::new(width).init(device),
+            adapt: Adapt::new(&scales.iter().map(|s| s.channels).collect::<Vec<_>>(), width, device),
             hidden: conv(width, width, 1, 1, false),
             hidden_norm: BatchNormConfig::new(width).init(device),
             logit: conv(width, 1, 1, 1, true),
@@ -70,20 +68,10 @@ impl MilNet {
 
     /// The logits of all places, `[N,1,h,w]`.
     fn places_of(&self, features: &[Tensor<4>]) -> Tensor<4> {
-        let mut sum: Option<(Tensor<2>, [usize; 3])> = None;
-        for (conv, x) in self.adapt.iter().zip(features).rev() {
-            let [n, _, h, w] = x.dims();
-            let own = pointwise(conv, channels(x));
-            let all = match sum {
-                None => own,
-                Some((coarse, grid)) => own + doubled(coarse, grid),
-            };
-            sum = Some((all, [n, h, w]));
-        }
-        let (sum, [n, h, w]) = sum.expect("an extractor has at least one scale");
-        let x = self.dropped(relu(normalised(&self.adapted, sum)), n);
-        let x = relu(normalised(&self.hidden_norm, pointwise(&self.hidden, x)));
-        pointwise(&self.logit, x).reshape([n, 1, h, w])
+        let adapted = self.adapt.forward(features);
+        let images = adapted.grid[0];
+        let hidden = adapted.map(|x| self.dropped(x, images)).pointwise(&self.hidden).normalised(&self.hidden_norm);
+        hidden.map(relu).pointwise(&self.logit).maps()
     }
 
     /// While training, some channels of each image are 0 and the others larger, so that few labels are not learned by
@@ -109,36 +97,6 @@ impl MilNet {
         let images = self.bag.forward(pooled).flatten(0, 1);
         Logits { places, images }
     }
-}
-
-/// A channel a row, the places of all images behind one another: `[N,C,h,w]` → `[C,N·h·w]`. So a 1x1 convolution is one
-/// matrix product, and a channel's mean is taken of one row.
-fn channels(x: &Tensor<4>) -> Tensor<2> {
-    let [n, c, h, w] = x.dims();
-    x.clone().permute([1, 0, 2, 3]).reshape([c, n * h * w])
-}
-
-/// A 1x1 convolution as a matrix product: burn's gradient of a convolution's weight is another convolution, with a kernel
-/// as large as the map.
-fn pointwise(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
-    let weight: Tensor<2> = conv.weight.val().flatten(1, 3);
-    let out = weight.matmul(x);
-    match &conv.bias {
-        None => out,
-        Some(bias) => out + bias.val().unsqueeze_dim(1),
-    }
-}
-
-/// As one long image: burn transposes where a channel's values do not lie behind one another.
-fn normalised(norm: &BatchNorm, x: Tensor<2>) -> Tensor<2> {
-    norm.forward::<3>(x.unsqueeze_dim(0)).squeeze_dim(0)
-}
-
-/// Nearest neighbour, twice the height and width, of the channels of `[N,h,w]`.
-fn doubled(x: Tensor<2>, [n, h, w]: [usize; 3]) -> Tensor<2> {
-    let c = x.dims()[0];
-    let x: Tensor<5> = x.reshape([c, n * h, 1, w, 1]);
-    x.expand([c, n * h, 2, w, 2]).reshape([c, 4 * n * h * w])
 }
 
 /// Of each channel the mean, the mean of its `count` largest cells and that of its smallest: `[N,3C]`, as the graph's pool.

@@ -1,82 +1,20 @@
 //! The head learns what it is shown, and its graph says what its layers say.
 
 use super::*;
-use crate::augment::View;
 use crate::augment::defects::Cell;
-use crate::backbones::Backbone;
 use crate::device;
-use crate::features::{Extractor, Reading};
 use crate::graph::Term;
 use crate::methods::folding::read_backs;
-use crate::methods::{Batch, Losses, Method, Outlined, StepBatch};
-use crate::onnx;
-use ckaad_bundle::{Filter, Input, ResizeMode};
-use ckaad_inspect::engine::Plan;
-use ckaad_inspect::imaging;
-use image::{Rgb, RgbImage};
-use ndarray::{Array2, Array4, Axis};
-use std::path::PathBuf;
+use crate::methods::specimens::{SIDE, Set, node, part, run};
+use crate::methods::{Losses, Method, Outlined, StepBatch};
+use image::RgbImage;
+use ndarray::Array2;
 
-const SIDE: u32 = 96;
 const CONFIG: MilConfig =
     MilConfig { width: 16, context: 8, places: 6, learning_rate: 3e-3, painted: 8, painted_batch: 8 };
 
-fn extractor(strides: &[usize]) -> Extractor {
-    let backbone = Backbone::EfficientNetLite0;
-    let input = Input { width: SIDE, height: SIDE, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-    let reading = Reading { backbone, strides, deepest: 16, input };
-    Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap()
-}
-
-/// Grain, and where it is given, a bright square of 16 pixels.
-fn part(seed: u32, defect: Option<(u32, u32)>) -> RgbImage {
-    RgbImage::from_fn(SIDE, SIDE, |x, y| {
-        let grain = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503).wrapping_add(seed.wrapping_mul(97))) % 40;
-        let inside = defect.is_some_and(|(l, t)| (l..l + 16).contains(&x) && (t..t + 16).contains(&y));
-        Rgb([if inside { 250 } else { 90 + grain as u8 }; 3])
-    })
-}
-
-struct Set {
-    _folder: tempfile::TempDir,
-    extractor: Extractor,
-    paths: Vec<PathBuf>,
-}
-
-impl Set {
-    fn of(strides: &[usize], images: &[RgbImage]) -> Set {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |i: usize| folder.path().join(format!("{i}.png"));
-        images.iter().enumerate().for_each(|(i, image)| image.save(path(i)).unwrap());
-        let paths = (0..images.len()).map(path).collect();
-        Set { _folder: folder, extractor: extractor(strides), paths }
-    }
-
-    fn batch(&self, from: usize, to: usize) -> Batch {
-        let jobs: Vec<_> = self.paths[from..to].iter().map(|p| (p.as_path(), View::default())).collect();
-        let all = self.extractor.compute(&jobs).unwrap();
-        let stack = |scale: usize| -> Array4<f32> {
-            let views: Vec<_> = all.iter().map(|image| image[scale].view()).collect();
-            ndarray::stack(Axis(0), &views).unwrap()
-        };
-        Batch::of_features((0..self.extractor.scales.len()).map(stack).collect())
-    }
-}
-
-fn node(mil: &Mil, extractor: &Extractor, wanted: Term) -> Vec<u8> {
-    let mut graph = extractor.graph.clone();
-    let nodes = mil.append(&mut graph, extractor, &|term| term == wanted);
-    let id = nodes.iter().find(|(term, _)| *term == wanted).unwrap().1;
-    onnx::emit_f32(&graph, Some(&[id]))
-}
-
 fn terms(mil: &Mil) -> [Term; 2] {
     mil.terms().try_into().unwrap()
-}
-
-fn run(model: &[u8], image: &RgbImage) -> Vec<f32> {
-    let input = Input { width: SIDE, height: SIDE, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-    Plan::load(model, 1).unwrap().run(&imaging::resize(image, &input).0).unwrap().swap_remove(0)
 }
 
 /// Eight normal parts, four labelled and eight painted ones; two more that nothing learns from.
@@ -105,9 +43,9 @@ fn trained(strides: &[usize]) -> (Mil, Set, Vec<RgbImage>) {
     let batch = StepBatch {
         normal: set.batch(0, 8),
         anomalous: Some(set.batch(8, 12)),
-        made: false,
-        outlined: Some(Outlined { batch: set.batch(12, 20), cells: (0..8).map(cells).collect() }),
+        outlined: Some(Outlined { batch: set.batch(12, 20), before: None, cells: (0..8).map(cells).collect() }),
         tell: true,
+        ..StepBatch::default()
     };
     let mut last = None;
     for step in 0..60 {
@@ -169,13 +107,8 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
     let same = |a: &Mil, b: &Mil| map(a).iter().zip(map(b)).all(|(a, b)| (a - b).abs() < 0.02);
     assert!(same(&mil, &again), "{:?} {:?}", map(&mil), map(&again));
     assert!(map(&mil).iter().any(|v| *v > 0.7), "{:?}", map(&mil));
-    let batch = || StepBatch {
-        normal: set.batch(0, 8),
-        anomalous: Some(set.batch(8, 12)),
-        made: false,
-        outlined: None,
-        tell: true,
-    };
+    let batch =
+        || StepBatch { normal: set.batch(0, 8), anomalous: Some(set.batch(8, 12)), tell: true, ..StepBatch::default() };
     for mil in [&mut mil, &mut again] {
         device::cpu().seed(3);
         mil.step(&batch(), 0.9);
@@ -190,8 +123,13 @@ fn it_comes_back_as_it_was_saved_and_goes_on() {
 fn made_anomalies_are_not_taken_for_labelled_ones() {
     let set = Set::of(&[8, 16], &(0..6).map(|i| part(i, None)).collect::<Vec<_>>());
     let mut mil = Mil::new(&CONFIG, &set.extractor, &device::cpu());
-    let mut batch =
-        StepBatch { normal: set.batch(0, 4), anomalous: Some(set.batch(4, 6)), made: true, outlined: None, tell: true };
+    let mut batch = StepBatch {
+        normal: set.batch(0, 4),
+        anomalous: Some(set.batch(4, 6)),
+        made: true,
+        tell: true,
+        ..StepBatch::default()
+    };
     let before = read_backs();
     let losses = mil.step(&batch, 0.9);
     assert_eq!(read_backs() - before, 2, "one sort, and its losses are read at once");

@@ -1,0 +1,285 @@
+//! Auto-encoder and head as one of the methods of a model.
+
+use super::loss::{self, FREE, Masked};
+use crate::device;
+use crate::features::Extractor;
+use crate::graph::{ChannelStatistics, Graph, Id, Term};
+use crate::methods::checkpoint;
+use crate::methods::ckaad::{AutoEncoder, Cosine, Fold, NetConfig, errors, reconstruction};
+use crate::methods::folding::{sorted, tensor, tensors, values};
+use crate::methods::raw::{ErrorSpace, Raw};
+use crate::methods::segmenter::Segmenter;
+use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
+use burn::module::Module;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::prelude::*;
+use burn::tensor::activation::sigmoid;
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// `[sparsity]` of the training config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SparsityConfig {
+    /// Where the residual is measured: on features as the backbone gives them, or on standardised ones.
+    pub error: ErrorSpace,
+    /// The auto-encoder.
+    pub net: NetConfig,
+    /// Of the auto-encoder, which learns in the first half of the steps; it falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// Of the head, which learns in the second half; it falls likewise.
+    pub head_learning_rate: f64,
+    /// Channels of the head.
+    pub width: usize,
+    /// The part of an image that the smallest defects cover; up to five times as much costs nothing.
+    pub share: f32,
+    /// Of that expectation, against what the masks leave out.
+    pub weight: f64,
+}
+
+impl Default for SparsityConfig {
+    fn default() -> Self {
+        SparsityConfig {
+            error: ErrorSpace::Raw,
+            net: NetConfig::default(),
+            learning_rate: 2e-3,
+            head_learning_rate: 1e-3,
+            width: 16,
+            share: 0.01,
+            weight: 0.5,
+        }
+    }
+}
+
+/// The residual where it is a defect's.
+const MASK: Term = Term::map("mask").taught();
+
+/// Share of the steps after which the auto-encoder stands still and the head learns.
+const HEAD_FROM: f64 = 0.5;
+/// Share of the places of normal images with a residual above the limit. The auto-encoder has learned from these images, so that they are too low;
+/// it has not from the labelled ones, of which as many may be above it as a large defect covers.
+const ABOVE_LIMIT: f32 = 0.005;
+/// The limit is the mean over about so many steps.
+const LIMIT_STEPS: u32 = 50;
+
+/// The residual that counts as a whole one, and how many steps it was taken from.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    residual: f32,
+    steps: u32,
+}
+
+impl Limit {
+    fn add(&mut self, residual: f32) {
+        self.steps += 1;
+        self.residual += (residual - self.residual) / self.steps.min(LIMIT_STEPS) as f32;
+    }
+
+    /// Above 0 before the first step too.
+    fn value(self) -> f32 {
+        if self.steps == 0 { 1.0 } else { self.residual.max(1e-6) }
+    }
+}
+
+/// The method.
+pub struct Sparsity {
+    config: SparsityConfig,
+    /// Only a step takes it out, and puts the next one in; so with the head.
+    auto_encoder: Option<AutoEncoder>,
+    head: Option<Segmenter>,
+    optimiser: ModuleOptimizer,
+    head_optimiser: ModuleOptimizer,
+    limit: Limit,
+    raw: Raw,
+    /// What brings the features of each tap back from standardised to raw ones before residuals are measured.
+    spread: Option<Vec<ChannelStatistics>>,
+    device: Device,
+}
+
+impl Sparsity {
+    /// Untrained, for the features of `extractor`.
+    pub fn new(config: &SparsityConfig, extractor: &Extractor, device: &Device) -> Sparsity {
+        let spread = extractor.spread.clone().filter(|_| config.error == ErrorSpace::Raw);
+        let scales = &extractor.scales;
+        // The residual, then features and reconstruction of each scale.
+        let inputs: Vec<usize> = [1].into_iter().chain(scales.iter().flat_map(|s| [s.channels; 2])).collect();
+        Sparsity {
+            config: config.clone(),
+            auto_encoder: Some(device::drawn(device, |device| AutoEncoder::new(&config.net, scales, device))),
+            head: Some(device::drawn(device, |device| Segmenter::new(&inputs, config.width, device))),
+            optimiser: AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8).init(),
+            head_optimiser: AdamConfig::new().init(),
+            limit: Limit { residual: 0.0, steps: 0 },
+            raw: Raw::new(spread.as_deref().unwrap_or_default(), device),
+            spread,
+            device: device.clone().autodiff(),
+        }
+    }
+
+    /// The auto-encoder's step.
+    fn reconstruct(&mut self, batch: &StepBatch, progress: f64) -> UnreadLosses {
+        let Some(net) = self.auto_encoder.take() else { return UnreadLosses::default() };
+        let features = tensors(&batch.normal.features, &self.device);
+        let outputs = net.forward(&features);
+        let loss = reconstruction(Cosine::Position, &self.raw.of(&features), &self.raw.of(&outputs));
+        let losses = UnreadLosses::default().with("reconstruction", &loss);
+        let gradients = GradientsParams::from_grads(loss.backward(), &net);
+        let rate = self.config.learning_rate * cosine_decay(progress / HEAD_FROM);
+        self.auto_encoder = Some(self.optimiser.step(rate, net, gradients));
+        losses
+    }
+
+    /// The head's step, where there is somebody to learn from.
+    fn segment(&mut self, batch: &StepBatch, progress: f64) -> UnreadLosses {
+        let Some(labelled) = batch.anomalous.as_ref().filter(|_| !batch.made) else { return UnreadLosses::default() };
+        let Some(net) = self.auto_encoder.as_ref().map(Module::valid) else { return UnreadLosses::default() };
+        let Some(head) = self.head.take() else { return UnreadLosses::default() };
+        let plain = self.device.clone().inner();
+        let both = batch.normal.features.iter().zip(&labelled.features);
+        let features: Vec<Tensor<4>> = both
+            .map(|(normal, labelled)| {
+                let views = [normal.view(), labelled.view()];
+                let both = ndarray::concatenate(ndarray::Axis(0), &views).expect("both have the extractor's shapes");
+                tensor(&both, &plain)
+            })
+            .collect();
+        let normal = batch.normal.len();
+        let seen = seen(&net, &self.raw, &features);
+        let of = |from: usize, count: usize| seen.residual.clone().narrow(0, from, count);
+        let largest = FREE * self.config.share;
+        self.limit.add(high(of(0, normal), ABOVE_LIMIT).max(high(of(normal, labelled.len()), largest)));
+        let inputs = seen.inputs(self.limit.value());
+        let inputs: Vec<Tensor<4>> = inputs.into_iter().map(Tensor::from_inner).collect();
+        let shares = sigmoid(head.forward(&inputs));
+        let Masked { residual, size, shape } = loss::masked(shares, inputs[0].clone(), normal, self.config.share);
+        let losses = UnreadLosses::default().with("residual", &residual).with("size", &size).with("shape", &shape);
+        let loss = residual + size.mul_scalar(self.config.weight) + shape;
+        let gradients = GradientsParams::from_grads(loss.backward(), &head);
+        let rate = self.config.head_learning_rate * cosine_decay((progress - HEAD_FROM) / (1.0 - HEAD_FROM));
+        self.head = Some(self.head_optimiser.step(rate, head, gradients));
+        losses
+    }
+}
+
+/// Features, what became of them, and how far the two are apart, without gradients.
+struct Seen {
+    features: Vec<Tensor<4>>,
+    outputs: Vec<Tensor<4>>,
+    /// Summed over the scales, on the finest one's grid: `[N,1,h,w]`.
+    residual: Tensor<4>,
+}
+
+impl Seen {
+    /// What the head reads.
+    fn inputs(self, limit: f32) -> Vec<Tensor<4>> {
+        let residual = self.residual.div_scalar(limit).clamp_max(1.0);
+        let scales = self.features.into_iter().zip(self.outputs);
+        [residual].into_iter().chain(scales.flat_map(|(f, g)| [f, g])).collect()
+    }
+}
+
+fn seen(net: &AutoEncoder, raw: &Raw, features: &[Tensor<4>]) -> Seen {
+    let outputs = net.forward(features);
+    let pairs = raw.of(features).into_iter().zip(raw.of(&outputs));
+    let [_, _, h, w] = features[0].dims();
+    let residual = pairs.map(|(f, g)| enlarged(errors(&f, &g), h, w)).reduce(|a, b| a + b);
+    let residual = residual.expect("an extractor has at least one scale");
+    Seen { features: features.to_vec(), outputs, residual }
+}
+
+/// As the graph's sum of maps does it: bilinear, half-pixel.
+fn enlarged(x: Tensor<4>, h: usize, w: usize) -> Tensor<4> {
+    if x.dims()[2..] == [h, w] {
+        return x;
+    }
+    let how = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
+    interpolate(x, how.with_output_size([h, w]))
+}
+
+/// The value that so large a share of all is above.
+fn high(residuals: Tensor<4>, share: f32) -> f32 {
+    let all: Tensor<1> = sorted(residuals.flatten(0, 3));
+    let count = all.dims()[0];
+    let rank = ((count as f32 * share) as usize).min(count - 1);
+    values(all.narrow(0, rank, 1)).0[0]
+}
+
+#[cfg(test)]
+impl Sparsity {
+    /// What the layers give for each place.
+    pub fn masks(&self, batch: &crate::methods::Batch) -> Vec<f32> {
+        let (net, head) =
+            (self.auto_encoder.as_ref().expect("no step").valid(), self.head.as_ref().expect("no step").valid());
+        let inputs =
+            seen(&net, &self.raw, &tensors(&batch.features, &self.device.clone().inner())).inputs(self.limit.value());
+        values(sigmoid(head.forward(&inputs)) * inputs[0].clone()).0
+    }
+}
+
+impl Method for Sparsity {
+    fn name(&self) -> String {
+        "sparsity".into()
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        vec![MASK]
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { steps: true, features: true, anomalous: true, labels: 1, ..Needs::default() }
+    }
+
+    fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
+        let losses = match progress < HEAD_FROM {
+            true => self.reconstruct(batch, progress),
+            false => self.segment(batch, progress),
+        };
+        if batch.tell { losses.read() } else { Losses::default() }
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let (Some(net), Some(head)) = (&self.auto_encoder, &self.head) else { return vec![] };
+        let taps = &extractor.taps;
+        let outputs = Fold { graph, prefix: "sparsity." }.auto_encoder(&net.valid(), taps);
+        let pairs: Vec<(Id, Id)> = taps.iter().copied().zip(outputs).collect();
+        let error = |(i, &(tap, output)): (usize, &(Id, Id))| {
+            let raw = self.spread.as_ref().map(|all| all[i].clone());
+            graph.cosine_error(format!("sparsity.error.{i}"), tap, output, raw)
+        };
+        let errors: Vec<Id> = pairs.iter().enumerate().map(error).collect();
+        let ones = vec![1.0; errors.len()];
+        let residual = graph.sum_maps("sparsity.residual", errors, ones);
+        let residual = graph.capped("sparsity.capped", residual, self.limit.value());
+        let inputs: Vec<Id> = [residual].into_iter().chain(pairs.into_iter().flat_map(|(f, g)| [f, g])).collect();
+        let logit = head.valid().append(graph, "mask", &inputs);
+        vec![(MASK, graph.gated("mask", logit, residual))]
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        let (Some(net), Some(head)) = (&self.auto_encoder, &self.head) else { return Ok(()) };
+        checkpoint::write_network(folder, AUTO_ENCODER, net, &self.optimiser)?;
+        checkpoint::write_network(folder, HEAD, head, &self.head_optimiser)?;
+        checkpoint::write(&folder.join(LIMIT), &self.limit)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        let (Some(net), Some(head)) = (self.auto_encoder.take(), self.head.take()) else { return Ok(()) };
+        let taken = |optimiser: &mut ModuleOptimizer| std::mem::replace(optimiser, AdamConfig::new().init());
+        let [own, of_head] = [taken(&mut self.optimiser), taken(&mut self.head_optimiser)];
+        let (net, optimiser) = checkpoint::read_network(folder, AUTO_ENCODER, net, own)?;
+        (self.auto_encoder, self.optimiser) = (Some(net), optimiser);
+        let (head, optimiser) = checkpoint::read_network(folder, HEAD, head, of_head)?;
+        (self.head, self.head_optimiser) = (Some(head), optimiser);
+        self.limit = checkpoint::read(&folder.join(LIMIT))?;
+        Ok(())
+    }
+}
+
+/// What the files of a checkpoint begin with.
+const AUTO_ENCODER: &str = "auto-encoder";
+const HEAD: &str = "head";
+const LIMIT: &str = "limit.json";

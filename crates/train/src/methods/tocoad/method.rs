@@ -1,0 +1,275 @@
+//! Adapters and bank as one of the methods of a model.
+
+use super::loss;
+use super::net::{Adapters, Compared};
+use crate::augment::defects::Cell;
+use crate::device;
+use crate::features::Extractor;
+use crate::graph::{Graph, Id, Term};
+use crate::methods::bank::Coreset;
+use crate::methods::checkpoint;
+use crate::methods::folding::{tensor, tensors};
+use crate::methods::segmenter::Segmenter;
+use crate::methods::{
+    BankConfig, Batch, Losses, Method, MethodError, Needs, Outlined, StepBatch, TrainingImages, UnreadLosses,
+    cosine_decay,
+};
+use burn::module::Module;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::prelude::*;
+use burn::tensor::activation::sigmoid;
+use burn::tensor::module::avg_pool2d;
+use burn::tensor::ops::AvgPoolOptions;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// `[tocoad]` of the training config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TocoadConfig {
+    /// Patch vectors that are kept.
+    pub vectors: usize,
+    /// Input pixels a cell of the grid; one of `features.strides`.
+    pub stride: usize,
+    /// Channels of the network that sees painted defects; it learns in the first third of the steps.
+    pub width: usize,
+    /// Its own, at the start; it falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// Of the adapters, which learn in the other two thirds; it falls likewise.
+    pub adapter_learning_rate: f64,
+    /// Images that defects, and controls that are none, are painted into, for all of training.
+    pub painted: usize,
+    /// So many of them a step; where labelled images have masks, a quarter of these is labelled ones.
+    pub painted_batch: usize,
+}
+
+impl Default for TocoadConfig {
+    fn default() -> Self {
+        TocoadConfig {
+            vectors: 1024,
+            stride: 8,
+            width: 32,
+            learning_rate: 1e-3,
+            adapter_learning_rate: 1e-3,
+            painted: 600,
+            painted_batch: 8,
+        }
+    }
+}
+
+/// Distance of every adapted patch to the nearest of the bank.
+const ADAPTED: Term = Term::map("adapted");
+
+/// Share of the steps after which the adapters learn.
+const ADAPTERS_FROM: f64 = 1.0 / 3.0;
+/// Adapters that give all places less than this spread have collapsed: they are left as they were.
+const LEAST_SPREAD: f32 = 0.3;
+const SPREAD: &str = "spread";
+
+/// The method.
+pub struct Tocoad {
+    config: TocoadConfig,
+    /// Only a step takes it out, and puts the next one in; so with the adapters.
+    judge: Option<Segmenter>,
+    adapters: Option<Adapters>,
+    optimiser: ModuleOptimizer,
+    adapter_optimiser: ModuleOptimizer,
+    /// Whether the adapters have collapsed.
+    collapsed: bool,
+    bank: Coreset,
+    device: Device,
+}
+
+impl Tocoad {
+    /// Untrained, for the features of `extractor`.
+    pub fn new(config: &TocoadConfig, extractor: &Extractor, device: &Device) -> Tocoad {
+        let scales = &extractor.scales;
+        let channels: Vec<usize> = scales.iter().map(|s| s.channels).collect();
+        let judge = device::drawn(device, |device| Segmenter::new(&channels, config.width, device));
+        let adapters = device::drawn(device, |device| Adapters::new(scales, device));
+        Tocoad {
+            config: config.clone(),
+            judge: Some(judge),
+            adapters: Some(adapters),
+            optimiser: AdamConfig::new().init(),
+            adapter_optimiser: AdamConfig::new().init(),
+            collapsed: false,
+            bank: Coreset::new(BankConfig { vectors: config.vectors, stride: config.stride }),
+            device: device.clone().autodiff(),
+        }
+    }
+
+    /// A step of what sees painted defects.
+    fn judge(&mut self, normal: &Batch, outlined: &Outlined, progress: f64) -> UnreadLosses {
+        let Some(judge) = self.judge.take() else { return UnreadLosses::default() };
+        let device = self.device.clone();
+        let both = normal.features.iter().zip(&outlined.batch.features);
+        let features: Vec<Tensor<4>> = both
+            .map(|(normal, painted)| Tensor::cat(vec![tensor(normal, &device), tensor(painted, &device)], 0))
+            .collect();
+        let logits = judge.forward(&features);
+        let [_, _, h, w] = logits.dims();
+        let with_normal = |value: f32, of: fn(Cell) -> bool| {
+            let normal = Tensor::full([normal.len(), 1, h, w], value, &device);
+            Tensor::cat(vec![normal, tensor(&outlined.plane(of), &device)], 0)
+        };
+        let anomalous = with_normal(0.0, |cell| cell == Cell::Anomalous);
+        let loss = loss::painted(logits, anomalous, with_normal(1.0, |cell| cell != Cell::Ignored));
+        let losses = UnreadLosses::default().with("painted", &loss);
+        let gradients = GradientsParams::from_grads(loss.backward(), &judge);
+        let rate = self.config.learning_rate * cosine_decay(progress / ADAPTERS_FROM);
+        self.judge = Some(self.optimiser.step(rate, judge, gradients));
+        losses
+    }
+
+    /// A step of the adapters.
+    fn adapt(&mut self, normal: &Batch, relit: &Batch, outlined: Option<&Outlined>, progress: f64) -> UnreadLosses {
+        let Some(judge) = self.judge.as_ref().map(Module::valid) else { return UnreadLosses::default() };
+        let Some(adapters) = self.adapters.take() else { return UnreadLosses::default() };
+        let device = self.device.clone();
+        let pairs = outlined.and_then(|o| Some((o.before.as_ref()?, &o.batch)));
+        let seen = pairs.map(|(_, o)| sigmoid(judge.forward(&tensors(&o.features, &device.clone().inner()))));
+        let scales = normal.features.len();
+        let (mut near, mut far, mut spread) = (vec![], vec![], vec![]);
+        for scale in 0..scales {
+            let mut parts = vec![&normal.features[scale], &relit.features[scale]];
+            parts
+                .extend(pairs.iter().flat_map(|(before, painted)| [&before.features[scale], &painted.features[scale]]));
+            let rows: Vec<usize> = parts.iter().map(|part| part.dim().0).collect();
+            let all = Tensor::cat(parts.into_iter().map(|part| tensor(part, &device)).collect(), 0);
+            let [_, _, h, w] = all.dims();
+            let Compared { projected, predicted } = adapters.compared(scale, &all);
+            let of = |x: &Tensor<2>, part: usize| {
+                let from: usize = rows[..part].iter().sum();
+                x.clone().narrow(1, from * h * w, rows[part] * h * w)
+            };
+            let [q1, q2] = [0, 1].map(|part| of(&predicted, part));
+            near.push(loss::alike([&q1, &q2], [&of(&projected, 0), &of(&projected, 1)]));
+            spread.push(loss::spread(&projected));
+            if let Some(seen) = &seen {
+                let weight = pooled(seen, h);
+                let count = weight.dims().iter().product::<usize>();
+                let weight = Tensor::from_inner(weight.reshape([1, count]));
+                far.push(loss::unlike(&of(&predicted, 2), &of(&projected, 3), weight));
+            }
+        }
+        let mean = |all: Vec<Tensor<1>>| Tensor::cat(all, 0).mean();
+        let (near, spread) = (mean(near), mean(spread));
+        let mut losses = UnreadLosses::default().with("alike", &near).with(SPREAD, &spread);
+        let mut loss = near;
+        if !far.is_empty() {
+            let far = mean(far);
+            losses = losses.with("unlike", &far);
+            loss = loss + far;
+        }
+        let gradients = GradientsParams::from_grads(loss.backward(), &adapters);
+        let rate = self.config.adapter_learning_rate * cosine_decay((progress - ADAPTERS_FROM) / (1.0 - ADAPTERS_FROM));
+        self.adapters = Some(self.adapter_optimiser.step(rate, adapters, gradients));
+        losses
+    }
+
+    /// The grid of patch vectors behind the adapters.
+    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Option<Id> {
+        let adapters = self.adapters.as_ref()?.valid();
+        let taps = extractor.taps.iter().enumerate();
+        let adapted = taps.map(|(i, &tap)| graph.conv(format!("adapted.{i}"), tap, adapters.folded(i))).collect();
+        Some(self.bank.patches(graph, extractor, "adapted.patches", adapted))
+    }
+}
+
+/// Means over the cells of a map that is `h` cells high.
+fn pooled(x: &Tensor<4>, h: usize) -> Tensor<4> {
+    let factor = x.dims()[2] / h;
+    if factor == 1 {
+        return x.clone();
+    }
+    avg_pool2d(x.clone(), AvgPoolOptions::new([factor, factor]))
+}
+
+#[cfg(test)]
+impl Tocoad {
+    /// What the layers make of features of one scale.
+    pub fn adapted(&self, scale: usize, features: &ndarray::Array4<f32>) -> Tensor<4> {
+        let adapters = self.adapters.as_ref().expect("it is not in a step").valid();
+        adapters.adapted(scale, &tensor(features, &self.device.clone().inner())).maps()
+    }
+
+    /// As if all places had become one.
+    pub fn collapse(&mut self) {
+        self.collapsed = true;
+    }
+}
+
+impl Method for Tocoad {
+    fn name(&self) -> String {
+        "tocoad".into()
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        vec![ADAPTED]
+    }
+
+    fn needs(&self) -> Needs {
+        let TocoadConfig { painted, painted_batch, .. } = self.config;
+        Needs { steps: true, features: true, painted, painted_batch, twice: true, ..Needs::default() }
+    }
+
+    fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
+        let unread = match (&batch.relit, &batch.outlined) {
+            (_, Some(outlined)) if progress < ADAPTERS_FROM => self.judge(&batch.normal, outlined, progress),
+            (Some(relit), outlined) if progress >= ADAPTERS_FROM && !self.collapsed => {
+                self.adapt(&batch.normal, relit, outlined.as_ref(), progress)
+            }
+            _ => UnreadLosses::default(),
+        };
+        let losses = if batch.tell { unread.read() } else { Losses::default() };
+        self.collapsed |= losses.of(SPREAD).is_some_and(|spread| spread < LEAST_SPREAD);
+        losses
+    }
+
+    fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
+        let mut graph = images.extractor().graph.clone();
+        let Some(patches) = self.patches(&mut graph, images.extractor()) else { return Ok(()) };
+        self.bank.learn(images, &graph, patches)
+    }
+
+    fn doubt(&self, _: &Losses) -> Option<String> {
+        self.collapsed.then(|| {
+            format!(
+                "the adapters give all places nearly the same features and learn no more; a lower tocoad.adapter_learning_rate (now {}) helps",
+                self.config.adapter_learning_rate
+            )
+        })
+    }
+
+    fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
+        let Some(patches) = self.patches(graph, extractor) else { return vec![] };
+        vec![(ADAPTED, self.bank.append(graph, "adapted", patches))]
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), MethodError> {
+        let (Some(judge), Some(adapters)) = (&self.judge, &self.adapters) else { return Ok(()) };
+        checkpoint::write_network(folder, JUDGE, judge, &self.optimiser)?;
+        checkpoint::write_network(folder, ADAPTERS, adapters, &self.adapter_optimiser)?;
+        checkpoint::write(&folder.join(COLLAPSED), &self.collapsed)?;
+        self.bank.save(folder)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
+        let (Some(judge), Some(adapters)) = (self.judge.take(), self.adapters.take()) else { return Ok(()) };
+        let taken = |optimiser: &mut ModuleOptimizer| std::mem::replace(optimiser, AdamConfig::new().init());
+        let [own, of_adapters] = [taken(&mut self.optimiser), taken(&mut self.adapter_optimiser)];
+        let (judge, optimiser) = checkpoint::read_network(folder, JUDGE, judge, own)?;
+        (self.judge, self.optimiser) = (Some(judge), optimiser);
+        let (adapters, optimiser) = checkpoint::read_network(folder, ADAPTERS, adapters, of_adapters)?;
+        (self.adapters, self.adapter_optimiser) = (Some(adapters), optimiser);
+        self.collapsed = checkpoint::read(&folder.join(COLLAPSED))?;
+        self.bank.load(folder)
+    }
+}
+
+/// What the files of a checkpoint begin with.
+const JUDGE: &str = "judge";
+const ADAPTERS: &str = "adapters";
+const COLLAPSED: &str = "collapsed.json";
