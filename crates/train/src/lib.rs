@@ -13,6 +13,7 @@
 //! | 1 | [`progress`] | bars on a terminal, plain lines elsewhere |
 //! | 1 | [`logistic`] | ridge logistic regression |
 //! | 1 | [`boosting`] | boosted random forests |
+//! | 1 | [`frame_time`] | how long a network takes for a frame |
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
 //! | 2 | [`augment`] | flip, turn, make anomalies, paint defects |
 //! | 2 | [`whitening`] | coordinates in which normal images spread alike |
@@ -46,6 +47,7 @@ pub mod evaluate;
 pub mod export;
 pub mod features;
 pub mod fit;
+pub mod frame_time;
 pub mod graph;
 pub mod logistic;
 pub mod methods;

@@ -5,7 +5,7 @@ use ckaad_bundle::Bundle;
 use ckaad_inspect::console::{end, say};
 use ckaad_inspect::synthetic::{DatasetConfig, DatasetKind, write_dataset};
 use ckaad_train::augment::defects;
-use ckaad_train::config::TrainConfig;
+use ckaad_train::config::{MethodChoice, TrainConfig};
 use ckaad_train::datasets::{DataLocation, DataSet, Layout};
 use ckaad_train::device::DeviceChoice;
 use ckaad_train::doctor;
@@ -211,6 +211,10 @@ struct FitArgs {
     /// Folder of the run: checkpoints, cached features, progress
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
+    /// Methods in place of the config's, with commas between; or auto: all that the data can teach are trained, and what the folds say is worth its
+    /// time is exported
+    #[arg(long, value_name = "METHODS")]
+    method: Option<MethodChoice>,
     /// auto (a GPU when one can be used), cpu, wgpu:N (by its Vulkan driver) or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -375,6 +379,7 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
         data: args.data.locations()?,
         out: args.out.clone(),
         device: args.device,
+        method: args.method.clone(),
         resume: args.resume,
     })?;
     say(format_args!(
@@ -384,6 +389,9 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
         done.seconds,
         done.folds
     ))?;
+    if args.method == Some(MethodChoice::Auto) {
+        say(format_args!("{}", export::choose_methods(&args.out, &TrainConfig::model)?))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

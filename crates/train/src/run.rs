@@ -8,6 +8,7 @@
 //! RUN/fold-1/ ...          checkpoints of the model that never saw the images of a fold: methods, progress.json
 //! RUN/fold-1.crack/ ...    of the methods that learn in a pass: without the fold, and without any defect of a kind
 //! RUN/whole/               of the model that saw all
+//! RUN/choice.json          which of the methods are exported, where the folds chose; `fit --method auto` writes it
 //! RUN/judged.json          every training image with its score by a model that never saw it; `export` writes it
 //! ```
 //! Every file and every checkpoint is written beside its name and renamed, so that a run that is stopped at any instant
@@ -15,7 +16,7 @@
 
 use crate::datasets::{self, DataSet, Sample};
 use crate::graph::{ChannelStatistics, Ranges};
-use crate::methods::{Labelled, Losses, Model};
+use crate::methods::{Labelled, Losses, Model, Needs};
 use ckaad_bundle::replace;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -61,7 +62,7 @@ impl Default for ValidationConfig {
 }
 
 /// `run.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The data set's folder.
     pub data: PathBuf,
@@ -109,9 +110,32 @@ impl RunInfo {
         self.images.iter().filter(|image| image.sample.defect.is_some()).count()
     }
 
+    /// All anomalous images, and how many of them the model without a fold sees at least.
+    pub fn label_counts(&self) -> LabelCounts {
+        let all = self.labels();
+        let held = |fold: usize| self.images.iter().filter(|i| i.fold == fold && i.sample.defect.is_some()).count();
+        LabelCounts { all, seen: all - (0..self.folds).map(held).max().unwrap_or(0) }
+    }
+
     /// The kinds of defects, by name.
     pub fn kinds(&self) -> BTreeSet<String> {
         self.images.iter().filter_map(|image| image.sample.defect.clone()).collect()
+    }
+}
+
+/// How many anomalous images there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelCounts {
+    /// All.
+    pub all: usize,
+    /// Those that the model of a fold sees, where these are fewest.
+    pub seen: usize,
+}
+
+impl LabelCounts {
+    /// Whether they are enough for a method.
+    pub fn teach(self, needs: &Needs) -> bool {
+        needs.labels <= self.all && needs.labels_a_fold <= self.seen
     }
 }
 
@@ -136,14 +160,14 @@ impl Unit {
         }
     }
 
-    /// The methods of `model` that are part of it, where `labels` images are anomalous: without those that so few cannot
+    /// The methods of `model` that are part of it, where so many images are anomalous: without those that so few cannot
     /// teach; and of one that leaves out a kind, those that labels teach in a pass. Steps are too dear to be taken once
     /// more for each kind.
-    pub fn keep(&self, mut model: Model, labels: usize) -> Model {
+    pub fn keep(&self, mut model: Model, labels: LabelCounts) -> Model {
         model.methods.retain(|method| {
             let needs = method.needs();
             let by_kind = !needs.steps && needs.labels > 0;
-            needs.labels <= labels && (by_kind || !matches!(self, Unit::WithoutKind(..)))
+            labels.teach(&needs) && (by_kind || !matches!(self, Unit::WithoutKind(..)))
         });
         model
     }
@@ -178,6 +202,9 @@ pub struct HeldOutScore {
 
 /// Name of the file of a run that holds a [`HeldOutScore`] a training image.
 pub const VERDICTS: &str = "judged.json";
+
+/// Name of the file of a run that says which of its methods are exported.
+const CHOICE: &str = "choice.json";
 
 /// The mean losses of one epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -308,6 +335,22 @@ impl RunFolder {
         self.write_json(VERDICTS, verdicts)
     }
 
+    /// Keeps which methods were chosen.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_choice(&self, choice: &impl Serialize) -> Result<(), RunFolderError> {
+        self.write_json(CHOICE, choice)
+    }
+
+    /// What [`RunFolder::keep_choice`] kept; `None` where nothing was chosen.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn choice<T: DeserializeOwned>(&self) -> Result<Option<T>, RunFolderError> {
+        if self.path(CHOICE).exists() { self.json(CHOICE).map(Some) } else { Ok(None) }
+    }
+
     fn write_json<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), RunFolderError> {
         let text = serde_json::to_vec_pretty(value)
             .map_err(|e| RunFolderError::Malformed { path: self.path(name), reason: e.to_string() })?;
@@ -402,5 +445,26 @@ fn placed(root: &Path, sample: &Sample) -> Sample {
         path: root.join(&sample.path),
         mask: sample.mask.as_ref().map(|m| m.moved(|path| root.join(path))),
         ..sample.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where all labels are of one part, a fold's model sees none of them.
+    #[test]
+    fn labels_are_counted_as_the_models_of_the_folds_see_them() {
+        let image = |fold: usize, defect: Option<&str>| Labelled {
+            sample: Sample { defect: defect.map(str::to_owned), ..Sample::default() },
+            fold,
+        };
+        let counts = |images: Vec<Labelled>| RunInfo { images, folds: 2, ..RunInfo::default() }.label_counts();
+        let spread = counts(vec![image(0, None), image(0, Some("a")), image(1, Some("a")), image(1, Some("b"))]);
+        assert_eq!(spread, LabelCounts { all: 3, seen: 1 });
+        let together = counts(vec![image(0, None), image(1, Some("a")), image(1, Some("b"))]);
+        assert_eq!(together, LabelCounts { all: 2, seen: 0 });
+        let needs = |labels, labels_a_fold| Needs { labels, labels_a_fold, ..Needs::default() };
+        assert!(together.teach(&needs(2, 0)) && !together.teach(&needs(1, 1)) && !spread.teach(&needs(5, 0)));
     }
 }

@@ -94,6 +94,13 @@ pub enum AnomalySource {
     Perlin,
 }
 
+impl AnomalySource {
+    /// Whether it is the labelled ones, where there are any.
+    pub fn is_labelled(self) -> bool {
+        matches!(self, AnomalySource::Auto | AnomalySource::Labelled)
+    }
+}
+
 /// What is painted into an image, from which seed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Paint {

@@ -1,7 +1,6 @@
 //! The bounds of every value, as one table.
 
 use super::{BudgetConfig, ConfigError, MethodKind, TrainConfig};
-use crate::augment::AnomalySource;
 use crate::methods::ckaad::NetConfig;
 use crate::score::{Rule, SegmentsKind};
 use std::fmt::Debug;
@@ -130,8 +129,8 @@ impl TrainConfig {
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
         let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
         let (s, o) = (&self.sparsity, &self.tocoad);
-        // Made anomalies are deformed all over: they teach no mask.
-        let labelled = matches!(a.source, AnomalySource::Auto | AnomalySource::Labelled);
+        // What a generator made is no defect whose residuals a head should look for.
+        let labelled = a.source.is_labelled();
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);

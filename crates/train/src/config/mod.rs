@@ -3,6 +3,9 @@
 
 mod check;
 mod keys;
+mod kinds;
+
+pub use kinds::{MethodChoice, MethodKind, join};
 
 use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
@@ -124,69 +127,6 @@ impl Default for TrainConfig {
             score: ScoreConfig::default(),
             quantise: QuantiseConfig::default(),
             false_alarm_budget: 0.005,
-        }
-    }
-}
-
-/// What a model can be made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum MethodKind {
-    /// The auto-encoder with its discriminators: terms `error` and `energy` of the map.
-    Ckaad,
-    /// A bank of normal patches: term `distance` of the map.
-    Bank,
-    /// The distance of an image's pooled features from those of normal ones: term `mahalanobis` of the image branch.
-    Mahalanobis,
-    /// Logistic regression on pooled features: term `pooled` of the image branch.
-    Pooled,
-    /// A head taught by coarse labels, masks where there are some, and painted defects: term `instance` of the map, term `bag` of the image branch.
-    Mil,
-    /// A decoder that is told about an image by narrow style maps alone: term `inversion` of the map.
-    Invad,
-    /// Residuals of a reconstruction where they are a defect's, taught by images that are known to be defective: term `mask` of the map.
-    Sparsity,
-    /// A bank of normal patches on features that have learned, from painted defects, what a defect looks like: term `adapted` of the map.
-    Tocoad,
-}
-
-impl MethodKind {
-    /// Every one.
-    pub const ALL: [MethodKind; 8] = [
-        MethodKind::Ckaad,
-        MethodKind::Bank,
-        MethodKind::Mahalanobis,
-        MethodKind::Pooled,
-        MethodKind::Mil,
-        MethodKind::Invad,
-        MethodKind::Sparsity,
-        MethodKind::Tocoad,
-    ];
-
-    /// What the keys of its own section begin with.
-    pub fn section(self) -> &'static str {
-        match self {
-            MethodKind::Ckaad => "ckaad.",
-            MethodKind::Bank => "bank.",
-            MethodKind::Mahalanobis => "mahalanobis.",
-            MethodKind::Pooled => "pooled.",
-            MethodKind::Mil => "mil.",
-            MethodKind::Invad => "invad.",
-            MethodKind::Sparsity => "sparsity.",
-            MethodKind::Tocoad => "tocoad.",
-        }
-    }
-
-    /// The terms of the map that it can give.
-    pub fn map_terms(self) -> &'static [&'static str] {
-        match self {
-            MethodKind::Ckaad => &["error", "energy"],
-            MethodKind::Bank => &["distance"],
-            MethodKind::Mahalanobis | MethodKind::Pooled => &[],
-            MethodKind::Mil => &["instance"],
-            MethodKind::Invad => &["inversion"],
-            MethodKind::Sparsity => &["mask"],
-            MethodKind::Tocoad => &["adapted"],
         }
     }
 }

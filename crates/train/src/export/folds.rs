@@ -49,7 +49,7 @@ impl<'a> Folds<'a> {
     /// Weights of the map's terms and of the image branch.
     pub fn choose(&self) -> TermWeights {
         let config = self.context.config;
-        let map = self.judged.choose_map(&config.score, size(self.context));
+        let map = self.judged.choose_map(&config.score, self.context.size());
         self.judged.choose_fusion(map, &config.score).weights
     }
 
@@ -89,7 +89,7 @@ impl<'a> Folds<'a> {
                 seen[i] = output.image_score.unwrap_or_default();
             }
         }
-        let smooth = |i: usize| ckaad_inspect::smooth(maps[i].view(), size(self.context), config.score.sigma_px);
+        let smooth = |i: usize| ckaad_inspect::smooth(maps[i].view(), self.context.size(), config.score.sigma_px);
         let mut judged = self.judged.labels();
         let map = judged.choose_rule(&weights.map(), smooth, &config.score);
         let of_image = weights.image();
@@ -103,9 +103,20 @@ impl<'a> Folds<'a> {
         Ok(Decided { choice, map_scores, peaks, branch: judged.branches.pop(), segments: judged.segments })
     }
 
+    /// The terms that were judged.
+    pub fn terms(&self) -> Vec<Term> {
+        let of_map = self.judged.maps.iter().map(|(term, _)| *term);
+        of_map.chain(self.image_terms.iter().map(|term| term.term)).collect()
+    }
+
+    /// One of the models: all are of one size.
+    pub fn any(&self) -> &UnitModel<'a> {
+        &self.models[0]
+    }
+
     /// Each term of the map alone, with the scores of all images.
     pub fn alone(&self) -> Vec<(&'static str, Vec<f32>)> {
-        self.judged.alone(&self.context.config.score, size(self.context))
+        self.judged.alone(&self.context.config.score, self.context.size())
     }
 
     /// The images of a fold, as the quantiser judges by them.
@@ -126,11 +137,6 @@ impl<'a> Folds<'a> {
             progress: self.context.progress,
         }
     }
-}
-
-/// Height and width of the network's input.
-fn size(context: &Context) -> (usize, usize) {
-    (context.config.input.height as usize, context.config.input.width as usize)
 }
 
 /// Places of the images that are `wanted`.

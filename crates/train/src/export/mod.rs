@@ -7,6 +7,7 @@
 //! ```
 
 mod bundle;
+mod choose;
 mod evidence;
 mod folds;
 mod segments;
@@ -30,6 +31,7 @@ use folds::Folds;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use choose::{MethodsChosen, TriedMethods, choose_methods};
 pub use evidence::{Evidence, KindRow, TermRow};
 
 /// Why a run cannot be exported.
@@ -106,42 +108,31 @@ pub fn export(folder: &Path, out: &Path, form: Form) -> Result<Exported, ExportE
 /// # Errors
 /// As [`export`].
 pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Result<Exported, ExportError> {
-    let progress = ProgressDisplay::detect();
     let run = RunFolder::at(folder);
-    let (config, info) = (TrainConfig::of_run(&run)?, run.info()?);
-    let weights = config.backbone.weights(config.weights.as_deref())?;
-    let int8 = form != Form::F32;
-    let ranges = info.ranges.as_ref().filter(|_| int8);
-    let extractor = Extractor::new(config.reading(), &weights, info.spread(), ranges)?;
-    let images = info.placed();
-    let context = Context {
-        config: &config,
-        run: &run,
-        info: &info,
-        images: &images,
-        extractor: &extractor,
-        progress: &progress,
-        int8,
-        build,
-    };
-    let mut folds = Folds::load(&context)?;
-    let weights = folds.choose();
-    let (float_layers, quantisation) = folds.float_layers(&weights)?;
-    let mut whole = context.unit(Unit::Whole)?;
-    if float_layers != config.quantise.float_layers {
-        folds.learn_again(&float_layers)?;
-        whole.library = context.library(&whole.numbers, &float_layers);
-        whole.learn_again()?;
-    }
-    let decided = folds.decide(&weights, &float_layers)?;
-    let graph = whole.model.graph(&extractor, &weights);
-    let dialect = if form == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator };
-    let model = whole.numbers.write(&graph, None, &float_layers, dialect);
-    let evidence = Evidence::of(&folds, &decided);
-    run.keep_verdicts(&evidence.scores)?;
-    let methods = whole.model.used(&weights);
-    let contents = bundle::Contents { context: &context, methods, graph, model, decided, evidence, quantisation, form };
-    bundle::write(contents, out)
+    let config = choose::chosen(&run)?;
+    Context::with(&run, &config, form != Form::F32, build, |context| {
+        let config = context.config;
+        let mut folds = Folds::load(context)?;
+        let weights = folds.choose();
+        let (float_layers, quantisation) = folds.float_layers(&weights)?;
+        let mut whole = context.unit(Unit::Whole)?;
+        if float_layers != config.quantise.float_layers {
+            folds.learn_again(&float_layers)?;
+            whole.library = context.library(&whole.numbers, &float_layers);
+            whole.learn_again()?;
+        }
+        let decided = folds.decide(&weights, &float_layers)?;
+        // With other layers in float the image branch may turn out to be of no use.
+        let weights = decided.choice.weights.clone();
+        let graph = whole.model.graph(context.extractor, &weights);
+        let dialect = if form == Form::Qdq { Dialect::Qdq } else { Dialect::QOperator };
+        let model = whole.numbers.write(&graph, None, &float_layers, dialect);
+        let evidence = Evidence::of(&folds, &decided);
+        context.run.keep_verdicts(&evidence.scores)?;
+        let methods = whole.model.used(&weights);
+        let contents = bundle::Contents { context, methods, graph, model, decided, evidence, quantisation, form };
+        bundle::write(contents, out)
+    })
 }
 
 /// One run on its way out.
@@ -158,6 +149,39 @@ struct Context<'a> {
     build: Build<'a>,
 }
 
+impl Context<'_> {
+    /// Opens a run for `then`; `config` is its own, or that with fewer methods.
+    fn with<T>(
+        run: &RunFolder,
+        config: &TrainConfig,
+        int8: bool,
+        build: Build,
+        then: impl FnOnce(&Context) -> Result<T, ExportError>,
+    ) -> Result<T, ExportError> {
+        let progress = ProgressDisplay::detect();
+        let info = run.info()?;
+        let weights = config.backbone.weights(config.weights.as_deref())?;
+        let ranges = info.ranges.as_ref().filter(|_| int8);
+        let extractor = Extractor::new(config.reading(), &weights, info.spread(), ranges)?;
+        let images = info.placed();
+        then(&Context {
+            config,
+            run,
+            info: &info,
+            images: &images,
+            extractor: &extractor,
+            progress: &progress,
+            int8,
+            build,
+        })
+    }
+
+    /// Height and width of the network's input.
+    fn size(&self) -> (usize, usize) {
+        (self.config.input.height as usize, self.config.input.width as usize)
+    }
+}
+
 impl<'a> Context<'a> {
     /// What `unit` of the run learned, measured for int8 on the images that it saw.
     fn unit(&'a self, unit: Unit) -> Result<UnitModel<'a>, ExportError> {
@@ -170,6 +194,10 @@ impl<'a> Context<'a> {
         let mut model = UnitModel { unit, model, numbers, library };
         if self.other_numbers() {
             model.learn_again()?;
+        } else if self.int8 {
+            // What was learned behind a method's own layers was learned from these in float.
+            let UnitModel { unit, model, library, .. } = &mut model;
+            model.learn(&TrainingImages::new(library, |image| unit.sees(image)), true)?;
         }
         Ok(model)
     }
@@ -194,7 +222,7 @@ impl<'a> Context<'a> {
             return Ok(None);
         }
         let model = (self.build)(self.config, self.extractor, &device::cpu());
-        let mut model = unit.keep(model, self.info.labels());
+        let mut model = unit.keep(model, self.info.label_counts());
         model.load(&folder)?;
         Ok(Some(model))
     }

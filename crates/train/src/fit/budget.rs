@@ -2,16 +2,15 @@
 //! and the time.
 
 use super::{FitError, everything};
-use crate::config::{BudgetConfig, Build, TrainConfig};
+use crate::config::{BudgetConfig, Build, MethodKind, TrainConfig};
 use crate::datasets::{DataSet, evenly};
 use crate::device;
 use crate::features::{Extractor, FeatureError};
+use crate::frame_time;
 use crate::onnx::int8::{self, Dialect};
 use crate::progress::ProgressDisplay;
 use ckaad_bundle::Input;
-use ckaad_inspect::engine::Engine;
 use ckaad_inspect::{imaging, quantile};
-use std::time::Instant;
 
 /// Images whose size is looked at.
 const LOOKED_AT: usize = 20;
@@ -21,8 +20,6 @@ const STEP: u32 = 32;
 const LEAST: u32 = 64;
 /// The largest side.
 const MOST: u32 = 2048;
-/// Frames of a measurement; the fastest counts, since whatever else the machine does only adds.
-const RUNS: usize = 7;
 
 /// The config with the input's size filled in, where it gives a budget.
 ///
@@ -48,6 +45,32 @@ pub fn resolved(
         budget.ms, budget.factor, shape[0], shape[1]
     ));
     Ok(with([width, height]))
+}
+
+/// The same where methods are still to be chosen: a size at which any of `lists` keeps the budget.
+///
+/// # Errors
+/// As [`resolved`].
+pub fn resolved_for(
+    lists: &[Vec<MethodKind>],
+    config: &TrainConfig,
+    data: &DataSet,
+    build: Build,
+    progress: &ProgressDisplay,
+) -> Result<TrainConfig, FitError> {
+    if config.budget.is_none() {
+        return Ok(config.clone());
+    }
+    let mut dearest = (0.0, config.clone());
+    for methods in lists {
+        let config = TrainConfig { methods: methods.clone(), ..config.clone() };
+        let ms = milliseconds(&config, build)?;
+        if ms > dearest.0 {
+            dearest = (ms, config);
+        }
+    }
+    let input = resolved(&dearest.1, data, build, progress)?.input;
+    Ok(TrainConfig { input, ..config.clone() })
 }
 
 /// Median width and height of the normal training images.
@@ -117,19 +140,10 @@ fn milliseconds(config: &TrainConfig, build: Build) -> Result<f64, FitError> {
     // Which values a byte stands for does not matter to the time.
     let ranges = vec![(-6.0, 6.0); graph.nodes.len()];
     let onnx = int8::emit(&graph, None, &ranges, |_| false, Dialect::QOperator);
-    let failed = |e| FitError::Features(FeatureError::Engine(e));
-    let engine = Engine::load(&onnx, 1).map_err(failed)?;
     let Input { width, height, .. } = config.input.into();
-    let pixels = vec![127; width as usize * height as usize * 3];
-    let mut fastest = f64::INFINITY;
-    for _ in 0..RUNS {
-        let started = Instant::now();
-        let map = engine.run(&pixels).map_err(failed)?.map;
-        let smoothed = ckaad_inspect::smooth(map.view(), (height as usize, width as usize), config.score.sigma_px);
-        std::hint::black_box(ckaad_inspect::top_k_mean(smoothed.view(), 100));
-        fastest = fastest.min(started.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(fastest)
+    let size = [height, width].map(|side| side as usize);
+    let failed = |e| FitError::Features(FeatureError::Engine(e));
+    frame_time::milliseconds(&onnx, size, config.score.sigma_px).map_err(failed)
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ mod outlined;
 mod prepare;
 mod set;
 
-use crate::config::{Build, ConfigError, TrainConfig};
+use crate::config::{Build, ConfigError, MethodChoice, TrainConfig};
 use crate::datasets::{DataError, DataLocation};
 use crate::device::{self, DeviceChoice, DeviceError};
 use crate::features::{Extractor, FeatureError};
 use crate::graph::TermWeights;
-use crate::methods::{Labelled, Library, Losses, MethodError, Model, TrainingImages};
+use crate::methods::{Labelled, Library, Losses, MeanLosses, MethodError, Model, TrainingImages};
 use crate::progress::{ProgressBar, ProgressDisplay};
 use crate::run::{EpochLosses, RunFolder, RunFolderError, RunInfo, RunProgress, Unit};
 use burn::prelude::Device;
@@ -38,6 +38,8 @@ pub enum FitError {
     Method(#[from] MethodError),
     #[error(transparent)]
     Weights(#[from] crate::backbones::WeightError),
+    #[error("nothing of {methods} gives a map here: {needed}; list the method bank too, which needs no label")]
+    NoMap { methods: String, needed: String },
     #[error("budget.ms is {ms}: the smallest input that was tried takes {least:.1} ms")]
     Budget { ms: f64, least: f64 },
     #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]
@@ -54,6 +56,8 @@ pub struct FitOptions {
     pub out: PathBuf,
     /// What it is trained with.
     pub device: DeviceChoice,
+    /// Methods in place of the config's.
+    pub method: Option<MethodChoice>,
     /// Go on with the run that is there.
     pub resume: bool,
 }
@@ -156,7 +160,7 @@ fn teaches(info: &RunInfo, unit: &Unit) -> bool {
 /// The methods of a unit, untrained.
 fn model(context: &FitContext, unit: &Unit) -> Model {
     let model = (context.build)(context.config, context.extractor, context.device);
-    unit.keep(model, context.info.labels())
+    unit.keep(model, context.info.label_counts())
 }
 
 /// To read losses, a GPU has to be waited for: that is done in one step of so many.
@@ -193,6 +197,8 @@ impl UnitFit<'_> {
                 return Ok(done);
             }
             model.load(&last)?;
+            // With more epochs than before it goes on, and until then nothing may be exported.
+            done.finished = false;
             progress.say(&format!("{}: resuming after epoch {}", self.name, done.epochs_done));
         } else {
             model.learn(&seen, false)?;
@@ -208,9 +214,7 @@ impl UnitFit<'_> {
             let (rate, idle) = (steps as f64 / took, 100.0 * waited.as_secs_f64() / took);
             done.epochs_done = epoch + 1;
             done.seconds = before + started.elapsed().as_secs_f64();
-            if images.anomalies() {
-                done.warning = model.methods.iter().find_map(|method| method.doubt(&losses));
-            }
+            done.warning = model.methods.iter().find_map(|method| method.doubt(&losses));
             progress.say(&format!(
                 "{}, epoch {:>3}: {losses}; {rate:.2} steps/s, {idle:.0} % of the time waiting for images",
                 self.name,
@@ -232,7 +236,8 @@ impl UnitFit<'_> {
         Ok(done)
     }
 
-    /// Whether a step, counted from 1, tells its losses.
+    /// Whether a step, counted from 1, tells its losses: every one on the CPU; of a GPU's the last of so many, and the last of all, by which time a
+    /// loss that is no number has spread.
     fn tells(&self, step: usize, steps: usize) -> bool {
         *self.context.device == device::cpu() || step.is_multiple_of(TOLD_EVERY) || step == steps
     }
@@ -252,9 +257,7 @@ impl UnitFit<'_> {
         steps: usize,
     ) -> Result<(Losses, Duration), FitError> {
         let config = self.context.config;
-        let (mut mean, mut waited) = (Losses::default(), Duration::ZERO);
-        // Every step on the CPU; of a GPU's the last of so many, and the last of all, by which time a loss that is no number has spread.
-        let told = (1..=steps).filter(|&step| self.tells(step, steps)).count() as f32;
+        let (mut mean, mut waited) = (MeanLosses::default(), Duration::ZERO);
         std::thread::scope(|scope| {
             let batches = images.epoch(scope, config, epoch);
             for step in 0.. {
@@ -269,12 +272,12 @@ impl UnitFit<'_> {
                     return Err(FitError::Diverged { loss: loss.to_owned(), value, epoch: epoch + 1 });
                 }
                 if batch.tell {
-                    mean.add(&losses, 1.0 / told);
+                    mean.add(&losses);
                 }
                 self.bar.message(format!("{}, epoch {}", self.name, epoch + 1));
                 self.bar.advance(1);
             }
-            Ok((mean, waited))
+            Ok((mean.losses(), waited))
         })
     }
 }

@@ -126,7 +126,13 @@ impl<'a> OutlinedSet<'a> {
         // An image that is turned has its defect elsewhere than its cells say.
         let augment = AugmentConfig { rotate_deg: 0.0, ..config.augment };
         let batch = self.set.batch(&pairs, augment, config.seed, epoch)?;
-        Ok(Outlined { batch, before: None, cells: picks.iter().map(|&i| self.cells[i].clone()).collect() })
+        let labelled = |&i: &usize| i >= self.painted || self.from[i].is_some();
+        Ok(Outlined {
+            batch,
+            before: None,
+            cells: picks.iter().map(|&i| self.cells[i].clone()).collect(),
+            labelled: picks.iter().map(labelled).collect(),
+        })
     }
 
     /// Which of so many normal images the `i`th is painted into; `None` for a labelled one.

@@ -3,15 +3,17 @@
 use super::images::Images;
 use super::{FitContext, FitError, FitOptions, budget, everything, model};
 use crate::augment::AnomalySource;
-use crate::config::{Build, TrainConfig};
+use crate::config::{Build, MethodChoice, MethodKind, TrainConfig};
 use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels, evenly};
+use crate::device;
 use crate::doctor;
 use crate::features::{Extractor, FeatureError};
 use crate::graph::{ChannelStatistics, Ranges};
-use crate::methods::Labelled;
+use crate::methods::{Labelled, Model, Needs};
 use crate::progress::ProgressDisplay;
 use crate::quantise;
 use crate::run::{self, RunFolder, RunFolderError, RunInfo, Unit};
+use std::path::Path;
 
 /// Images that the channel statistics are taken from.
 const STATISTICS_IMAGES: usize = 200;
@@ -41,10 +43,11 @@ pub fn prepare(
     if resumes && !options.resume {
         return Err(RunFolderError::Exists(run.folder.clone()).into());
     }
-    let config = if resumes {
-        settled(&options.config, run)?
-    } else {
-        budget::resolved(&options.config, &data, build, progress)?
+    let asked = asked(options, &data)?;
+    let config = match &options.method {
+        _ if resumes => settled(&asked, run)?,
+        Some(MethodChoice::Auto) => budget::resolved_for(&lists(&asked), &asked, &data, build, progress)?,
+        _ => budget::resolved(&asked, &data, build, progress)?,
     };
     let weights = config.backbone.weights(config.weights.as_deref())?;
     if let Some(doubt) = weights.doubt() {
@@ -76,8 +79,33 @@ pub fn prepare(
         info.ranges = Some(quantise::measure(&exact.graph, &exact, &samples, calibration, progress)?);
     }
     let extractor = extractor(info.spread(), info.ranges.as_ref())?;
+    needs_a_map(build(&config, &extractor, &device::cpu()), &info)?;
     run.start(&config, &info)?;
     Ok(Prepared { config, extractor, info })
+}
+
+/// The config with the methods that the command line asks for.
+fn asked(options: &FitOptions, data: &DataSet) -> Result<TrainConfig, FitError> {
+    let mut config = options.config.clone();
+    config.methods = match &options.method {
+        None => return Ok(config),
+        Some(MethodChoice::These(methods)) => methods.clone(),
+        Some(MethodChoice::Auto) => {
+            let labels = labelled(&config, data.train_anomalous.clone(), data.train_normal.len())?.len();
+            [MethodKind::BASE.to_vec(), MethodKind::extras(&config, labels)].concat()
+        }
+    };
+    // Keys of methods that the file does not list were not looked at.
+    config.check(Path::new("--method"))?;
+    Ok(config)
+}
+
+/// What is always tried, with each of the others.
+fn lists(config: &TrainConfig) -> Vec<Vec<MethodKind>> {
+    let (base, extras): (Vec<MethodKind>, Vec<MethodKind>) =
+        config.methods.iter().partition(|kind| MethodKind::BASE.contains(kind));
+    let with = |kind: &MethodKind| [&base[..], &[*kind]].concat();
+    [vec![base.clone()], extras.iter().map(with).collect()].concat()
 }
 
 /// The config with the input's size that the run has settled on.
@@ -148,13 +176,36 @@ pub fn describe(context: &FitContext, images: &Images, device: &str) {
         info.folds,
         images.anomalous(),
     ));
-    for method in &(context.build)(config, extractor, context.device).methods {
-        if method.needs().labels > labels {
-            let (name, needed) = (method.name(), method.needs().labels);
-            progress.say(&format!("{name} is left out: it needs {needed} labelled anomalies, there are {labels}"));
-        }
+    for (name, why) in left_out(&(context.build)(config, extractor, context.device), info) {
+        progress.say(&format!("{name} is left out: {why}"));
     }
     progress.say(&prospect(normals, labels, config.false_alarm_budget));
+}
+
+/// The methods that the labels cannot teach, and why.
+fn left_out(model: &Model, info: &RunInfo) -> Vec<(String, String)> {
+    let counts = info.label_counts();
+    let why = |needs: &Needs| match needs.labels > counts.all {
+        true => format!("it needs {} labelled anomalies, there are {}", needs.labels, counts.all),
+        false => format!(
+            "the models of all folds need {} labelled anomalies, and one sees {}",
+            needs.labels_a_fold, counts.seen
+        ),
+    };
+    let untaught = model.methods.iter().filter(|method| !counts.teach(&method.needs()));
+    untaught.map(|method| (method.name(), why(&method.needs()))).collect()
+}
+
+/// Refuses a run whose model would have no map.
+fn needs_a_map(model: Model, info: &RunInfo) -> Result<(), FitError> {
+    let methods = model.methods.iter().map(|method| method.name()).collect::<Vec<_>>().join(", ");
+    let needed = left_out(&model, info).into_iter().map(|(name, why)| format!("{name} is left out, for {why}"));
+    let needed = needed.collect::<Vec<_>>().join("; ");
+    let kept = Unit::Whole.keep(model, info.label_counts());
+    if kept.terms().iter().any(|term| term.is_map()) {
+        return Ok(());
+    }
+    Err(FitError::NoMap { methods, needed })
 }
 
 /// What so many images can show at all.

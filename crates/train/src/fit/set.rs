@@ -61,8 +61,10 @@ impl<'a> ImageSet<'a> {
         epoch: usize,
     ) -> Result<Batch, FeatureError> {
         let job = |&(i, v): &(usize, usize)| {
-            let augment = Some((augment, mix(seed, i as u64, epoch as u64)));
-            (self.images[i].sample.path.as_path(), View { augment, ..(self.view)(i, v) })
+            let view = (self.view)(i, v);
+            // A view with a light of its own keeps it.
+            let augment = view.augment.or(Some((augment, mix(seed, i as u64, epoch as u64))));
+            (self.images[i].sample.path.as_path(), View { augment, ..view })
         };
         let jobs = || -> Vec<(&Path, View)> { picks.iter().map(job).collect() };
         let features = match &self.cache {

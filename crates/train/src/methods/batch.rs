@@ -3,7 +3,7 @@
 use super::folding;
 use crate::augment::defects::Cell;
 use burn::prelude::Tensor;
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +23,15 @@ impl Batch {
     /// Features of one view a part.
     pub fn of_features(features: Vec<Array4<f32>>) -> Batch {
         Batch { features, images: None, views: 1 }
+    }
+
+    /// Some of its images, of one view each.
+    fn rows(&self, rows: &[usize]) -> Batch {
+        Batch {
+            features: self.features.iter().map(|scale| scale.select(Axis(0), rows)).collect(),
+            images: self.images.as_ref().map(|images| images.select(Axis(0), rows)),
+            views: self.views,
+        }
     }
 
     /// The number of images.
@@ -62,9 +71,22 @@ pub struct Outlined {
     pub before: Option<Batch>,
     /// What the places of each are, on the grid of the finest scale.
     pub cells: Vec<Array2<Cell>>,
+    /// Of each, whether its defect is a labelled one, laid in or its own.
+    pub labelled: Vec<bool>,
 }
 
 impl Outlined {
+    /// Those alone in which no label has a part; `None` where there are none.
+    pub fn drawn(&self) -> Option<Outlined> {
+        let rows: Vec<usize> = (0..self.cells.len()).filter(|&i| !self.labelled[i]).collect();
+        (!rows.is_empty()).then(|| Outlined {
+            batch: self.batch.rows(&rows),
+            before: self.before.as_ref().map(|before| before.rows(&rows)),
+            cells: rows.iter().map(|&i| self.cells[i].clone()).collect(),
+            labelled: vec![false; rows.len()],
+        })
+    }
+
     /// `[N,1,h,w]`: 1 at places that are so, 0 at the others.
     pub fn plane(&self, is: impl Fn(Cell) -> bool) -> Array4<f32> {
         let (h, w) = self.cells.first().map_or((0, 0), |cells| cells.dim());
@@ -105,6 +127,27 @@ impl Losses {
     /// The first that is not a number to go on with.
     pub fn not_finite(&self) -> Option<(&str, f32)> {
         self.iter().find(|(_, value)| !value.is_finite())
+    }
+}
+
+/// Means over steps; a loss that only some steps have is the mean over these.
+#[derive(Default)]
+pub struct MeanLosses {
+    sums: Losses,
+    steps: BTreeMap<String, u32>,
+}
+
+impl MeanLosses {
+    /// One step more.
+    pub fn add(&mut self, losses: &Losses) {
+        self.sums.add(losses, 1.0);
+        losses.iter().for_each(|(name, _)| *self.steps.entry(name.to_owned()).or_default() += 1);
+    }
+
+    /// The means.
+    pub fn losses(&self) -> Losses {
+        let mean = |(name, sum): (&str, f32)| (name.to_owned(), sum / self.steps[name] as f32);
+        Losses(self.sums.iter().map(mean).collect())
     }
 }
 
@@ -152,5 +195,15 @@ mod tests {
         assert_eq!((mean.of("a"), mean.of("c")), (Some(3.0), None));
         assert_eq!(mean.not_finite().map(|(name, _)| name), Some("b"));
         assert_eq!(mean.to_string(), "a 3.0000, b NaN");
+    }
+
+    /// Regression: in the epoch in which one loss took over from another both looked smaller than they were.
+    #[test]
+    fn a_loss_that_some_steps_have_is_the_mean_over_these() {
+        let mut mean = MeanLosses::default();
+        for step in ["first", "first", "second"] {
+            mean.add(&Losses::default().with(step, 2.0).with("both", 3.0));
+        }
+        assert_eq!(mean.losses().to_string(), "both 3.0000, first 2.0000, second 2.0000");
     }
 }

@@ -24,7 +24,7 @@ mod specimens;
 pub mod tocoad;
 
 pub use bank::{Bank, BankConfig};
-pub use batch::{Batch, Losses, Outlined, StepBatch, UnreadLosses};
+pub use batch::{Batch, Losses, MeanLosses, Outlined, StepBatch, UnreadLosses};
 pub use images::{Emit, Labelled, Library, TrainingImages};
 pub use mahalanobis::{Mahalanobis, MahalanobisConfig};
 pub use pooled::{Pooled, PooledConfig};
@@ -70,6 +70,8 @@ pub struct Needs {
     pub twice: bool,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,
+    /// The same where a model of some fold sees fewer.
+    pub labels_a_fold: usize,
 }
 
 /// One way of telling anomalous from normal.
@@ -136,7 +138,7 @@ pub trait Method {
         Losses::default()
     }
 
-    /// What is wrong with the training, as far as the mean losses of an epoch with labelled anomalies show it.
+    /// What is wrong with the training, as far as the mean losses of an epoch show it.
     fn doubt(&self, _losses: &Losses) -> Option<String> {
         None
     }
@@ -179,6 +181,7 @@ impl Model {
             painted: most(|n| n.painted),
             painted_batch: most(|n| n.painted_batch),
             labels: 0,
+            labels_a_fold: 0,
         }
     }
 

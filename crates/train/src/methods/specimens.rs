@@ -36,14 +36,25 @@ pub struct Set {
 
 impl Set {
     pub fn of(strides: &[usize], images: &[RgbImage]) -> Set {
+        Set::with(strides, images, false)
+    }
+
+    /// With features that are standardised, or as they come.
+    pub fn with(strides: &[usize], images: &[RgbImage], standardised: bool) -> Set {
         let folder = tempfile::tempdir().unwrap();
         let path = |i: usize| folder.path().join(format!("{i}.png"));
         images.iter().enumerate().for_each(|(i, image)| image.save(path(i)).unwrap());
-        let paths = (0..images.len()).map(path).collect();
+        let paths: Vec<PathBuf> = (0..images.len()).map(path).collect();
         let backbone = Backbone::EfficientNetLite0;
         let reading = Reading { backbone, strides, deepest: 16, input: INPUT };
-        let extractor = Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap();
-        Set { _folder: folder, extractor, paths }
+        let weights = backbone.weights(None).unwrap();
+        let mut set = Set { extractor: Extractor::new(reading, &weights, None, None).unwrap(), _folder: folder, paths };
+        if standardised {
+            let samples: Vec<Sample> = (0..images.len()).map(|i| set.sample(i)).collect();
+            let statistics = set.extractor.statistics(&samples).unwrap();
+            set.extractor = Extractor::new(reading, &weights, Some(&statistics), None).unwrap();
+        }
+        set
     }
 
     /// One part.

@@ -70,6 +70,7 @@ fn a_method_of_ones_own_trains_exports_and_runs() {
         methods: vec![Box::new(Darkness { slope: 0.0 })],
     };
     let options = FitOptions {
+        method: None,
         config: TrainConfig::load(&config).unwrap(),
         data: vec![DataLocation::new(at("data"))],
         out: at("run"),

@@ -138,6 +138,66 @@ fn masks_and_adapted_patches_reach_the_bundle_too() {
     assert_eq!(manifest.methods, ["sparsity", "tocoad"]);
 }
 
+/// All that the set can teach is trained; what is exported is what the folds say, and why is said.
+#[test]
+fn methods_are_chosen_by_the_folds() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    synth(&at("data"));
+    let config = "false_alarm_budget = 0.05\ninput = { width = 64, height = 64 }\nvalidation.folds = 2\n\
+                  train = { epochs = 3, batch = 30, anomalous_batch = 4, least_steps = 0 }\n\
+                  ckaad = { net.size = \"tiny\", discriminator.width = 8 }\nbank.vectors = 64\ninvad.net = { style = 8, latent = 4 }\n\
+                  mil = { width = 8, context = 8, painted = 20, painted_batch = 4 }\nsparsity = { net.size = \"tiny\", width = 8 }\n\
+                  tocoad = { vectors = 64, width = 8, painted = 20, painted_batch = 4 }\nquantise.mixed = false\n";
+    std::fs::write(at("config.toml"), config).unwrap();
+    std::fs::write(at("short.toml"), format!("{config}budget.ms = 0.000001\n")).unwrap();
+    let (config, data, run) = (at("config.toml"), at("data"), at("run"));
+    let fit = ["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--method", "auto"];
+    let said = train_well(&fit);
+    let last = said.lines().last().unwrap();
+    for list in ["", " + ckaad", " + mil", " + invad", " + sparsity", " + tocoad"] {
+        assert!(said.contains(&format!("\n  bank + mahalanobis + pooled{list}: ")), "{said}");
+    }
+    assert!(last.starts_with("chosen: bank + mahalanobis + pooled"), "{last}");
+
+    let choice: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("run/choice.json")).unwrap()).unwrap();
+    let chosen: Vec<&str> = choice["methods"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+    assert!(last.starts_with(&format!("chosen: {};", chosen.join(" + "))), "{last}: {chosen:?}");
+    train_well(&["export", "--run", &run, "--out", &at("chosen.ckaad")]);
+    let manifest = Bundle::read(Path::new(&at("chosen.ckaad"))).unwrap().manifest;
+    assert!(!manifest.methods.is_empty());
+    let of_chosen = |name: &String| chosen.iter().any(|kind| name == kind || name.starts_with(&format!("{kind}-")));
+    assert!(manifest.methods.iter().all(of_chosen), "{:?} of {chosen:?}", manifest.methods);
+
+    // Nothing is trained again, and the choice stays.
+    let again = train_well(&[&fit[..], &["--resume"]].concat());
+    assert_eq!(again.lines().last(), Some(last));
+    let short = at("short.toml");
+    let output = train(&[
+        "fit",
+        "--config",
+        &short,
+        "--data",
+        &data,
+        "--out",
+        &at("other"),
+        "--device",
+        "cpu",
+        "--method",
+        "auto",
+    ]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("ckaad-train: budget.ms is 0.000001: the smallest input"),
+        "{output:?}"
+    );
+    let output = train(&[&fit[..fit.len() - 1], &["bank,none"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("\"none\" is no method; auto is expected, or some of ckaad, bank, "), "{told}");
+    let told = refused(&[&fit[..fit.len() - 1], &["pooled"]].concat());
+    assert!(told.starts_with("--method: methods is [Pooled]; at least one that gives a map expected"), "{told}");
+}
+
 /// Two lines of parts, one model: each image keeps the name of its set, and `evaluate` has a row a set.
 #[test]
 fn one_model_of_several_sets() {
@@ -465,6 +525,26 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     for model in ["fold-1", "fold-2", "whole"] {
         assert_eq!(losses(&whole, model), losses(&broken, model), "{model}");
     }
+    // Regression: with more epochs a finished run went on, and was exported as if it had been trained to its end.
+    let more = at("more.toml");
+    std::fs::write(&more, CONFIG.replace("epochs = 4", "epochs = 400")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ckaad-train"))
+        .args(["fit", "--config", &more, "--data", &data, "--out", &whole, "--device", "cpu", "--resume"])
+        .spawn()
+        .unwrap();
+    let progress = || -> serde_json::Value {
+        let text = std::fs::read(Path::new(&whole).join("fold-1/progress.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    };
+    while progress()["epochs_done"].as_u64().is_none_or(|epochs| epochs <= 4) {
+        assert!(child.try_wait().unwrap().is_none(), "fit ended before its next checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told = refused(&["export", "--run", &whole, "--out", &at("early.ckaad")]);
+    assert!(told.contains("is not trained to its end (fold-1 is missing)"), "{told}");
+
     // Another config is not silently mixed into the run.
     std::fs::write(&short, CONFIG.replace("seed = 7", "seed = 8")).unwrap();
     assert_eq!(
@@ -482,6 +562,33 @@ fn a_typo_in_the_training_config_is_named() {
         refused(&["fit", "--config", &config, "--data", "x", "--out", "y"]),
         format!("unknown key `train.epoch` in {config}; did you mean `epochs`?")
     );
+}
+
+/// What no label can teach is said before anything is trained, and where no map is left nothing begins.
+#[test]
+fn a_model_without_a_map_is_refused_before_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    synth(&at("data"));
+    for defective in std::fs::read_dir(folder.path().join("data/train")).unwrap().map(|entry| entry.unwrap().path()) {
+        if !defective.ends_with("good") {
+            std::fs::remove_dir_all(defective).unwrap();
+        }
+    }
+    let (config, data, run) = (at("config.toml"), at("data"), at("run"));
+    std::fs::write(&config, format!("methods = [\"sparsity\", \"mahalanobis\"]\n{CONFIG}")).unwrap();
+    let output = train(&["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let expected = "ckaad-train: nothing of sparsity, mahalanobis gives a map here: sparsity is left out, for it needs 1 labelled anomalies, there are 0; list \
+                    the method bank too, which needs no label";
+    assert_eq!(told.lines().last(), Some(expected));
+    assert!(!Path::new(&run).join("run.json").exists());
+    // Without a label there is nothing to choose by: what needs none is trained and taken.
+    let fit = ["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--method", "auto"];
+    let said = train_well(&fit);
+    let last = "chosen: bank + mahalanobis; without anomalous images nothing tells whether others help";
+    assert_eq!(said.lines().last(), Some(last), "{said}");
 }
 
 /// The baseline is the list with the bank alone: it has no epochs, and no line and no file says otherwise.

@@ -11,7 +11,7 @@ use burn::prelude::*;
 pub struct Fold<'a> {
     /// What is appended to.
     pub graph: &'a mut Graph,
-    /// What the names of the nodes begin with.
+    /// What the names of the auto-encoder's nodes begin with; a model may have two of them.
     pub prefix: &'static str,
 }
 

@@ -43,7 +43,12 @@ fn trained(strides: &[usize]) -> (Mil, Set, Vec<RgbImage>) {
     let batch = StepBatch {
         normal: set.batch(0, 8),
         anomalous: Some(set.batch(8, 12)),
-        outlined: Some(Outlined { batch: set.batch(12, 20), before: None, cells: (0..8).map(cells).collect() }),
+        outlined: Some(Outlined {
+            batch: set.batch(12, 20),
+            before: None,
+            cells: (0..8).map(cells).collect(),
+            labelled: vec![false; 8],
+        }),
         tell: true,
         ..StepBatch::default()
     };

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 /// How much larger than the expected share a defect may be before that costs anything.
-pub const FREE: f32 = 5.0;
+const FREE: f32 = 5.0;
 /// Of the borders' length: masks are of one piece.
 const BORDERS: f64 = 0.1;
 /// Of the undecided places.
@@ -20,22 +20,27 @@ pub struct Masked {
 }
 
 /// Of `shares` p and `residuals` r in 0..=1, `[N,1,h,w]`, of which the first `normal` images show no defect: over the others
-/// `mean (1 - p)·r`; over all `KL(ρ ‖ mean p)`, with ρ = 0 for normal ones, and for the others whatever is nearest to the mean between `share` and
-/// five times as much; over all `0.1 mean |∇p| + 0.05 mean p(1 - p)`.
+/// `mean (1 - p)·r`; over each class by itself `mean KL(ρ ‖ mean p)`, with ρ = 0 for normal images, and for the others whatever is nearest to the
+/// mean between `share` and [`most`]; over all `0.1 mean |∇p| + 0.05 mean p(1 - p)`.
 pub fn masked(shares: Tensor<4>, residuals: Tensor<4>, normal: usize, share: f32) -> Masked {
     let images = shares.dims()[0];
     let defective = images - normal;
     let of_defective = |x: &Tensor<4>| x.clone().narrow(0, normal, defective);
     let left_out = of_defective(&shares).neg().add_scalar(1.0) * of_defective(&residuals);
     let means: Tensor<2> = shares.clone().flatten::<2>(1, 3).mean_dim(1);
-    let size = |from: usize, count: usize, share: f32| sizes(means.clone().narrow(0, from, count), share).sum();
+    let size = |from: usize, count: usize, share: f32| sizes(means.clone().narrow(0, from, count), share).mean();
     let size = size(0, normal, 0.0) + size(normal, defective, share);
     let undecided = (shares.clone() * shares.clone().neg().add_scalar(1.0)).mean();
     Masked {
         residual: left_out.mean(),
-        size: size.div_scalar(images as f64),
+        size,
         shape: borders(&shares).mul_scalar(BORDERS) + undecided.mul_scalar(UNDECIDED),
     }
+}
+
+/// The largest part of an image that a defect may cover at no cost.
+pub fn most(share: f32) -> f32 {
+    (FREE * share).min(0.5)
 }
 
 /// `KL(ρ ‖ mean)` of each mean, `[N,1]`.
@@ -45,7 +50,7 @@ fn sizes(means: Tensor<2>, share: f32) -> Tensor<2> {
     if share == 0.0 {
         return normal.log().neg();
     }
-    let wanted = means.clone().detach().clamp(share, (FREE * share).min(0.5));
+    let wanted = means.clone().detach().clamp(share, most(share));
     let rest = wanted.clone().neg().add_scalar(1.0);
     wanted.clone() * (wanted.log() - means.log()) + rest.clone() * (rest.log() - normal.log())
 }
@@ -80,7 +85,7 @@ mod tests {
         let losses = masked(shares, residuals, 1, 0.1);
         is(losses.residual, (0.0 + 0.5 + 0.25) / 4.0);
         // A quarter of the normal image is masked: -ln 0.75. Of the other three eighths, which lies between a tenth and five tenths.
-        is(losses.size, -(0.75f32.ln()) / 2.0);
+        is(losses.size, -(0.75f32.ln()));
         // Down 0, 0 and 1, 0.5; across 0.5, 0.5 and 0.5, 0.
         let borders = (0.0 + 0.0 + 1.0 + 0.5) / 4.0 + (0.5 + 0.5 + 0.5 + 0.0) / 4.0;
         is(losses.shape, 0.1 * borders + 0.05 * (3.0 * 0.25) / 8.0);
@@ -89,7 +94,7 @@ mod tests {
     #[test]
     fn a_mask_of_a_defective_image_may_be_neither_empty_nor_large() {
         // Behind a normal image without a mask, which costs nothing.
-        let size = |share: f32| masked(maps([[0.0; 4], [share; 4]]), maps([[0.0; 4]; 2]), 1, 0.01).size.mul_scalar(2.0);
+        let size = |share: f32| masked(maps([[0.0; 4], [share; 4]]), maps([[0.0; 4]; 2]), 1, 0.01).size;
         is(size(0.01), 0.0);
         is(size(0.05), 0.0);
         let divergence = |wanted: f32, found: f32| {

@@ -1,12 +1,12 @@
 //! Auto-encoder and head as one of the methods of a model.
 
-use super::loss::{self, FREE, Masked};
+use super::loss::{self, Masked};
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Term};
 use crate::methods::checkpoint;
 use crate::methods::ckaad::{AutoEncoder, Cosine, Fold, NetConfig, errors, reconstruction};
-use crate::methods::folding::{sorted, tensor, tensors, values};
+use crate::methods::folding::{tensor, tensors, values};
 use crate::methods::raw::{ErrorSpace, Raw};
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
@@ -126,7 +126,7 @@ impl Sparsity {
         let features = tensors(&batch.normal.features, &self.device);
         let outputs = net.forward(&features);
         let loss = reconstruction(Cosine::Position, &self.raw.of(&features), &self.raw.of(&outputs));
-        let losses = UnreadLosses::default().with("reconstruction", &loss);
+        let losses = UnreadLosses::default().with("mask reconstruction", &loss);
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         let rate = self.config.learning_rate * cosine_decay(progress / HEAD_FROM);
         self.auto_encoder = Some(self.optimiser.step(rate, net, gradients));
@@ -149,14 +149,18 @@ impl Sparsity {
             .collect();
         let normal = batch.normal.len();
         let seen = seen(&net, &self.raw, &features);
-        let of = |from: usize, count: usize| seen.residual.clone().narrow(0, from, count);
-        let largest = FREE * self.config.share;
-        self.limit.add(high(of(0, normal), ABOVE_LIMIT).max(high(of(normal, labelled.len()), largest)));
+        let (mut of_normal, _) = values(seen.residual.clone());
+        let mut of_labelled = of_normal.split_off(of_normal.len() / features[0].dims()[0] * normal);
+        let limit = high(&mut of_normal, ABOVE_LIMIT).max(high(&mut of_labelled, loss::most(self.config.share)));
+        self.limit.add(limit);
         let inputs = seen.inputs(self.limit.value());
         let inputs: Vec<Tensor<4>> = inputs.into_iter().map(Tensor::from_inner).collect();
         let shares = sigmoid(head.forward(&inputs));
         let Masked { residual, size, shape } = loss::masked(shares, inputs[0].clone(), normal, self.config.share);
-        let losses = UnreadLosses::default().with("residual", &residual).with("size", &size).with("shape", &shape);
+        let losses = UnreadLosses::default()
+            .with("mask residual", &residual)
+            .with("mask size", &size)
+            .with("mask shape", &shape);
         let loss = residual + size.mul_scalar(self.config.weight) + shape;
         let gradients = GradientsParams::from_grads(loss.backward(), &head);
         let rate = self.config.head_learning_rate * cosine_decay((progress - HEAD_FROM) / (1.0 - HEAD_FROM));
@@ -201,11 +205,10 @@ fn enlarged(x: Tensor<4>, h: usize, w: usize) -> Tensor<4> {
 }
 
 /// The value that so large a share of all is above.
-fn high(residuals: Tensor<4>, share: f32) -> f32 {
-    let all: Tensor<1> = sorted(residuals.flatten(0, 3));
-    let count = all.dims()[0];
-    let rank = ((count as f32 * share) as usize).min(count - 1);
-    values(all.narrow(0, rank, 1)).0[0]
+fn high(residuals: &mut [f32], share: f32) -> f32 {
+    let rank = (residuals.len() as f32 * share) as usize;
+    let Some(last) = residuals.len().checked_sub(1) else { return 0.0 };
+    *residuals.select_nth_unstable_by(last - rank.min(last), f32::total_cmp).1
 }
 
 #[cfg(test)]
@@ -230,7 +233,7 @@ impl Method for Sparsity {
     }
 
     fn needs(&self) -> Needs {
-        Needs { steps: true, features: true, anomalous: true, labels: 1, ..Needs::default() }
+        Needs { steps: true, features: true, anomalous: true, labels: 1, labels_a_fold: 1, ..Needs::default() }
     }
 
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {

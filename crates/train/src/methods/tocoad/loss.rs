@@ -38,11 +38,11 @@ pub fn unlike(predicted: &Tensor<2>, projected: &Tensor<2>, weight: Tensor<2>) -
     ((near * weight.clone()).sum() / weight.sum().clamp_min(1e-6)).mul_scalar(UNLIKE)
 }
 
-/// How much places differ: the deviation of unit vectors over places, in units of what those of evenly spread ones have. It falls to 0 where all
-/// become one.
-pub fn spread(projected: &Tensor<2>) -> Tensor<1> {
-    let [channels, places] = projected.dims();
-    let z = projected.clone().detach();
+/// How much the places of `[C,P]` differ: the deviation of unit vectors over places, in units of what those of evenly spread ones have. It falls to
+/// 0 where all become one.
+pub fn spread(places: &Tensor<2>) -> Tensor<1> {
+    let z = places.clone().detach();
+    let [channels, places] = places.dims();
     let length = z.clone().square().sum_dim(0).add_scalar(1e-12).sqrt();
     let unit = z / length;
     let mean = unit.clone().mean_dim(1);

@@ -6,6 +6,7 @@ use crate::augment::defects::Cell;
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Term};
+use crate::methods::adapt::Places;
 use crate::methods::bank::Coreset;
 use crate::methods::checkpoint;
 use crate::methods::folding::{tensor, tensors};
@@ -63,7 +64,7 @@ const ADAPTED: Term = Term::map("adapted");
 
 /// Share of the steps after which the adapters learn.
 const ADAPTERS_FROM: f64 = 1.0 / 3.0;
-/// Adapters that give all places less than this spread have collapsed: they are left as they were.
+/// Adapters that leave places less than this share of their spread would blind the bank: the last ones that did not are taken.
 const LEAST_SPREAD: f32 = 0.3;
 const SPREAD: &str = "spread";
 
@@ -73,6 +74,8 @@ pub struct Tocoad {
     /// Only a step takes it out, and puts the next one in; so with the adapters.
     judge: Option<Segmenter>,
     adapters: Option<Adapters>,
+    /// The adapters of the last step that told its losses before they collapsed.
+    sound: Option<Adapters>,
     optimiser: ModuleOptimizer,
     adapter_optimiser: ModuleOptimizer,
     /// Whether the adapters have collapsed.
@@ -92,6 +95,7 @@ impl Tocoad {
             config: config.clone(),
             judge: Some(judge),
             adapters: Some(adapters),
+            sound: None,
             optimiser: AdamConfig::new().init(),
             adapter_optimiser: AdamConfig::new().init(),
             collapsed: false,
@@ -139,14 +143,14 @@ impl Tocoad {
             let rows: Vec<usize> = parts.iter().map(|part| part.dim().0).collect();
             let all = Tensor::cat(parts.into_iter().map(|part| tensor(part, &device)).collect(), 0);
             let [_, _, h, w] = all.dims();
-            let Compared { projected, predicted } = adapters.compared(scale, &all);
+            let Compared { adapted, projected, predicted } = adapters.compared(scale, &all);
             let of = |x: &Tensor<2>, part: usize| {
                 let from: usize = rows[..part].iter().sum();
                 x.clone().narrow(1, from * h * w, rows[part] * h * w)
             };
             let [q1, q2] = [0, 1].map(|part| of(&predicted, part));
             near.push(loss::alike([&q1, &q2], [&of(&projected, 0), &of(&projected, 1)]));
-            spread.push(loss::spread(&projected));
+            spread.push(loss::spread(&adapted) / loss::spread(&Places::of(&all).values).clamp_min(1e-6));
             if let Some(seen) = &seen {
                 let weight = pooled(seen, h);
                 let count = weight.dims().iter().product::<usize>();
@@ -173,8 +177,8 @@ impl Tocoad {
     fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Option<Id> {
         let adapters = self.adapters.as_ref()?.valid();
         let taps = extractor.taps.iter().enumerate();
-        let adapted = taps.map(|(i, &tap)| graph.conv(format!("adapted.{i}"), tap, adapters.folded(i))).collect();
-        Some(self.bank.patches(graph, extractor, "adapted.patches", adapted))
+        let adapted = taps.map(|(i, &tap)| graph.conv(format!("tocoad.adapt.{i}"), tap, adapters.folded(i))).collect();
+        Some(self.bank.patches(graph, extractor, "tocoad.patches", adapted))
     }
 }
 
@@ -195,9 +199,12 @@ impl Tocoad {
         adapters.adapted(scale, &tensor(features, &self.device.clone().inner())).maps()
     }
 
-    /// As if all places had become one.
-    pub fn collapse(&mut self) {
-        self.collapsed = true;
+    /// These W in place of its own.
+    pub fn put(&mut self, weights: Vec<Tensor<4>>) {
+        let adapters = self.adapters.as_mut().expect("it is not in a step");
+        for (conv, weight) in adapters.own.iter_mut().zip(weights) {
+            conv.weight = burn::module::Param::from_tensor(Tensor::from_inner(weight));
+        }
     }
 }
 
@@ -216,15 +223,26 @@ impl Method for Tocoad {
     }
 
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
-        let unread = match (&batch.relit, &batch.outlined) {
-            (_, Some(outlined)) if progress < ADAPTERS_FROM => self.judge(&batch.normal, outlined, progress),
-            (Some(relit), outlined) if progress >= ADAPTERS_FROM && !self.collapsed => {
-                self.adapt(&batch.normal, relit, outlined.as_ref(), progress)
+        // Not the labelled ones: of a term that labels have taught less may be said where kinds of defects were left out.
+        let drawn = batch.outlined.as_ref().and_then(Outlined::drawn);
+        let before = self.adapters.clone();
+        let unread = match (&batch.relit, &drawn) {
+            (_, Some(drawn)) if progress < ADAPTERS_FROM => self.judge(&batch.normal, drawn, progress),
+            (Some(relit), drawn) if progress >= ADAPTERS_FROM && !self.collapsed => {
+                self.adapt(&batch.normal, relit, drawn.as_ref(), progress)
             }
             _ => UnreadLosses::default(),
         };
         let losses = if batch.tell { unread.read() } else { Losses::default() };
-        self.collapsed |= losses.of(SPREAD).is_some_and(|spread| spread < LEAST_SPREAD);
+        // The spread is that of the adapters before this step.
+        match losses.of(SPREAD) {
+            Some(spread) if spread < LEAST_SPREAD => {
+                self.collapsed = true;
+                self.adapters = self.sound.take().or(before);
+            }
+            Some(_) => self.sound = before,
+            None => {}
+        }
         losses
     }
 

@@ -33,8 +33,9 @@ pub struct Layer {
     pub norm: BatchNorm,
 }
 
-/// One scale's features as they are compared, and what is predicted of them from another view: a channel a row.
+/// One scale's features, adapted, as they are compared, and what is predicted of that from another view: a channel a row.
 pub struct Compared {
+    pub adapted: Tensor<2>,
     pub projected: Tensor<2>,
     pub predicted: Tensor<2>,
 }
@@ -86,10 +87,12 @@ impl Adapters {
     /// The same as they are compared.
     pub fn compared(&self, scale: usize, x: &Tensor<4>) -> Compared {
         let View { project: [first, second], predict, predicted } = &self.views[scale];
-        let projected = second.forward(first.forward(self.adapted(scale, x)).map(relu));
+        let adapted = self.adapted(scale, x);
+        let values = adapted.values.clone();
+        let projected = second.forward(first.forward(adapted).map(relu));
         let narrow = Places { values: projected.values.clone(), grid: projected.grid };
         let predicted = predict.forward(narrow).map(relu).pointwise(predicted);
-        Compared { projected: projected.values, predicted: predicted.values }
+        Compared { adapted: values, projected: projected.values, predicted: predicted.values }
     }
 
     /// `x + Wx` of one scale as a convolution.

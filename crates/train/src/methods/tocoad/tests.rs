@@ -4,14 +4,14 @@ use super::*;
 use crate::augment::defects::Cell;
 use crate::device;
 use crate::graph::{Joint, Op, Term};
-use crate::methods::folding::values;
+use crate::methods::folding::{tensor, values};
 use crate::methods::specimens::{SIDE, Set, node, part, run};
 use crate::methods::{Labelled, Library, Losses, Method, Outlined, StepBatch, TrainingImages};
 use crate::onnx;
 use crate::progress::ProgressDisplay;
 use ckaad_inspect::engine::Plan;
 use image::RgbImage;
-use ndarray::Array2;
+use ndarray::{Array2, Array4, Axis};
 
 const STEPS: u32 = 90;
 
@@ -43,8 +43,12 @@ fn lesson(set: &Set) -> StepBatch {
         let marked = |y: usize, x: usize| i < 6 && inside(x, l) && inside(y, t);
         Array2::from_shape_fn((grid, grid), |(y, x)| if marked(y, x) { Cell::Anomalous } else { Cell::Normal })
     };
-    let outlined =
-        Outlined { batch: set.batch(16, 24), before: Some(set.batch(0, 8)), cells: (0..8).map(cells).collect() };
+    let outlined = Outlined {
+        batch: set.batch(16, 24),
+        before: Some(set.batch(0, 8)),
+        cells: (0..8).map(cells).collect(),
+        labelled: vec![false; 8],
+    };
     StepBatch {
         normal: set.batch(0, 8),
         relit: Some(set.batch(8, 16)),
@@ -72,6 +76,8 @@ fn trained(strides: &[usize]) -> (Tocoad, Set) {
     let of = |losses: &Losses, name| losses.of(name).unwrap();
     let first = first.unwrap();
     assert!(of(&last, "alike") < of(&first, "alike") - 0.1, "{first}; {last}");
+    // Of a quarter, where a defect were as like a normal place as this itself.
+    assert!(of(&last, "unlike") < 0.08, "{last}");
     assert!(of(&last, "spread") > 0.3 && method.doubt(&last).is_none(), "{last}");
     (method, set)
 }
@@ -91,13 +97,19 @@ fn map(method: &Tocoad, set: &Set, image: usize) -> Vec<f32> {
 #[test]
 fn the_adapted_bank_finds_the_defect_and_comes_back_as_it_was_saved() {
     let (mut method, set) = trained(&[8, 16]);
-    learn(&mut method, &set);
-    let (good, bad) = (map(&method, &set, 24), map(&method, &set, 25));
+    let mut plain = Tocoad::new(&config(), &set.extractor, &device::cpu());
     let most = |map: &[f32]| (0..map.len()).max_by(|&a, &b| map[a].total_cmp(&map[b])).unwrap();
-    let (at, grid) = (most(&bad), SIDE as usize / 8);
-    let (y, x) = (8 * (at / grid), 8 * (at % grid));
-    assert!((48..80).contains(&y) && (32..64).contains(&x), "{x}, {y}");
-    assert!(bad[at] > 2.0 * good[most(&good)], "{} {}", bad[at], good[most(&good)]);
+    // How far the defect sticks out of what a good part has.
+    let contrast = |method: &mut Tocoad| {
+        learn(method, &set);
+        let (good, bad) = (map(method, &set, 24), map(method, &set, 25));
+        let (at, grid) = (most(&bad), SIDE as usize / 8);
+        let (y, x) = (8 * (at / grid), 8 * (at % grid));
+        assert!((48..80).contains(&y) && (32..64).contains(&x), "{x}, {y}");
+        bad[at] / good[most(&good)]
+    };
+    let (adapted, plain) = (contrast(&mut method), contrast(&mut plain));
+    assert!(adapted > 1.1 * plain, "{adapted}, without adapters {plain}");
 
     let folder = tempfile::tempdir().unwrap();
     method.save(folder.path()).unwrap();
@@ -106,6 +118,13 @@ fn the_adapted_bank_finds_the_defect_and_comes_back_as_it_was_saved() {
     // A checkpoint holds halves.
     let close = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 0.02 * a.abs().max(1.0));
     assert!(close(map(&method, &set, 25), map(&again, &set, 25)));
+    let batch = lesson(&set);
+    let both = [&mut method, &mut again].map(|method| {
+        (0..3).for_each(|_| drop(method.step(&batch, 0.4)));
+        method.adapted(0, &set.batch(25, 26).features[0])
+    });
+    let [a, b] = both.map(|adapted| values(adapted).0);
+    assert!(close(a, b), "its optimiser goes on where it was");
     std::fs::write(folder.path().join("collapsed.json"), "no").unwrap();
     assert!(again.load(folder.path()).unwrap_err().to_string().contains("collapsed.json"));
 }
@@ -115,7 +134,7 @@ fn adapted_features_of_the_graph_are_those_of_the_layers() {
     let (method, set) = trained(&[8, 16]);
     let mut graph = set.extractor.graph.clone();
     method.append(&mut graph, &set.extractor, &|_| true);
-    let ids = [0, 1].map(|scale| graph.nodes.iter().position(|n| n.name == format!("adapted.{scale}")).unwrap());
+    let ids = [0, 1].map(|scale| graph.nodes.iter().position(|n| n.name == format!("tocoad.adapt.{scale}")).unwrap());
     let plan = Plan::load(&onnx::emit_f32(&graph, Some(&ids)), 1).unwrap();
     let found = plan.run(&set.extractor.pixels(&set.sample(25).path).unwrap()).unwrap();
     let features = set.batch(25, 26).features;
@@ -131,17 +150,36 @@ fn adapted_features_of_the_graph_are_those_of_the_layers() {
     assert_eq!(graph.nodes.iter().filter(|n| joint(&n.op)).count(), 1);
 }
 
-/// They would make all places one, and the bank blind.
+/// Adapters that make all places one would make the bank blind.
 #[test]
-fn adapters_that_collapse_stand_still_and_it_is_said() {
+fn adapters_that_collapse_go_back_to_where_they_were_and_it_is_said() {
     let set = Set::of(&[8, 16], &images());
     let mut method = Tocoad::new(&config(), &set.extractor, &device::cpu());
-    let same = || StepBatch { relit: Some(set.batch(0, 8)), ..lesson(&set) };
     assert_eq!(method.doubt(&Losses::default()), None);
-    method.collapse();
-    assert_eq!(method.step(&same(), 0.9), Losses::default());
+    let batch = lesson(&set);
+    assert!(
+        (method.step(&batch, 0.4).of("spread").unwrap() - 1.0).abs() < 1e-4,
+        "they begin as if they were not there"
+    );
+    // From x to the mean of all places times how much x is like it.
+    let all = set.batch(0, 8).features;
+    let blind = all.iter().map(|features| {
+        let mean = features.mean_axis(Axis(0)).unwrap().mean_axis(Axis(1)).unwrap().mean_axis(Axis(1)).unwrap();
+        let square = mean.dot(&mean);
+        let c = mean.len();
+        let weight = Array4::from_shape_fn((c, c, 1, 1), |(i, j, ..)| {
+            mean[i] * mean[j] / square - if i == j { 1.0 } else { 0.0 }
+        });
+        tensor(&weight, &device::cpu())
+    });
+    method.put(blind.collect());
+    let spread = method.step(&batch, 0.4).of("spread").unwrap();
+    assert!(spread < 0.3, "{spread}");
     let said = method.doubt(&Losses::default()).unwrap();
     assert!(said.contains("tocoad.adapter_learning_rate (now 0.003)"), "{said}");
+    assert_eq!(method.step(&batch, 0.5), Losses::default());
+    let (kept, _) = values(method.adapted(0, &all[0]));
+    assert!(kept.iter().zip(&all[0]).all(|(a, b)| a == b), "the last ones that were sound are those of the beginning");
 }
 
 /// Nobody asked for a second look, or nothing is painted: nothing is learned, and nothing fails.
