@@ -39,11 +39,11 @@ pub fn prepare(
 ) -> Result<Prepared, FitError> {
     let mut data = DataSet::open_all(&options.data)?;
     data.need_training_images(MIN_TRAINING_IMAGES)?;
+    let asked = asked(options, &data)?;
     let resumes = run.exists();
     if resumes && !options.resume {
         return Err(RunFolderError::Exists(run.folder.clone()).into());
     }
-    let asked = asked(options, &data)?;
     let config = match &options.method {
         _ if resumes => settled(&asked, run)?,
         Some(MethodChoice::Auto) => budget::resolved_for(&lists(&asked), &asked, &data, build, progress)?,
