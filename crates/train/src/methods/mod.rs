@@ -13,6 +13,7 @@ mod folding;
 mod formula;
 mod images;
 pub mod invad;
+mod learner;
 mod mahalanobis;
 pub mod mil;
 mod pooled;

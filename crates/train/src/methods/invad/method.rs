@@ -5,13 +5,12 @@ use super::net::{InvadNet, NetConfig};
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Joint, Term};
-use crate::methods::checkpoint;
-use crate::methods::clip::clip;
 use crate::methods::folding::tensors;
+use crate::methods::learner::Learner;
 use crate::methods::raw::{ErrorSpace, Raw};
 use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses};
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,9 +74,7 @@ fn adam() -> ModuleOptimizer {
 /// The method.
 pub struct Invad {
     config: InvadConfig,
-    /// Only a step takes it out, and puts the next one in.
-    net: Option<InvadNet>,
-    optimiser: ModuleOptimizer,
+    net: Learner<InvadNet>,
     /// What brings the features of each tap back from standardised to raw ones before errors are measured; `None`
     /// measures them as they are.
     spread: Option<Vec<ChannelStatistics>>,
@@ -93,8 +90,7 @@ impl Invad {
         let net = device::drawn(device, |device| InvadNet::new(&config.net, &extractor.scales, grid, device));
         Invad {
             config: config.clone(),
-            net: Some(net),
-            optimiser: adam(),
+            net: Learner::new(net, adam),
             raw: Raw::new(spread.as_deref().unwrap_or_default(), device),
             spread,
             device: device.clone().autodiff(),
@@ -116,25 +112,21 @@ impl Method for Invad {
     }
 
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
-        let Some(net) = self.net.take() else { return Losses::default() };
         let features = tensors(&batch.normal.features, &self.device);
-        let outputs = net.forward(&features);
+        let outputs = self.net.network.forward(&features);
         let (targets, predictions) = (self.raw.of(&features), self.raw.of(&outputs));
         let squares = targets.into_iter().zip(predictions).map(|(f, g)| (g - f).square().mean());
         let sum = squares.reduce(|a, b| a + b).expect("an extractor has at least one scale");
         let loss = sum.mul_scalar(self.config.weight);
         let losses = UnreadLosses::default().with(RECONSTRUCTION, &loss);
-        let gradients = GradientsParams::from_grads(loss.backward(), &net);
-        let gradients = clip(gradients, &net, self.config.clip);
         let factor = if progress < WHOLE_RATE { 1.0 } else { LATE_RATE };
-        self.net = Some(self.optimiser.step(self.config.learning_rate * factor, net, gradients));
+        self.net.step(self.config.learning_rate * factor, self.config.clip, &loss);
         if batch.tell { losses.read() } else { Losses::default() }
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
-        let Some(net) = &self.net else { return vec![] };
         let taps = &extractor.taps;
-        let outputs = Fold { graph, norm: self.config.net.norm }.predictions(&net.valid(), taps);
+        let outputs = Fold { graph, norm: self.config.net.norm }.predictions(&self.net.network.valid(), taps);
         if self.config.map == MapKind::Joint {
             let [_, h, w] = graph.shape(taps[0]);
             let unit = Joint { smooth: false, unit: true };
@@ -150,15 +142,11 @@ impl Method for Invad {
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        self.net.as_ref().map_or(Ok(()), |net| checkpoint::write_network(folder, FILES, net, &self.optimiser))
+        self.net.save(folder, FILES)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let Some(net) = self.net.take() else { return Ok(()) };
-        let optimiser = std::mem::replace(&mut self.optimiser, adam());
-        let (net, optimiser) = checkpoint::read_network(folder, FILES, net, optimiser)?;
-        (self.net, self.optimiser) = (Some(net), optimiser);
-        Ok(())
+        self.net.load(folder, FILES)
     }
 }
 

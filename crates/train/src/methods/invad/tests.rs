@@ -44,8 +44,7 @@ fn waves(name: &str) -> (f64, f64) {
 fn method(net: InvadNet, config: InvadConfig, device: &Device) -> Invad {
     Invad {
         config,
-        net: Some(net),
-        optimiser: adam(),
+        net: Learner::new(net, adam),
         raw: Raw::new(&[], device),
         spread: None,
         device: device.clone().autodiff(),
@@ -75,7 +74,7 @@ fn step_as_pytorch(norm: NormKind, case: &Case, device: &Device) {
     let losses = method.step(&step, 0.0);
     assert_eq!(read_backs() - before, 1, "a step waits for its losses alone");
     same("the loss", losses.of(RECONSTRUCTION).unwrap(), case.loss);
-    compare(samples(&method.net.unwrap()), &case.parameters, &case.skipped);
+    compare(samples(&method.net.network), &case.parameters, &case.skipped);
 }
 
 #[test]
@@ -130,7 +129,7 @@ fn both(config: &InvadConfig, seen: &[Vec<u8>], steps: usize, asked: &[u8]) -> V
         method.step(&batch, 0.0);
     });
     let mut graph = extractor.graph.clone();
-    let net = method.net.unwrap().valid();
+    let net = method.net.network.valid();
     let ids = Fold { graph: &mut graph, norm: config.net.norm }.predictions(&net, &extractor.taps);
     let features = batch_of(&extractor, &[asked.to_vec()]).normal.features;
     let outputs = net.forward(&tensors(&features, &device::cpu()));

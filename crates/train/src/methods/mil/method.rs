@@ -7,12 +7,11 @@ use crate::augment::defects::Cell;
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Pool, Term};
-use crate::methods::checkpoint;
-use crate::methods::clip::clip;
 use crate::methods::folding::tensor;
+use crate::methods::learner::Learner;
 use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,12 +53,14 @@ const INSTANCES_FROM: f64 = 1.0 / 3.0;
 const GRADIENT: f64 = 1.0;
 const DECAY: f32 = 1e-4;
 
+fn adam() -> ModuleOptimizer {
+    AdamWConfig::new().with_weight_decay(DECAY).init()
+}
+
 /// The method.
 pub struct Mil {
     config: MilConfig,
-    /// Only a step takes it out, and puts the next one in.
-    net: Option<MilNet>,
-    optimiser: ModuleOptimizer,
+    net: Learner<MilNet>,
     device: Device,
 }
 
@@ -72,8 +73,7 @@ impl Mil {
         let net = device::drawn(device, |device| {
             MilNet::new(&extractor.scales, config.width, config.context, places, device)
         });
-        let optimiser = AdamWConfig::new().with_weight_decay(DECAY).init();
-        Mil { config: config.clone(), net: Some(net), optimiser, device: device.clone().autodiff() }
+        Mil { config: config.clone(), net: Learner::new(net, adam), device: device.clone().autodiff() }
     }
 }
 
@@ -81,7 +81,7 @@ impl Mil {
 impl Mil {
     /// The logits of all places and of all images, as the layers give them once they are trained.
     pub fn logits(&self, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
-        let net = self.net.as_ref().expect("it is not in a step").valid();
+        let net = self.net.network.valid();
         let Logits { places, images } =
             net.forward(&crate::methods::folding::tensors(&batch.features, &self.device.clone().inner()));
         (crate::methods::folding::values(places).0, crate::methods::folding::values(images).0)
@@ -170,34 +170,26 @@ impl Method for Mil {
     }
 
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
-        let Some(net) = self.net.take() else { return Losses::default() };
         let lesson = Lesson::of(batch, &self.device);
+        let net = &self.net.network;
         let logits = net.forward(&lesson.features);
         let (loss, losses) = lesson.losses(&logits, net.places, progress);
-        let gradients = GradientsParams::from_grads(loss.backward(), &net);
-        let gradients = clip(gradients, &net, GRADIENT);
-        let rate = self.config.learning_rate * cosine_decay(progress);
-        self.net = Some(self.optimiser.step(rate, net, gradients));
+        self.net.step(self.config.learning_rate * cosine_decay(progress), GRADIENT, &loss);
         if batch.tell { losses.read() } else { Losses::default() }
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, wanted: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
-        let Some(net) = &self.net else { return vec![] };
-        let Folded { places, image } = fold::append(graph, &net.valid(), &extractor.taps, wanted(BAG));
+        let Folded { places, image } = fold::append(graph, &self.net.network.valid(), &extractor.taps, wanted(BAG));
         let map = wanted(INSTANCE).then(|| (INSTANCE, graph.softplus("instance", places)));
         map.into_iter().chain(image.map(|id| (BAG, id))).collect()
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        self.net.as_ref().map_or(Ok(()), |net| checkpoint::write_network(folder, FILES, net, &self.optimiser))
+        self.net.save(folder, FILES)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let Some(net) = self.net.take() else { return Ok(()) };
-        let optimiser = std::mem::replace(&mut self.optimiser, AdamWConfig::new().init());
-        let (net, optimiser) = checkpoint::read_network(folder, FILES, net, optimiser)?;
-        (self.net, self.optimiser) = (Some(net), optimiser);
-        Ok(())
+        self.net.load(folder, FILES)
     }
 }
 

@@ -7,11 +7,12 @@ use crate::graph::{ChannelStatistics, Graph, Id, Term};
 use crate::methods::checkpoint;
 use crate::methods::ckaad::{AutoEncoder, Cosine, Fold, NetConfig, errors, reconstruction};
 use crate::methods::folding::{tensor, tensors, values};
+use crate::methods::learner::Learner;
 use crate::methods::raw::{ErrorSpace, Raw};
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::module::interpolate;
@@ -85,14 +86,20 @@ impl Limit {
     }
 }
 
+/// As CKAAD's auto-encoder is moved.
+fn adam_of_nets() -> ModuleOptimizer {
+    AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8).init()
+}
+
+fn adam() -> ModuleOptimizer {
+    AdamConfig::new().init()
+}
+
 /// The method.
 pub struct Sparsity {
     config: SparsityConfig,
-    /// Only a step takes it out, and puts the next one in; so with the head.
-    auto_encoder: Option<AutoEncoder>,
-    head: Option<Segmenter>,
-    optimiser: ModuleOptimizer,
-    head_optimiser: ModuleOptimizer,
+    auto_encoder: Learner<AutoEncoder>,
+    head: Learner<Segmenter>,
     limit: Limit,
     raw: Raw,
     /// What brings the features of each tap back from standardised to raw ones before residuals are measured.
@@ -109,10 +116,11 @@ impl Sparsity {
         let inputs: Vec<usize> = [1].into_iter().chain(scales.iter().flat_map(|s| [s.channels; 2])).collect();
         Sparsity {
             config: config.clone(),
-            auto_encoder: Some(device::drawn(device, |device| AutoEncoder::new(&config.net, scales, device))),
-            head: Some(device::drawn(device, |device| Segmenter::new(&inputs, config.width, device))),
-            optimiser: AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8).init(),
-            head_optimiser: AdamConfig::new().init(),
+            auto_encoder: Learner::new(
+                device::drawn(device, |d| AutoEncoder::new(&config.net, scales, d)),
+                adam_of_nets,
+            ),
+            head: Learner::new(device::drawn(device, |d| Segmenter::new(&inputs, config.width, d)), adam),
             limit: Limit { residual: 0.0, steps: 0 },
             raw: Raw::new(spread.as_deref().unwrap_or_default(), device),
             spread,
@@ -122,22 +130,17 @@ impl Sparsity {
 
     /// The auto-encoder's step.
     fn reconstruct(&mut self, batch: &StepBatch, progress: f64) -> UnreadLosses {
-        let Some(net) = self.auto_encoder.take() else { return UnreadLosses::default() };
         let features = tensors(&batch.normal.features, &self.device);
-        let outputs = net.forward(&features);
+        let outputs = self.auto_encoder.network.forward(&features);
         let loss = reconstruction(Cosine::Position, &self.raw.of(&features), &self.raw.of(&outputs));
         let losses = UnreadLosses::default().with("mask reconstruction", &loss);
-        let gradients = GradientsParams::from_grads(loss.backward(), &net);
-        let rate = self.config.learning_rate * cosine_decay(progress / HEAD_FROM);
-        self.auto_encoder = Some(self.optimiser.step(rate, net, gradients));
+        self.auto_encoder.step(self.config.learning_rate * cosine_decay(progress / HEAD_FROM), 0.0, &loss);
         losses
     }
 
     /// The head's step, where there is somebody to learn from.
     fn segment(&mut self, batch: &StepBatch, progress: f64) -> UnreadLosses {
         let Some(labelled) = batch.anomalous.as_ref().filter(|_| !batch.made) else { return UnreadLosses::default() };
-        let Some(net) = self.auto_encoder.as_ref().map(Module::valid) else { return UnreadLosses::default() };
-        let Some(head) = self.head.take() else { return UnreadLosses::default() };
         let plain = self.device.clone().inner();
         let both = batch.normal.features.iter().zip(&labelled.features);
         let features: Vec<Tensor<4>> = both
@@ -148,23 +151,22 @@ impl Sparsity {
             })
             .collect();
         let normal = batch.normal.len();
-        let seen = seen(&net, &self.raw, &features);
+        let seen = seen(&self.auto_encoder.network.valid(), &self.raw, &features);
         let (mut of_normal, _) = values(seen.residual.clone());
         let mut of_labelled = of_normal.split_off(of_normal.len() / features[0].dims()[0] * normal);
         let limit = high(&mut of_normal, ABOVE_LIMIT).max(high(&mut of_labelled, loss::most(self.config.share)));
         self.limit.add(limit);
         let inputs = seen.inputs(self.limit.value());
         let inputs: Vec<Tensor<4>> = inputs.into_iter().map(Tensor::from_inner).collect();
-        let shares = sigmoid(head.forward(&inputs));
+        let shares = sigmoid(self.head.network.forward(&inputs));
         let Masked { residual, size, shape } = loss::masked(shares, inputs[0].clone(), normal, self.config.share);
         let losses = UnreadLosses::default()
             .with("mask residual", &residual)
             .with("mask size", &size)
             .with("mask shape", &shape);
         let loss = residual + size.mul_scalar(self.config.weight) + shape;
-        let gradients = GradientsParams::from_grads(loss.backward(), &head);
         let rate = self.config.head_learning_rate * cosine_decay((progress - HEAD_FROM) / (1.0 - HEAD_FROM));
-        self.head = Some(self.head_optimiser.step(rate, head, gradients));
+        self.head.step(rate, 0.0, &loss);
         losses
     }
 }
@@ -215,8 +217,7 @@ fn high(residuals: &mut [f32], share: f32) -> f32 {
 impl Sparsity {
     /// What the layers give for each place.
     pub fn masks(&self, batch: &crate::methods::Batch) -> Vec<f32> {
-        let (net, head) =
-            (self.auto_encoder.as_ref().expect("no step").valid(), self.head.as_ref().expect("no step").valid());
+        let (net, head) = (self.auto_encoder.network.valid(), self.head.network.valid());
         let inputs =
             seen(&net, &self.raw, &tensors(&batch.features, &self.device.clone().inner())).inputs(self.limit.value());
         values(sigmoid(head.forward(&inputs)) * inputs[0].clone()).0
@@ -245,9 +246,8 @@ impl Method for Sparsity {
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
-        let (Some(net), Some(head)) = (&self.auto_encoder, &self.head) else { return vec![] };
         let taps = &extractor.taps;
-        let outputs = Fold { graph, prefix: "sparsity." }.auto_encoder(&net.valid(), taps);
+        let outputs = Fold { graph, prefix: "sparsity." }.auto_encoder(&self.auto_encoder.network.valid(), taps);
         let pairs: Vec<(Id, Id)> = taps.iter().copied().zip(outputs).collect();
         let error = |(i, &(tap, output)): (usize, &(Id, Id))| {
             let raw = self.spread.as_ref().map(|all| all[i].clone());
@@ -258,25 +258,19 @@ impl Method for Sparsity {
         let residual = graph.sum_maps("sparsity.residual", errors, ones);
         let residual = graph.capped("sparsity.capped", residual, self.limit.value());
         let inputs: Vec<Id> = [residual].into_iter().chain(pairs.into_iter().flat_map(|(f, g)| [f, g])).collect();
-        let logit = head.valid().append(graph, "mask", &inputs);
+        let logit = self.head.network.valid().append(graph, "mask", &inputs);
         vec![(MASK, graph.gated("mask", logit, residual))]
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let (Some(net), Some(head)) = (&self.auto_encoder, &self.head) else { return Ok(()) };
-        checkpoint::write_network(folder, AUTO_ENCODER, net, &self.optimiser)?;
-        checkpoint::write_network(folder, HEAD, head, &self.head_optimiser)?;
+        self.auto_encoder.save(folder, AUTO_ENCODER)?;
+        self.head.save(folder, HEAD)?;
         checkpoint::write(&folder.join(LIMIT), &self.limit)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let (Some(net), Some(head)) = (self.auto_encoder.take(), self.head.take()) else { return Ok(()) };
-        let taken = |optimiser: &mut ModuleOptimizer| std::mem::replace(optimiser, AdamConfig::new().init());
-        let [own, of_head] = [taken(&mut self.optimiser), taken(&mut self.head_optimiser)];
-        let (net, optimiser) = checkpoint::read_network(folder, AUTO_ENCODER, net, own)?;
-        (self.auto_encoder, self.optimiser) = (Some(net), optimiser);
-        let (head, optimiser) = checkpoint::read_network(folder, HEAD, head, of_head)?;
-        (self.head, self.head_optimiser) = (Some(head), optimiser);
+        self.auto_encoder.load(folder, AUTO_ENCODER)?;
+        self.head.load(folder, HEAD)?;
         self.limit = checkpoint::read(&folder.join(LIMIT))?;
         Ok(())
     }

@@ -10,13 +10,14 @@ use crate::methods::adapt::Places;
 use crate::methods::bank::Coreset;
 use crate::methods::checkpoint;
 use crate::methods::folding::{tensor, tensors};
+use crate::methods::learner::Learner;
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{
     BankConfig, Batch, Losses, Method, MethodError, Needs, Outlined, StepBatch, TrainingImages, UnreadLosses,
     cosine_decay,
 };
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::module::avg_pool2d;
@@ -68,16 +69,17 @@ const ADAPTERS_FROM: f64 = 1.0 / 3.0;
 const LEAST_SPREAD: f32 = 0.3;
 const SPREAD: &str = "spread";
 
+fn adam() -> ModuleOptimizer {
+    AdamConfig::new().init()
+}
+
 /// The method.
 pub struct Tocoad {
     config: TocoadConfig,
-    /// Only a step takes it out, and puts the next one in; so with the adapters.
-    judge: Option<Segmenter>,
-    adapters: Option<Adapters>,
+    judge: Learner<Segmenter>,
+    adapters: Learner<Adapters>,
     /// The adapters of the last step that told its losses before they collapsed.
     sound: Option<Adapters>,
-    optimiser: ModuleOptimizer,
-    adapter_optimiser: ModuleOptimizer,
     /// Whether the adapters have collapsed.
     collapsed: bool,
     bank: Coreset,
@@ -93,11 +95,9 @@ impl Tocoad {
         let adapters = device::drawn(device, |device| Adapters::new(scales, device));
         Tocoad {
             config: config.clone(),
-            judge: Some(judge),
-            adapters: Some(adapters),
+            judge: Learner::new(judge, adam),
+            adapters: Learner::new(adapters, adam),
             sound: None,
-            optimiser: AdamConfig::new().init(),
-            adapter_optimiser: AdamConfig::new().init(),
             collapsed: false,
             bank: Coreset::new(BankConfig { vectors: config.vectors, stride: config.stride }),
             device: device.clone().autodiff(),
@@ -106,13 +106,12 @@ impl Tocoad {
 
     /// A step of what sees painted defects.
     fn judge(&mut self, normal: &Batch, outlined: &Outlined, progress: f64) -> UnreadLosses {
-        let Some(judge) = self.judge.take() else { return UnreadLosses::default() };
         let device = self.device.clone();
         let both = normal.features.iter().zip(&outlined.batch.features);
         let features: Vec<Tensor<4>> = both
             .map(|(normal, painted)| Tensor::cat(vec![tensor(normal, &device), tensor(painted, &device)], 0))
             .collect();
-        let logits = judge.forward(&features);
+        let logits = self.judge.network.forward(&features);
         let [_, _, h, w] = logits.dims();
         let with_normal = |value: f32, of: fn(Cell) -> bool| {
             let normal = Tensor::full([normal.len(), 1, h, w], value, &device);
@@ -121,19 +120,16 @@ impl Tocoad {
         let anomalous = with_normal(0.0, |cell| cell == Cell::Anomalous);
         let loss = loss::painted(logits, anomalous, with_normal(1.0, |cell| cell != Cell::Ignored));
         let losses = UnreadLosses::default().with("painted", &loss);
-        let gradients = GradientsParams::from_grads(loss.backward(), &judge);
-        let rate = self.config.learning_rate * cosine_decay(progress / ADAPTERS_FROM);
-        self.judge = Some(self.optimiser.step(rate, judge, gradients));
+        self.judge.step(self.config.learning_rate * cosine_decay(progress / ADAPTERS_FROM), 0.0, &loss);
         losses
     }
 
     /// A step of the adapters.
     fn adapt(&mut self, normal: &Batch, relit: &Batch, outlined: Option<&Outlined>, progress: f64) -> UnreadLosses {
-        let Some(judge) = self.judge.as_ref().map(Module::valid) else { return UnreadLosses::default() };
-        let Some(adapters) = self.adapters.take() else { return UnreadLosses::default() };
         let device = self.device.clone();
         let pairs = outlined.and_then(|o| Some((o.before.as_ref()?, &o.batch)));
-        let seen = pairs.map(|(_, o)| sigmoid(judge.forward(&tensors(&o.features, &device.clone().inner()))));
+        let seen = pairs
+            .map(|(_, o)| sigmoid(self.judge.network.valid().forward(&tensors(&o.features, &device.clone().inner()))));
         let scales = normal.features.len();
         let (mut near, mut far, mut spread) = (vec![], vec![], vec![]);
         for scale in 0..scales {
@@ -143,7 +139,7 @@ impl Tocoad {
             let rows: Vec<usize> = parts.iter().map(|part| part.dim().0).collect();
             let all = Tensor::cat(parts.into_iter().map(|part| tensor(part, &device)).collect(), 0);
             let [_, _, h, w] = all.dims();
-            let Compared { adapted, projected, predicted } = adapters.compared(scale, &all);
+            let Compared { adapted, projected, predicted } = self.adapters.network.compared(scale, &all);
             let of = |x: &Tensor<2>, part: usize| {
                 let from: usize = rows[..part].iter().sum();
                 x.clone().narrow(1, from * h * w, rows[part] * h * w)
@@ -167,18 +163,17 @@ impl Tocoad {
             losses = losses.with("unlike", &far);
             loss = loss + far;
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &adapters);
         let rate = self.config.adapter_learning_rate * cosine_decay((progress - ADAPTERS_FROM) / (1.0 - ADAPTERS_FROM));
-        self.adapters = Some(self.adapter_optimiser.step(rate, adapters, gradients));
+        self.adapters.step(rate, 0.0, &loss);
         losses
     }
 
     /// The grid of patch vectors behind the adapters.
-    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Option<Id> {
-        let adapters = self.adapters.as_ref()?.valid();
+    fn patches(&self, graph: &mut Graph, extractor: &Extractor) -> Id {
+        let adapters = self.adapters.network.valid();
         let taps = extractor.taps.iter().enumerate();
         let adapted = taps.map(|(i, &tap)| graph.conv(format!("tocoad.adapt.{i}"), tap, adapters.folded(i))).collect();
-        Some(self.bank.patches(graph, extractor, "tocoad.patches", adapted))
+        self.bank.patches(graph, extractor, "tocoad.patches", adapted)
     }
 }
 
@@ -195,14 +190,13 @@ fn pooled(x: &Tensor<4>, h: usize) -> Tensor<4> {
 impl Tocoad {
     /// What the layers make of features of one scale.
     pub fn adapted(&self, scale: usize, features: &ndarray::Array4<f32>) -> Tensor<4> {
-        let adapters = self.adapters.as_ref().expect("it is not in a step").valid();
+        let adapters = self.adapters.network.valid();
         adapters.adapted(scale, &tensor(features, &self.device.clone().inner())).maps()
     }
 
     /// These W in place of its own.
     pub fn put(&mut self, weights: Vec<Tensor<4>>) {
-        let adapters = self.adapters.as_mut().expect("it is not in a step");
-        for (conv, weight) in adapters.own.iter_mut().zip(weights) {
+        for (conv, weight) in self.adapters.network.own.iter_mut().zip(weights) {
             conv.weight = burn::module::Param::from_tensor(Tensor::from_inner(weight));
         }
     }
@@ -225,7 +219,7 @@ impl Method for Tocoad {
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
         // Not the labelled ones: of a term that labels have taught less may be said where kinds of defects were left out.
         let drawn = batch.outlined.as_ref().and_then(Outlined::drawn);
-        let before = self.adapters.clone();
+        let before = self.adapters.network.clone();
         let unread = match (&batch.relit, &drawn) {
             (_, Some(drawn)) if progress < ADAPTERS_FROM => self.judge(&batch.normal, drawn, progress),
             (Some(relit), drawn) if progress >= ADAPTERS_FROM && !self.collapsed => {
@@ -238,9 +232,9 @@ impl Method for Tocoad {
         match losses.of(SPREAD) {
             Some(spread) if spread < LEAST_SPREAD => {
                 self.collapsed = true;
-                self.adapters = self.sound.take().or(before);
+                self.adapters.network = self.sound.take().unwrap_or(before);
             }
-            Some(_) => self.sound = before,
+            Some(_) => self.sound = Some(before),
             None => {}
         }
         losses
@@ -248,7 +242,7 @@ impl Method for Tocoad {
 
     fn learn(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
         let mut graph = images.extractor().graph.clone();
-        let Some(patches) = self.patches(&mut graph, images.extractor()) else { return Ok(()) };
+        let patches = self.patches(&mut graph, images.extractor());
         self.bank.learn(images, &graph, patches)
     }
 
@@ -262,26 +256,20 @@ impl Method for Tocoad {
     }
 
     fn append(&self, graph: &mut Graph, extractor: &Extractor, _: &dyn Fn(Term) -> bool) -> Vec<(Term, Id)> {
-        let Some(patches) = self.patches(graph, extractor) else { return vec![] };
+        let patches = self.patches(graph, extractor);
         vec![(ADAPTED, self.bank.append(graph, "adapted", patches))]
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {
-        let (Some(judge), Some(adapters)) = (&self.judge, &self.adapters) else { return Ok(()) };
-        checkpoint::write_network(folder, JUDGE, judge, &self.optimiser)?;
-        checkpoint::write_network(folder, ADAPTERS, adapters, &self.adapter_optimiser)?;
+        self.judge.save(folder, JUDGE)?;
+        self.adapters.save(folder, ADAPTERS)?;
         checkpoint::write(&folder.join(COLLAPSED), &self.collapsed)?;
         self.bank.save(folder)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
-        let (Some(judge), Some(adapters)) = (self.judge.take(), self.adapters.take()) else { return Ok(()) };
-        let taken = |optimiser: &mut ModuleOptimizer| std::mem::replace(optimiser, AdamConfig::new().init());
-        let [own, of_adapters] = [taken(&mut self.optimiser), taken(&mut self.adapter_optimiser)];
-        let (judge, optimiser) = checkpoint::read_network(folder, JUDGE, judge, own)?;
-        (self.judge, self.optimiser) = (Some(judge), optimiser);
-        let (adapters, optimiser) = checkpoint::read_network(folder, ADAPTERS, adapters, of_adapters)?;
-        (self.adapters, self.adapter_optimiser) = (Some(adapters), optimiser);
+        self.judge.load(folder, JUDGE)?;
+        self.adapters.load(folder, ADAPTERS)?;
         self.collapsed = checkpoint::read(&folder.join(COLLAPSED))?;
         self.bank.load(folder)
     }
