@@ -49,6 +49,15 @@ def ours(agent, bundle, threads, runs):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["stages"]["engine"]["median_ms"]
 
 
+def compare(agent, bundle, threads, rounds, runs, exact):
+    """Medians of the rounds: the agent's milliseconds, and ONNX Runtime's."""
+    session = session_of(model_of(bundle), threads, exact)
+    shape = session.get_inputs()[0].shape
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    turns = [(ours(agent, bundle, threads, runs), theirs(session, image, runs)) for _ in range(rounds)]
+    return (statistics.median(column) for column in zip(*turns))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--agent", required=True)
@@ -61,14 +70,10 @@ def main():
     print(f"ONNX Runtime {onnxruntime.__version__}\n")
     print("| bundle | threads | ckaad-agent ms | ONNX Runtime ms | ratio |\n|---|---|---|---|---|")
     for bundle in args.bundles:
-        model = model_of(bundle)
         for threads in map(int, args.threads.split(",")):
-            session = session_of(model, threads, args.exact)
-            shape = session.get_inputs()[0].shape
-            image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-            rounds = [(ours(args.agent, bundle, threads, args.runs), theirs(session, image, args.runs)) for _ in range(args.rounds)]
-            mine, other = (statistics.median(column) for column in zip(*rounds))
+            mine, other = compare(args.agent, bundle, threads, args.rounds, args.runs, args.exact)
             print(f"| {bundle.stem} | {threads} | {mine:.2f} | {other:.2f} | {mine / other:.2f} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Every method on every set, through the bundle: the table of docs/results.md.
+
+    python3 -m venv v && v/bin/pip install -r tests/reference/requirements.txt
+    v/bin/python benches/methods.py --bin target/debug --out runs/table --set tiles=DIR@224x224 --set boards=DIR@320x320 [--method bank --method ckaad ...] [--speed]
+
+A cell is one run of one method alone, `ckaad-train fit --method M` with the config that stands in its folder, `export` in int8 and `evaluate`; what is there already is not
+made again, so that the table can grow over days. Printed is what is there: image AUROC, pixel AUROC, AUPRO to 0.3, the mean F1 over thresholds 0.2 to 0.8 and the largest IoU by ADer's steps, GMAC. With --speed, which
+wants an idle machine, also the agent's milliseconds with one thread and their ratio to ONNX Runtime's on the same file.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+# A method that gives no map is held against the others beside the bank, whose map it then has.
+METHODS = {
+    "bank": ["bank"],
+    "mahalanobis": ["bank", "mahalanobis"],
+    "pooled": ["bank", "pooled"],
+    "ckaad": ["ckaad"],
+    "mil": ["mil"],
+    "invad": ["invad"],
+    "sparsity": ["sparsity"],
+    "tocoad": ["tocoad"],
+    "default": ["bank", "mahalanobis", "pooled"],
+}
+
+
+def config(width, height, epochs, extra):
+    return f"""false_alarm_budget = 0.02
+input.width = {width}
+input.height = {height}
+train.epochs = {epochs}
+{extra}
+"""
+
+
+def made(cell, data, args, width, height, extra):
+    """Fits, exports and evaluates what is not there; whether the cell is whole."""
+    folder, methods = cell
+    folder.mkdir(parents=True, exist_ok=True)
+    text, run, bundle = folder / "config.toml", folder / "run", folder / "int8.ckaad"
+    text.write_text(config(width, height, args.epochs, extra))
+    trainer = str(pathlib.Path(args.bin) / "ckaad-train")
+    data = ["--data", data]
+    fit = ["fit", "--config", text, "--method", ",".join(methods), *data, "--out", run, "--device", args.device]
+    steps = [
+        (folder / "fitted", [*fit, *(["--resume"] if (run / "run.json").exists() else [])]),
+        (bundle, ["export", "--run", run, "--out", bundle]),
+        (folder / "numbers.json", ["evaluate", "--bundle", bundle, *data, "--json", folder / "numbers.json", "--report", folder / "page.html"]),
+    ]
+    for result, command in steps:
+        if result.exists():
+            continue
+        with open(folder / "log", "a") as log:
+            code = subprocess.run([trainer, *map(str, command)], stdout=log, stderr=log).returncode
+        if code != 0:
+            print(f"{folder}: {command[0]} ended with {code}, see {folder}/log", file=sys.stderr)
+            return False
+        if command[0] == "fit":
+            result.touch()
+    return True
+
+
+def row(folder, args):
+    numbers = json.loads((folder / "numbers.json").read_text())
+    pixel = numbers["pixel"] or {}
+    ader = pixel.get("ader") or {}
+    with tarfile.open(folder / "int8.ckaad") as tar:
+        report = json.load(tar.extractfile("report.json"))
+    values = [numbers["image"]["auroc"], pixel.get("auroc"), pixel.get("aupro_30"), ader.get("f1_mean"), ader.get("iou_max")]
+    cells = ["-" if value is None else f"{value:.3f}" for value in values]
+    cells.append(f"{report['gmac']:.3f}")
+    if args.speed:
+        from compare_onnxruntime import compare
+
+        mine, other = compare(str(pathlib.Path(args.bin) / "ckaad-agent"), folder / "int8.ckaad", 1, 5, 20, False)
+        cells += [f"{mine:.1f}", f"{mine / other:.2f}"]
+    return cells
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True, help="folder with ckaad-train and ckaad-agent")
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=DIR@WxH")
+    parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--extra", default="", help="more lines of the config, for instance features.flips = 'both'")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--only-print", action="store_true", help="make nothing")
+    args = parser.parse_args()
+    head = ["set", "method", "image AUROC", "pixel AUROC", "AUPRO", "mF1 .2-.8", "IoU-max", "GMAC"] + ["ms", "to ONNX Runtime"] * args.speed
+    rows = []
+    for entry in args.set:
+        name, rest = entry.split("=", 1)
+        data, size = rest.rsplit("@", 1)
+        width, height = map(int, size.split("x"))
+        for method in args.method or METHODS:
+            folder = args.out / name / method
+            if args.only_print and not (folder / "numbers.json").exists():
+                continue
+            if args.only_print or made((folder, METHODS[method]), data, args, width, height, args.extra):
+                rows.append([name, method, *row(folder, args)])
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for cells in rows:
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
