@@ -11,6 +11,7 @@ wants an idle machine, also the agent's milliseconds with one thread and their r
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -25,7 +26,7 @@ METHODS = {
     "invad": ["invad"],
     "sparsity": ["sparsity"],
     "tocoad": ["tocoad"],
-    "default": ["bank", "mahalanobis", "pooled"],
+    "base": ["bank", "mahalanobis", "pooled"],
 }
 
 
@@ -43,14 +44,18 @@ def made(cell, data, args, width, height, extra):
     folder, methods = cell
     folder.mkdir(parents=True, exist_ok=True)
     text, run, bundle = folder / "config.toml", folder / "run", folder / "int8.ckaad"
-    text.write_text(config(width, height, args.epochs, extra))
+    asked = f"# {','.join(methods)} on {data}\n" + config(width, height, args.epochs, extra)
+    if text.exists() and text.read_text() != asked:
+        print(f"{folder} was made otherwise, see its config.toml: give the same, or another --out", file=sys.stderr)
+        return False
+    text.write_text(asked)
     trainer = str(pathlib.Path(args.bin) / "ckaad-train")
     data = ["--data", data]
     fit = ["fit", "--config", text, "--method", ",".join(methods), *data, "--out", run, "--device", args.device]
     steps = [
         (folder / "fitted", [*fit, *(["--resume"] if (run / "run.json").exists() else [])]),
         (bundle, ["export", "--run", run, "--out", bundle]),
-        (folder / "numbers.json", ["evaluate", "--bundle", bundle, *data, "--json", folder / "numbers.json", "--report", folder / "page.html"]),
+        (folder / "numbers.json", ["evaluate", "--bundle", bundle, *data, "--json", folder / "numbers.part", "--report", folder / "page.html"]),
     ]
     for result, command in steps:
         if result.exists():
@@ -62,6 +67,9 @@ def made(cell, data, args, width, height, extra):
             return False
         if command[0] == "fit":
             result.touch()
+        elif command[0] == "evaluate":
+            # Only a whole one has the name: what was stopped on the way is made again.
+            (folder / "numbers.part").rename(result)
     return True
 
 
@@ -82,24 +90,29 @@ def row(folder, args):
     return cells
 
 
+def data_set(text):
+    found = re.fullmatch(r"([a-z0-9-]+)=(.+)@(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=DIR@WIDTHxHEIGHT, the name of a-z, 0-9 and -")
+    name, data, width, height = found.groups()
+    return name, data, int(width), int(height)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True, help="folder with ckaad-train and ckaad-agent")
     parser.add_argument("--out", required=True, type=pathlib.Path)
-    parser.add_argument("--set", action="append", required=True, metavar="NAME=DIR@WxH")
+    parser.add_argument("--set", action="append", required=True, type=data_set, metavar="NAME=DIR@WxH")
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--extra", default="", help="more lines of the config, for instance features.flips = 'both'")
+    parser.add_argument("--extra", default="", help="more lines of the config, of the form features.flips = 'both'")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--only-print", action="store_true", help="make nothing")
     args = parser.parse_args()
     head = ["set", "method", "image AUROC", "pixel AUROC", "AUPRO", "mF1 .2-.8", "IoU-max", "GMAC"] + ["ms", "to ONNX Runtime"] * args.speed
     rows = []
-    for entry in args.set:
-        name, rest = entry.split("=", 1)
-        data, size = rest.rsplit("@", 1)
-        width, height = map(int, size.split("x"))
+    for name, data, width, height in args.set:
         for method in args.method or METHODS:
             folder = args.out / name / method
             if args.only_print and not (folder / "numbers.json").exists():

@@ -390,7 +390,7 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
         done.folds
     ))?;
     if args.method == Some(MethodChoice::Auto) {
-        say(format_args!("{}", export::choose_methods(&args.out, &TrainConfig::model)?))?;
+        say(format_args!("{}", export::choose_methods(&args.out)?))?;
     }
     Ok(ExitCode::SUCCESS)
 }

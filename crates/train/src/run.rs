@@ -77,6 +77,9 @@ pub struct RunInfo {
     /// What the tensors of the backbone cover, where features are computed in int8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranges: Option<Ranges>,
+    /// Whether the folds are to choose among the methods before anything is exported.
+    #[serde(default)]
+    pub choose: bool,
 }
 
 impl RunInfo {
@@ -341,6 +344,23 @@ impl RunFolder {
     /// The file cannot be written.
     pub fn keep_choice(&self, choice: &impl Serialize) -> Result<(), RunFolderError> {
         self.write_json(CHOICE, choice)
+    }
+
+    /// Takes back what [`RunFolder::keep_choice`] kept.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_choice(&self) -> Result<(), RunFolderError> {
+        let path = self.choice_path();
+        match std::fs::remove_file(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(RunFolderError::Write { path, cause }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the choice lies.
+    pub fn choice_path(&self) -> PathBuf {
+        self.path(CHOICE)
     }
 
     /// What [`RunFolder::keep_choice`] kept; `None` where nothing was chosen.

@@ -143,6 +143,17 @@ impl TrainConfig {
                 &self.methods,
                 "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
             ),
+            row(
+                "score.weights",
+                !maps
+                    || self
+                        .methods
+                        .iter()
+                        .flat_map(|kind| kind.map_terms())
+                        .any(|t| self.score.weights.get(*t) != Some(&0.0)),
+                &self.score.weights,
+                "a weight above 0, or none, for a map of the methods expected",
+            ),
             row("bank.vectors", (1..=65_536).contains(&b.vectors), b.vectors, "1 to 65536 expected"),
             row("bank.stride", strides.contains(&b.stride), b.stride, "one of features.strides expected"),
             row("mahalanobis.strides", pools(&h.strides), &h.strides, POOLS),

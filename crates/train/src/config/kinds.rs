@@ -1,9 +1,11 @@
 //! The methods by name, and which of them a run begins with.
 
 use super::TrainConfig;
+use crate::score::FEW_LABELS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 /// What a model can be made of.
@@ -129,15 +131,14 @@ impl MethodKind {
     /// What learns in minutes, costs the device little, and is always there where the folds choose.
     pub const BASE: [MethodKind; 3] = [MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled];
 
-    /// What may join [`MethodKind::BASE`] under `config`: all, but those that its other keys rule out. Without a labelled anomaly none, since
+    /// What may join [`MethodKind::BASE`] under `config`: all, but those that its other keys rule out. With few labelled anomalies none, since
     /// nothing could tell whether it helps.
     pub fn extras(config: &TrainConfig, labels: usize) -> Vec<MethodKind> {
-        let possible = |kind: &MethodKind| match kind {
-            MethodKind::Sparsity => config.anomalies.source.is_labelled(),
-            MethodKind::Tocoad => !config.augment.is_on(),
-            kind => !MethodKind::BASE.contains(kind),
+        let joins = |kind: &MethodKind| {
+            let methods = [&MethodKind::BASE[..], &[*kind]].concat();
+            !MethodKind::BASE.contains(kind) && TrainConfig { methods, ..config.clone() }.check(Path::new("")).is_ok()
         };
-        if labels == 0 { vec![] } else { MethodKind::ALL.into_iter().filter(possible).collect() }
+        if labels < FEW_LABELS { vec![] } else { MethodKind::ALL.into_iter().filter(joins).collect() }
     }
 }
 
@@ -178,10 +179,15 @@ mod tests {
     #[test]
     fn what_other_keys_rule_out_is_not_tried() {
         let mut config = TrainConfig::default();
-        assert_eq!(MethodKind::extras(&config, 0), []);
-        assert_eq!(join(&MethodKind::extras(&config, 1)), "ckaad + mil + invad + sparsity + tocoad");
+        assert_eq!(MethodKind::extras(&config, 4), []);
+        assert_eq!(join(&MethodKind::extras(&config, 5)), "ckaad + mil + invad + sparsity + tocoad");
+        // Keys of methods that nobody lists are nobody's fault.
+        config.features.strides = vec![16, 32];
+        config.bank.stride = 16;
+        assert_eq!(join(&MethodKind::extras(&config, 5)), "mil + invad + sparsity");
+        config = TrainConfig::default();
         config.augment.rotate_deg = 5.0;
         config.anomalies.source = crate::augment::AnomalySource::Perlin;
-        assert_eq!(join(&MethodKind::extras(&config, 1)), "ckaad + mil + invad");
+        assert_eq!(join(&MethodKind::extras(&config, 5)), "ckaad + mil + invad");
     }
 }

@@ -3,13 +3,13 @@
 
 use super::folds::Folds;
 use super::{Context, ExportError};
-use crate::config::{Build, MethodKind, TrainConfig, join};
+use crate::config::{MethodKind, TrainConfig, join};
 use crate::frame_time;
 use crate::graph::Term;
 use crate::metrics::Placements;
 use crate::onnx::int8::Dialect;
 use crate::run::RunFolder;
-use crate::score::{Branch, Choice, ImageTerm, Judged};
+use crate::score::{Branch, Choice, FEW_LABELS, ImageTerm, Judged};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
@@ -51,9 +51,9 @@ impl TriedMethods {
         }
     }
 
-    /// Whether it is better than what it was tried beside by more than a standard error.
-    fn gains(&self) -> Option<f64> {
-        self.gain.filter(|(gain, error)| gain > error).map(|(gain, _)| gain)
+    /// By how much it is better than what it was tried beside, if that is more than so many standard errors.
+    fn gains(&self, errors: f64) -> Option<f64> {
+        self.gain.filter(|(gain, error)| *gain > errors * error).map(|(gain, _)| gain)
     }
 }
 
@@ -70,13 +70,14 @@ impl MethodsChosen {
         let first = TriedMethods::of(&base, best.as_ref(), None, ms);
         let mut chosen = MethodsChosen { methods: base, budget_ms, tried: vec![first] };
         while let Some(beside) = best.take() {
+            let errors = errors(extras.len());
             let mut most = 0.0;
             let mut next = None;
             for &kind in &extras {
                 let methods = [&chosen.methods[..], &[kind]].concat();
                 let (placements, ms) = judge(&methods)?;
                 let tried = TriedMethods::of(&methods, placements.as_ref(), Some(&beside), ms);
-                if let Some(gain) = tried.gains().filter(|gain| *gain > most && chosen.affords(&tried)) {
+                if let Some(gain) = tried.gains(errors).filter(|gain| *gain > most && chosen.affords(&tried)) {
                     most = gain;
                     next = placements.map(|placements| (kind, placements));
                 }
@@ -91,21 +92,32 @@ impl MethodsChosen {
         Ok(chosen)
     }
 
+    /// A few per cent more are what measuring again may say of the same.
     fn affords(&self, tried: &TriedMethods) -> bool {
-        self.budget_ms.is_none_or(|budget| tried.ms <= budget)
+        self.budget_ms.is_none_or(|budget| tried.ms <= 1.05 * budget)
     }
 
     /// Why it is these.
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> String {
         let first = self.tried.first();
-        match first {
-            Some(first) if first.image_auroc.is_none() => "without anomalous images nothing tells whether others help",
-            Some(first) if self.methods != first.methods => {
-                "each of the others was better with it by more than a standard error, and none that is left is"
-            }
-            _ => "nothing is better with it by more than a standard error",
+        if first.is_none_or(|first| first.image_auroc.is_none()) || self.tried.len() == 1 {
+            return format!("with fewer than {FEW_LABELS} anomalous images nothing tells whether others help");
         }
+        let within = if self.budget_ms.is_some() { " within the budget" } else { "" };
+        if first.is_some_and(|first| self.methods != first.methods) {
+            return format!(
+                "what was added made it better by more than chance would, and no other method{within} does"
+            );
+        }
+        format!("no other method{within} makes it better by more than chance would")
     }
+}
+
+/// By so many standard errors the best of `tried` lists that are all no better is above with the chance with which a single one is by one:
+/// `Φ⁻¹(Φ(1)^(1/tried))`.
+fn errors(tried: usize) -> f64 {
+    const OF: [f64; 8] = [1.0, 1.387, 1.590, 1.725, 1.825, 1.905, 1.971, 2.027];
+    OF[tried.clamp(1, OF.len()) - 1]
 }
 
 impl fmt::Display for MethodsChosen {
@@ -127,14 +139,14 @@ impl fmt::Display for MethodsChosen {
     }
 }
 
-/// Tries lists of the run's methods in int8 and keeps the choice in its folder, where `export` finds it.
+/// Tries lists of the run's methods, as its config names them, in int8 and keeps the choice in its folder, where `export` finds it.
 ///
 /// # Errors
 /// As [`super::export_with`].
-pub fn choose_methods(folder: &Path, build: Build) -> Result<MethodsChosen, ExportError> {
+pub fn choose_methods(folder: &Path) -> Result<MethodsChosen, ExportError> {
     let run = RunFolder::at(folder);
     let config = TrainConfig::of_run(&run)?;
-    Context::with(&run, &config, true, build, |context| {
+    Context::with(&run, &config, true, &TrainConfig::model, |context| {
         let folds = Folds::load(context)?;
         let chosen = Chooser { context, folds: &folds }.choose()?;
         context.run.keep_choice(&chosen)?;
@@ -172,11 +184,21 @@ impl Chooser<'_> {
         let of_list = |term: &Term| MethodKind::of_term(term.name).is_some_and(|kind| methods.contains(&kind));
         let all = &self.folds.judged;
         let maps = all.maps.iter().filter(|(term, _)| of_list(term)).cloned().collect();
-        let terms: Vec<ImageTerm> = self.folds.image_terms.iter().filter(|t| of_list(&t.term)).cloned().collect();
+        let mut terms: Vec<ImageTerm> = self.folds.image_terms.iter().filter(|t| of_list(&t.term)).cloned().collect();
+        if !self.tries_without_kinds() {
+            terms.iter_mut().for_each(|term| term.unseen = None);
+        }
         let judged = Judged { maps, branches: Branch::of(&terms, &all.positive), ..all.labels() };
         let config = &self.context.config.score;
         let map = judged.choose_map(config, self.context.size());
         judged.choose_fusion(map, config)
+    }
+
+    /// Whether every term was also judged without each kind of defect, or learned from no label. If only some lists were held to that, the others would
+    /// gain by being spared.
+    fn tries_without_kinds(&self) -> bool {
+        let maps = self.folds.judged.maps.iter().all(|(term, _)| !term.taught);
+        maps && self.folds.image_terms.iter().all(|term| term.unseen.is_some())
     }
 
     fn milliseconds(&self, choice: &Choice) -> Result<f64, ExportError> {
@@ -192,8 +214,13 @@ impl Chooser<'_> {
 /// The run's config, without the methods that were tried and not chosen.
 pub(super) fn chosen(run: &RunFolder) -> Result<TrainConfig, ExportError> {
     let mut config = TrainConfig::of_run(run)?;
-    if let Some(chosen) = run.choice::<MethodsChosen>()? {
-        config.methods = chosen.methods;
+    match run.choice::<MethodsChosen>()? {
+        Some(chosen) => {
+            config.methods = chosen.methods;
+            config.check(&run.choice_path())?;
+        }
+        None if run.info()?.choose => return Err(ExportError::NotChosen { run: run.folder.clone() }),
+        None => {}
     }
     Ok(config)
 }
@@ -205,17 +232,8 @@ mod tests {
 
     /// Twenty normal images and twenty anomalous ones, of which so many are above all normal ones and the others below.
     fn above(found: usize) -> Option<Placements> {
-        let scores: Vec<f32> = (0..40)
-            .map(|i| {
-                if i < found {
-                    9.0
-                } else if i < 20 {
-                    -9.0
-                } else {
-                    i as f32 / 40.0
-                }
-            })
-            .collect();
+        let anomalous = (0..20).map(|i| if i < found { 9.0 } else { -9.0 });
+        let scores: Vec<f32> = anomalous.chain((0..20).map(|i| i as f32 / 40.0)).collect();
         Placements::of(&scores, &[[true; 20], [false; 20]].concat())
     }
 
@@ -248,7 +266,7 @@ mod tests {
         let said = chosen.to_string();
         assert!(said.starts_with("  bank + mahalanobis: 0.6000 ± "), "{said}");
         assert!(said.contains("\n  bank + mahalanobis + mil: 0.8500 ± ") && said.contains(", +0.2500 ± "), "{said}");
-        let last = "chosen: bank + mahalanobis + mil + ckaad; each of the others was better with it by more than a standard error, and none that is left is";
+        let last = "chosen: bank + mahalanobis + mil + ckaad; what was added made it better by more than chance would, and no other method does";
         assert_eq!(said.lines().last(), Some(last));
     }
 
@@ -256,15 +274,28 @@ mod tests {
     fn what_the_budget_does_not_allow_is_tried_and_not_chosen() {
         let chosen = choose(Some(8.5), worth);
         assert_eq!(chosen.methods, [Bank, Mahalanobis]);
-        assert_eq!(chosen.to_string().matches(", above the budget").count(), 2);
+        let said = chosen.to_string();
+        assert_eq!(said.matches(", above the budget").count(), 2);
+        assert!(
+            said.ends_with("; no other method within the budget makes it better by more than chance would"),
+            "{said}"
+        );
         assert_eq!(choose(Some(9.5), worth).methods, [Bank, Mahalanobis, Mil]);
     }
 
     #[test]
     fn what_gains_no_more_than_chance_is_left_out() {
-        let chosen = choose(None, |kind| if kind == Bank { (12, 1.0) } else { (0, 1.0) });
+        // One and a half standard errors: more than a single list would gain by chance, less than the luckiest of three.
+        let lucky = |kind| match kind {
+            Bank => (12, 1.0),
+            Ckaad => (2, 1.0),
+            _ => (0, 1.0),
+        };
+        let chosen = choose(None, lucky);
+        let (gain, error) = chosen.tried[1].gain.unwrap();
+        assert!(errors(1) < gain / error && gain / error < errors(3), "{gain} {error}");
         assert_eq!(chosen.methods, [Bank, Mahalanobis]);
-        assert!(chosen.to_string().ends_with("; nothing is better with it by more than a standard error"));
+        assert!(chosen.to_string().ends_with("; no other method makes it better by more than chance would"));
     }
 
     #[test]
@@ -272,6 +303,9 @@ mod tests {
         let judge = |_: &[MethodKind]| Ok::<_, ()>((None, 1.0));
         let chosen = MethodsChosen::of(vec![Bank], vec![Mil], None, judge).unwrap();
         assert_eq!((chosen.methods.as_slice(), chosen.tried.len()), ([Bank].as_slice(), 1));
-        assert!(chosen.to_string().contains("bank: n/a, 1.0 ms\nchosen: bank; without anomalous images"), "{chosen}");
+        assert!(
+            chosen.to_string().contains("bank: n/a, 1.0 ms\nchosen: bank; with fewer than 5 anomalous images"),
+            "{chosen}"
+        );
     }
 }

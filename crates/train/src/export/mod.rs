@@ -64,6 +64,8 @@ pub enum ExportError {
     Write { path: PathBuf, cause: std::io::Error },
     #[error("{run} is not trained to its end ({unit} is missing): run ckaad-train fit --resume first")]
     Untrained { run: PathBuf, unit: String },
+    #[error("{run}: which methods are exported is not chosen yet: run ckaad-train fit --method auto --resume first")]
+    NotChosen { run: PathBuf },
     #[error("cannot encode a picture of the bundle: {0}")]
     Picture(image::ImageError),
 }

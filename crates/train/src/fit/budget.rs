@@ -9,6 +9,7 @@ use crate::features::{Extractor, FeatureError};
 use crate::frame_time;
 use crate::onnx::int8::{self, Dialect};
 use crate::progress::ProgressDisplay;
+use crate::quantise;
 use ckaad_bundle::Input;
 use ckaad_inspect::{imaging, quantile};
 
@@ -139,7 +140,8 @@ fn milliseconds(config: &TrainConfig, build: Build) -> Result<f64, FitError> {
     let graph = model.graph(&extractor, &everything(&model));
     // Which values a byte stands for does not matter to the time.
     let ranges = vec![(-6.0, 6.0); graph.nodes.len()];
-    let onnx = int8::emit(&graph, None, &ranges, |_| false, Dialect::QOperator);
+    let float = quantise::named(&graph, &config.quantise.float_layers);
+    let onnx = int8::emit(&graph, None, &ranges, |id| float.contains(&id), Dialect::QOperator);
     let Input { width, height, .. } = config.input.into();
     let size = [height, width].map(|side| side as usize);
     let failed = |e| FitError::Features(FeatureError::Engine(e));

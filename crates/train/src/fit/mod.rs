@@ -38,7 +38,7 @@ pub enum FitError {
     Method(#[from] MethodError),
     #[error(transparent)]
     Weights(#[from] crate::backbones::WeightError),
-    #[error("nothing of {methods} gives a map here: {needed}; list the method bank too, which needs no label")]
+    #[error("nothing of {methods} gives a map here{needed}; list the method bank too, which needs no label")]
     NoMap { methods: String, needed: String },
     #[error("budget.ms is {ms}: the smallest input that was tried takes {least:.1} ms")]
     Budget { ms: f64, least: f64 },

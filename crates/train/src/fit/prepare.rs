@@ -68,7 +68,10 @@ pub fn prepare(
     data.train_anomalous = labelled(&config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
     let images = run::deal(&data, config.validation.folds, config.seed)?;
     let folds = images.iter().map(|image| image.fold + 1).max().unwrap_or(0);
-    let mut info = RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![], ranges: None };
+    let choose = options.method == Some(MethodChoice::Auto);
+    let mut info =
+        RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![], ranges: None, choose };
+    needs_a_map(build(&config, &extractor(None, None)?, &device::cpu()), &info)?;
     if config.features.standardise {
         progress.say("measuring the feature channels");
         info.statistics = measure(&extractor(None, None)?, &info.placed())?;
@@ -79,7 +82,6 @@ pub fn prepare(
         info.ranges = Some(quantise::measure(&exact.graph, &exact, &samples, calibration, progress)?);
     }
     let extractor = extractor(info.spread(), info.ranges.as_ref())?;
-    needs_a_map(build(&config, &extractor, &device::cpu()), &info)?;
     run.start(&config, &info)?;
     Ok(Prepared { config, extractor, info })
 }
@@ -97,6 +99,9 @@ fn asked(options: &FitOptions, data: &DataSet) -> Result<TrainConfig, FitError> 
     };
     // Keys of methods that the file does not list were not looked at.
     config.check(Path::new("--method"))?;
+    if options.method == Some(MethodChoice::Auto) {
+        TrainConfig { methods: MethodKind::BASE.to_vec(), ..config.clone() }.check(Path::new("--method auto"))?;
+    }
     Ok(config)
 }
 
@@ -121,16 +126,19 @@ fn settled(config: &TrainConfig, run: &RunFolder) -> Result<TrainConfig, FitErro
 fn resumed(config: &TrainConfig, run: &RunFolder, data: &DataSet) -> Result<RunInfo, FitError> {
     let changed = |what| FitError::from(RunFolderError::Changed { run: run.folder.clone(), what });
     let info = run.info()?;
+    if info.data_digest != data.training_digest()? {
+        return Err(changed("training data set"));
+    }
     // More epochs are the one change that a resumed run may ask for; what only `export` reads does not count.
     let mut earlier = TrainConfig::of_run(run)?;
     earlier.train.epochs = config.train.epochs;
     earlier.quantise = config.quantise.clone();
     if earlier != *config {
-        return Err(changed("config"));
+        let methods = earlier.methods == config.methods;
+        return Err(changed(if methods { "config" } else { "list of methods (methods, or --method)" }));
     }
-    if info.data_digest != data.training_digest()? {
-        return Err(changed("training data set"));
-    }
+    // What is trained now may be worth something else.
+    run.forget_choice()?;
     Ok(info)
 }
 
@@ -200,7 +208,8 @@ fn left_out(model: &Model, info: &RunInfo) -> Vec<(String, String)> {
 fn needs_a_map(model: Model, info: &RunInfo) -> Result<(), FitError> {
     let methods = model.methods.iter().map(|method| method.name()).collect::<Vec<_>>().join(", ");
     let needed = left_out(&model, info).into_iter().map(|(name, why)| format!("{name} is left out, for {why}"));
-    let needed = needed.collect::<Vec<_>>().join("; ");
+    let needed: Vec<String> = needed.collect();
+    let needed = if needed.is_empty() { String::new() } else { format!(": {}", needed.join("; ")) };
     let kept = Unit::Whole.keep(model, info.label_counts());
     if kept.terms().iter().any(|term| term.is_map()) {
         return Ok(());

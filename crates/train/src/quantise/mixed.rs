@@ -130,8 +130,7 @@ impl Int8Graph<'_> {
 
     /// The layers with these names.
     pub fn named(&self, asked: &[String]) -> BTreeSet<Id> {
-        let wanted = |name: &str| asked.iter().any(|asked| names(asked, name));
-        layers(self.graph).into_iter().filter(|&id| wanted(&self.graph.nodes[id].name)).collect()
+        named(self.graph, asked)
     }
 
     /// The layers that the config wants in float.
@@ -289,6 +288,12 @@ pub fn check_names(graph: &Graph, config: &QuantiseConfig) -> Result<(), Quantis
         Some(unknown) => Err(QuantiseError::UnknownLayer { name: unknown.clone(), known: known.join(", ") }),
         None => Ok(()),
     }
+}
+
+/// The layers of `graph` with these names.
+pub fn named(graph: &Graph, asked: &[String]) -> BTreeSet<Id> {
+    let wanted = |name: &str| asked.iter().any(|asked| names(asked, name));
+    layers(graph).into_iter().filter(|&id| wanted(&graph.nodes[id].name)).collect()
 }
 
 fn layers(graph: &Graph) -> Vec<Id> {

@@ -17,7 +17,7 @@ mod ranges;
 
 pub use config::{Calibration, QuantiseConfig};
 pub use judge::{HeldOutSet, Quality, Regions};
-pub use mixed::{Int8Graph, MixedPrecision, Report, Round, Sensitivity, check_names};
+pub use mixed::{Int8Graph, MixedPrecision, Report, Round, Sensitivity, check_names, named};
 pub use ranges::measure;
 
 use crate::datasets::DataError;

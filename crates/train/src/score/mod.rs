@@ -197,8 +197,8 @@ fn pick(candidates: &[Option<&Placements>]) -> usize {
     best.0
 }
 
-/// Fewer anomalous images in all folds together cannot be fitted to.
-const FEW_LABELS: usize = 5;
+/// Fewer anomalous images in all folds together cannot be fitted to, nor tell two models apart.
+pub const FEW_LABELS: usize = 5;
 
 /// Whether there are fewer than [`FEW_LABELS`].
 fn few_labels(positive: &[bool]) -> bool {

@@ -170,7 +170,16 @@ fn methods_are_chosen_by_the_folds() {
     let of_chosen = |name: &String| chosen.iter().any(|kind| name == kind || name.starts_with(&format!("{kind}-")));
     assert!(manifest.methods.iter().all(of_chosen), "{:?} of {chosen:?}", manifest.methods);
 
-    // Nothing is trained again, and the choice stays.
+    // Regression: a run that was stopped before its choice was exported with all methods at once.
+    let choice_file = folder.path().join("run/choice.json");
+    std::fs::remove_file(&choice_file).unwrap();
+    let told = refused(&["export", "--run", &run, "--out", &at("early.ckaad")]);
+    assert!(told.ends_with("is not chosen yet: run ckaad-train fit --method auto --resume first"), "{told}");
+    // What somebody wrote by hand is looked at like a config.
+    std::fs::write(&choice_file, "{\"methods\": [\"pooled\"], \"budget_ms\": null, \"tried\": []}").unwrap();
+    let told = refused(&["export", "--run", &run, "--out", &at("early.ckaad")]);
+    assert!(told.contains("run/choice.json: methods is [Pooled]; at least one that gives a map expected"), "{told}");
+    // Nothing is trained again, and the choice is the same.
     let again = train_well(&[&fit[..], &["--resume"]].concat());
     assert_eq!(again.lines().last(), Some(last));
     let short = at("short.toml");
@@ -194,6 +203,11 @@ fn methods_are_chosen_by_the_folds() {
     let output = train(&[&fit[..fit.len() - 1], &["bank,none"]].concat());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("\"none\" is no method; auto is expected, or some of ckaad, bank, "), "{told}");
+    let told = refused(&["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--resume"]);
+    assert!(
+        told.contains("was made with another list of methods (methods, or --method); resume with the same"),
+        "{told}"
+    );
     let told = refused(&[&fit[..fit.len() - 1], &["pooled"]].concat());
     assert!(told.starts_with("--method: methods is [Pooled]; at least one that gives a map expected"), "{told}");
 }
@@ -431,6 +445,10 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
             "methods = [\"pooled\"]",
             "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
         ),
+        (
+            "methods = [\"bank\", \"pooled\"]\n[score.weights]\ndistance = 0.0",
+            "score.weights is {\"distance\": 0.0}; a weight above 0, or none, for a map of the methods expected",
+        ),
         ("methods = [\"bank\", \"bank\"]", "methods is [Bank, Bank]; each method once expected"),
         ("[pooled]\nstrides = [64]", "pooled.strides is [64]; strides of the backbone expected, for instance [16, 32]"),
         ("[pooled]\ndirections = 5000", "pooled.directions is 5000; at most 4096 expected"),
@@ -587,7 +605,7 @@ fn a_model_without_a_map_is_refused_before_training() {
     // Without a label there is nothing to choose by: what needs none is trained and taken.
     let fit = ["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--method", "auto"];
     let said = train_well(&fit);
-    let last = "chosen: bank + mahalanobis; without anomalous images nothing tells whether others help";
+    let last = "chosen: bank + mahalanobis; with fewer than 5 anomalous images nothing tells whether others help";
     assert_eq!(said.lines().last(), Some(last), "{said}");
 }
 

@@ -78,8 +78,8 @@ pub struct Tocoad {
     config: TocoadConfig,
     judge: Learner<Segmenter>,
     adapters: Learner<Adapters>,
-    /// The adapters of the last step that told its losses before they collapsed.
-    sound: Option<Adapters>,
+    /// Those of the last step that told its losses before they collapsed; at the start, and where a run is resumed, those that change nothing.
+    sound: Adapters,
     /// Whether the adapters have collapsed.
     collapsed: bool,
     bank: Coreset,
@@ -93,11 +93,12 @@ impl Tocoad {
         let channels: Vec<usize> = scales.iter().map(|s| s.channels).collect();
         let judge = device::drawn(device, |device| Segmenter::new(&channels, config.width, device));
         let adapters = device::drawn(device, |device| Adapters::new(scales, device));
+        let sound = adapters.clone();
         Tocoad {
             config: config.clone(),
             judge: Learner::new(judge, adam),
             adapters: Learner::new(adapters, adam),
-            sound: None,
+            sound,
             collapsed: false,
             bank: Coreset::new(BankConfig { vectors: config.vectors, stride: config.stride }),
             device: device.clone().autodiff(),
@@ -232,9 +233,9 @@ impl Method for Tocoad {
         match losses.of(SPREAD) {
             Some(spread) if spread < LEAST_SPREAD => {
                 self.collapsed = true;
-                self.adapters.network = self.sound.take().unwrap_or(before);
+                self.adapters.network = self.sound.clone();
             }
-            Some(_) => self.sound = Some(before),
+            Some(_) => self.sound = before,
             None => {}
         }
         losses

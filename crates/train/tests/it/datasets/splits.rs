@@ -44,7 +44,7 @@ fn draw(data: &DataSet, seed: u64) -> Result<Vec<Labelled>, RunFolderError> {
 }
 
 fn info(data: &DataSet, images: Vec<Labelled>) -> RunInfo {
-    RunInfo { data: data.root.clone(), data_digest: String::new(), folds: 5, images, statistics: vec![], ranges: None }
+    RunInfo { data: data.root.clone(), folds: 5, images, ..RunInfo::default() }
 }
 
 /// How many images of a class each fold has.
