@@ -129,12 +129,12 @@ impl TrainConfig {
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
         let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
         let (s, o) = (&self.sparsity, &self.tocoad);
-        // What a generator made is no defect whose residuals a head should look for.
-        let labelled = a.source.is_labelled();
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
-        let maps = self.methods.iter().any(|kind| !kind.map_terms().is_empty());
+        let mut terms = self.methods.iter().flat_map(|kind| kind.map_terms());
+        let maps = terms.clone().next().is_some();
+        let weighed = terms.any(|term| self.score.weights.get(*term) != Some(&0.0));
         vec![
             row("methods", once, &self.methods, "each method once expected"),
             row(
@@ -145,12 +145,7 @@ impl TrainConfig {
             ),
             row(
                 "score.weights",
-                !maps
-                    || self
-                        .methods
-                        .iter()
-                        .flat_map(|kind| kind.map_terms())
-                        .any(|t| self.score.weights.get(*t) != Some(&0.0)),
+                !maps || weighed,
                 &self.score.weights,
                 "a weight above 0, or none, for a map of the methods expected",
             ),
@@ -185,9 +180,10 @@ impl TrainConfig {
             row("sparsity.width", (1..=4096).contains(&s.width), s.width, "1 to 4096 expected"),
             row("sparsity.share", s.share > 0.0 && s.share <= 0.5, s.share, "above 0 and at most 0.5 expected"),
             row("sparsity.weight", s.weight > 0.0 && s.weight <= 1e3, s.weight, "above 0 and at most 1000 expected"),
+            // What a generator made is no defect whose residuals a head should look for.
             row(
                 "anomalies.source",
-                labelled || !self.methods.contains(&MethodKind::Sparsity),
+                a.source.is_labelled() || !self.methods.contains(&MethodKind::Sparsity),
                 a.source,
                 "auto or labelled expected, for the method sparsity learns from labelled anomalies",
             ),

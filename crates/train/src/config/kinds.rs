@@ -4,7 +4,6 @@ use super::TrainConfig;
 use crate::score::FEW_LABELS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -89,11 +88,23 @@ impl MethodKind {
             MethodKind::Ckaad | MethodKind::Bank | MethodKind::Invad | MethodKind::Sparsity | MethodKind::Tocoad => &[],
         }
     }
-}
 
-impl fmt::Display for MethodKind {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.name())
+    /// What learns in minutes, costs the device little, and is always there where the folds choose.
+    pub const BASE: [MethodKind; 3] = [MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled];
+
+    /// What may join [`MethodKind::BASE`] under `config`: all, but those that its other keys rule out. With few labelled anomalies none, since
+    /// nothing could tell whether it helps.
+    pub fn extras(config: &TrainConfig, labels: usize) -> Vec<MethodKind> {
+        let joins = |kind: &MethodKind| {
+            let methods = [&MethodKind::BASE[..], &[*kind]].concat();
+            !MethodKind::BASE.contains(kind) && TrainConfig { methods, ..config.clone() }.check(Path::new("")).is_ok()
+        };
+        if labels < FEW_LABELS { vec![] } else { MethodKind::ALL.into_iter().filter(joins).collect() }
+    }
+
+    /// Those of [`MethodKind::BASE`] among `methods`, and the others.
+    pub fn apart(methods: &[MethodKind]) -> (Vec<MethodKind>, Vec<MethodKind>) {
+        methods.iter().partition(|kind| MethodKind::BASE.contains(kind))
     }
 }
 
@@ -127,28 +138,11 @@ impl FromStr for MethodChoice {
     }
 }
 
-impl MethodKind {
-    /// What learns in minutes, costs the device little, and is always there where the folds choose.
-    pub const BASE: [MethodKind; 3] = [MethodKind::Bank, MethodKind::Mahalanobis, MethodKind::Pooled];
-
-    /// What may join [`MethodKind::BASE`] under `config`: all, but those that its other keys rule out. With few labelled anomalies none, since
-    /// nothing could tell whether it helps.
-    pub fn extras(config: &TrainConfig, labels: usize) -> Vec<MethodKind> {
-        let joins = |kind: &MethodKind| {
-            let methods = [&MethodKind::BASE[..], &[*kind]].concat();
-            !MethodKind::BASE.contains(kind) && TrainConfig { methods, ..config.clone() }.check(Path::new("")).is_ok()
-        };
-        if labels < FEW_LABELS { vec![] } else { MethodKind::ALL.into_iter().filter(joins).collect() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backbones::Backbone;
     use crate::device;
-    use crate::features::{Extractor, Reading};
-    use ckaad_bundle::{Filter, Input, ResizeMode};
+    use crate::methods::specimens::extractor;
 
     #[test]
     fn a_list_of_methods_is_read_and_a_name_that_is_none_is_told() {
@@ -161,10 +155,7 @@ mod tests {
     /// A method that gives a term of which its kind knows nothing would be left out of every choice.
     #[test]
     fn kinds_know_the_terms_of_their_methods() {
-        let backbone = Backbone::EfficientNetLite0;
-        let input = Input { width: 64, height: 64, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-        let reading = Reading { backbone, strides: &[8, 16], deepest: 32, input };
-        let extractor = Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap();
+        let extractor = extractor([64, 64], &[8, 16], 32);
         for kind in MethodKind::ALL {
             let config = TrainConfig { methods: vec![kind], ..TrainConfig::default() };
             let terms = config.model(&extractor, &device::cpu()).terms();

@@ -161,7 +161,7 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn choose(&self) -> Result<MethodsChosen, ExportError> {
-        let (base, extras) = self.taught().into_iter().partition(|kind| MethodKind::BASE.contains(kind));
+        let (base, extras) = MethodKind::apart(&self.taught());
         let budget_ms = self.context.config.budget.map(|budget| budget.ms / budget.factor);
         MethodsChosen::of(base, extras, budget_ms, |methods| self.tried(methods))
     }

@@ -198,8 +198,7 @@ impl<'a> Context<'a> {
             model.learn_again()?;
         } else if self.int8 {
             // What was learned behind a method's own layers was learned from these in float.
-            let UnitModel { unit, model, library, .. } = &mut model;
-            model.learn(&TrainingImages::new(library, |image| unit.sees(image)), true)?;
+            model.learn(true)?;
         }
         Ok(model)
     }
@@ -280,7 +279,11 @@ struct UnitModel<'a> {
 impl UnitModel<'_> {
     /// What learned in a pass learns again, from features in today's numbers: a head that was fitted to others is off.
     fn learn_again(&mut self) -> Result<(), ExportError> {
-        self.model.learn_again(&TrainingImages::new(&self.library, |image| self.unit.sees(image)))?;
-        Ok(())
+        [false, true].into_iter().try_for_each(|steps| self.learn(steps))
+    }
+
+    /// The same of the methods that are trained in steps, or of those that are not.
+    fn learn(&mut self, steps: bool) -> Result<(), ExportError> {
+        Ok(self.model.learn(&TrainingImages::new(&self.library, |image| self.unit.sees(image)), steps)?)
     }
 }

@@ -71,10 +71,11 @@ pub fn prepare(
     let choose = options.method == Some(MethodChoice::Auto);
     let mut info =
         RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![], ranges: None, choose };
-    needs_a_map(build(&config, &extractor(None, None)?, &device::cpu()), &info)?;
+    let plain = extractor(None, None)?;
+    needs_a_map(build(&config, &plain, &device::cpu()), &info)?;
     if config.features.standardise {
         progress.say("measuring the feature channels");
-        info.statistics = measure(&extractor(None, None)?, &info.placed())?;
+        info.statistics = measure(&plain, &info.placed())?;
     }
     if config.features.int8 {
         let exact = extractor(info.spread(), None)?;
@@ -107,8 +108,7 @@ fn asked(options: &FitOptions, data: &DataSet) -> Result<TrainConfig, FitError> 
 
 /// What is always tried, with each of the others.
 fn lists(config: &TrainConfig) -> Vec<Vec<MethodKind>> {
-    let (base, extras): (Vec<MethodKind>, Vec<MethodKind>) =
-        config.methods.iter().partition(|kind| MethodKind::BASE.contains(kind));
+    let (base, extras) = MethodKind::apart(&config.methods);
     let with = |kind: &MethodKind| [&base[..], &[*kind]].concat();
     [vec![base.clone()], extras.iter().map(with).collect()].concat()
 }

@@ -3,9 +3,14 @@
 use super::MethodError;
 use super::clip::clip;
 use burn::module::Module;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use std::path::Path;
+
+/// Adam (Kingma and Ba 2015) with the values of its paper.
+pub(super) fn adam() -> ModuleOptimizer {
+    AdamConfig::new().init()
+}
 
 /// The network, and the state of its optimiser.
 pub(super) struct Learner<M> {

@@ -11,6 +11,7 @@ mod clip;
 mod folding;
 #[cfg(test)]
 mod formula;
+mod grid;
 mod images;
 pub mod invad;
 mod learner;
@@ -21,7 +22,7 @@ mod raw;
 mod segmenter;
 pub mod sparsity;
 #[cfg(test)]
-mod specimens;
+pub(crate) mod specimens;
 pub mod tocoad;
 
 pub use bank::{Bank, BankConfig};
@@ -203,15 +204,6 @@ impl Model {
     /// An image cannot be read.
     pub fn learn(&mut self, images: &TrainingImages, steps: bool) -> Result<(), MethodError> {
         self.methods.iter_mut().filter(|m| m.needs().steps == steps).try_for_each(|m| m.learn(images))
-    }
-
-    /// All methods learn again what passes teach, from images in other numbers: in those of int8, for instance, which
-    /// their heads will be given.
-    ///
-    /// # Errors
-    /// An image cannot be read.
-    pub fn learn_again(&mut self, images: &TrainingImages) -> Result<(), MethodError> {
-        self.methods.iter_mut().try_for_each(|m| m.learn(images))
     }
 
     /// One step of all methods that are trained in steps.

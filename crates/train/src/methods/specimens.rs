@@ -27,6 +27,14 @@ pub fn part(seed: u32, defect: Option<(u32, u32)>) -> RgbImage {
     })
 }
 
+/// EfficientNet-lite0, as it comes, for inputs so wide and high.
+pub fn extractor([width, height]: [u32; 2], strides: &[usize], deepest: usize) -> Extractor {
+    let backbone = Backbone::EfficientNetLite0;
+    let input = Input { width, height, ..INPUT };
+    let reading = Reading { backbone, strides, deepest, input };
+    Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap()
+}
+
 /// Parts on disk, and what features are taken with.
 pub struct Set {
     _folder: tempfile::TempDir,
@@ -45,11 +53,11 @@ impl Set {
         let path = |i: usize| folder.path().join(format!("{i}.png"));
         images.iter().enumerate().for_each(|(i, image)| image.save(path(i)).unwrap());
         let paths: Vec<PathBuf> = (0..images.len()).map(path).collect();
-        let backbone = Backbone::EfficientNetLite0;
-        let reading = Reading { backbone, strides, deepest: 16, input: INPUT };
-        let weights = backbone.weights(None).unwrap();
-        let mut set = Set { extractor: Extractor::new(reading, &weights, None, None).unwrap(), _folder: folder, paths };
+        let mut set = Set { extractor: extractor([SIDE, SIDE], strides, 16), _folder: folder, paths };
         if standardised {
+            let backbone = Backbone::EfficientNetLite0;
+            let reading = Reading { backbone, strides, deepest: 16, input: INPUT };
+            let weights = backbone.weights(None).unwrap();
             let samples: Vec<Sample> = (0..images.len()).map(|i| set.sample(i)).collect();
             let statistics = set.extractor.statistics(&samples).unwrap();
             set.extractor = Extractor::new(reading, &weights, Some(&statistics), None).unwrap();

@@ -1,13 +1,12 @@
 //! The discriminators (paper: section 3.3). They give energies, not probabilities: low means "normal".
 
 use crate::backbones::Scale;
-use crate::graph::{COSINE_EPSILON, LEAK, Regrid, regrid};
+use crate::graph::{COSINE_EPSILON, LEAK};
 use crate::methods::folding::leaky_relu;
+use crate::methods::grid::to_grid;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{InstanceNorm, InstanceNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::module::avg_pool2d;
-use burn::tensor::ops::AvgPoolOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -209,38 +208,6 @@ impl PatchHead {
 fn normalise(x: Tensor<4>) -> Tensor<4> {
     let length = (x.clone().square().sum_dim(1) + COSINE_EPSILON).sqrt();
     x / length
-}
-
-/// As the exported graph does it.
-fn to_grid(x: Tensor<4>, width: usize) -> Tensor<4> {
-    let [_, _, _, w] = x.dims();
-    match regrid(w, width) {
-        Regrid::Same => x,
-        Regrid::Pool(k) => avg_pool2d(x, AvgPoolOptions::new([k, k]).with_stride([k, k])),
-        Regrid::Enlarge(k) => enlarged(x, k),
-    }
-}
-
-/// `k` times as high and as wide, bilinear, half-pixel, by a matrix product along each axis: burn has no gradient of its own interpolation on
-/// a GPU.
-fn enlarged(x: Tensor<4>, k: usize) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
-    let device = x.device();
-    let along = |length: usize| -> Tensor<2> {
-        let wide = length * k;
-        let mut weights = vec![0f32; length * wide];
-        for to in 0..wide {
-            let at = ((to as f32 + 0.5) / k as f32 - 0.5).clamp(0.0, (length - 1) as f32);
-            let (low, share) = (at as usize, at.fract());
-            weights[low * wide + to] += 1.0 - share;
-            weights[(low + 1).min(length - 1) * wide + to] += share;
-        }
-        Tensor::from_data(TensorData::new(weights, [length, wide]), &device)
-    };
-    let wide: Tensor<4> = x.reshape([n * c * h, w]).matmul(along(w)).reshape([n, c, h, w * k]);
-    let turned: Tensor<2> = wide.swap_dims(2, 3).reshape([n * c * w * k, h]);
-    let high: Tensor<4> = turned.matmul(along(h)).reshape([n, c, w * k, h * k]);
-    high.swap_dims(2, 3)
 }
 
 /// Channels of the image discriminator.

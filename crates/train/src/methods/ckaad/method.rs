@@ -155,17 +155,12 @@ impl Method for Ckaad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backbones::Backbone;
     use crate::device;
-    use crate::features::Reading;
-    use ckaad_bundle::{Filter, Input, ResizeMode};
+    use crate::methods::specimens::extractor;
 
     #[test]
     fn a_discriminator_that_tells_nothing_apart_is_spoken_of() {
-        let backbone = Backbone::EfficientNetLite0;
-        let input = Input { width: 64, height: 64, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-        let reading = Reading { backbone, strides: &[8, 16], deepest: 16, input };
-        let extractor = Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap();
+        let extractor = extractor([64, 64], &[8, 16], 16);
         let method = Ckaad::new(&CkaadConfig::default(), &extractor, &device::cpu());
         let losses = |anomalous| Losses::default().with(ENERGY_NORMAL, 1.0).with(ENERGY_ANOMALOUS, anomalous);
         assert_eq!(method.doubt(&losses(1.2)), None);

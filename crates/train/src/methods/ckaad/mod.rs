@@ -16,4 +16,5 @@ pub use loss::{Cosine, LossConfig, errors, reconstruction};
 pub use method::{Ckaad, CkaadConfig};
 pub(super) use net::ConvNorm;
 pub use net::{AutoEncoder, NetConfig, NormKind, Size};
+pub(super) use step::adam;
 pub use step::{Parts, Rates, Trainer};

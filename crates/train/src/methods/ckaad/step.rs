@@ -69,15 +69,19 @@ const DISCRIMINATORS: &str = "discriminator.bpk";
 const OPTIMISER: &str = "optimiser.bpk";
 const DISCRIMINATOR_OPTIMISER: &str = "discriminator-optimiser.bpk";
 
+/// As the paper's networks are moved.
+pub fn adam() -> ModuleOptimizer {
+    AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8).init()
+}
+
 impl Trainer {
     /// `device` is a plain one.
     pub fn new(parts: Parts, device: &Device) -> Trainer {
-        let adam = AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8);
         Trainer {
             auto_encoder: drawn(device, |device| AutoEncoder::new(parts.net, parts.scales, device)),
             discriminators: drawn(device, |device| Discriminators::new(parts.discriminator, parts.scales, device)),
-            optimiser: adam.init(),
-            discriminator_optimiser: adam.init(),
+            optimiser: adam(),
+            discriminator_optimiser: adam(),
             loss: parts.loss,
             discriminator: *parts.discriminator,
             raw: Raw::new(parts.spread.unwrap_or_default(), device),

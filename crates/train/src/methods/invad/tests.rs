@@ -2,15 +2,14 @@
 //! the networks.
 
 use super::*;
-use crate::backbones::{Backbone, Scale};
-use crate::features::Reading;
+use crate::backbones::Scale;
 use crate::graph::Op;
 use crate::methods::folding::{read_backs, values};
 use crate::methods::formula::{Fill, Samples, batch, compare, same, samples, wgpu};
 use crate::methods::invad::{NormKind, Size};
+use crate::methods::specimens::extractor;
 use crate::onnx::emit_f32;
 use burn::module::{ModuleVisitor, Param};
-use ckaad_bundle::{Filter, Input, ResizeMode};
 use ckaad_inspect::engine::Plan;
 
 #[derive(serde::Deserialize)]
@@ -94,10 +93,7 @@ fn the_papers_step_on_a_gpu_is_pytorchs() {
 }
 
 fn small_extractor() -> Extractor {
-    let backbone = Backbone::EfficientNetLite0;
-    let input = Input { width: 96, height: 64, fit: ResizeMode::Stretch, filter: Filter::Bilinear };
-    let reading = Reading { backbone, strides: &[4, 8, 16], deepest: 16, input };
-    Extractor::new(reading, &backbone.weights(None).unwrap(), None, None).unwrap()
+    extractor([96, 64], &[4, 8, 16], 16)
 }
 
 fn image(seed: u32) -> Vec<u8> {

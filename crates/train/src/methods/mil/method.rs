@@ -7,7 +7,7 @@ use crate::augment::defects::Cell;
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Pool, Term};
-use crate::methods::folding::tensor;
+use crate::methods::folding::{plane, together};
 use crate::methods::learner::Learner;
 use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;
@@ -108,29 +108,21 @@ impl Lesson {
         let outlined = batch.outlined.as_ref();
         let parts: Vec<&Batch> =
             [Some(&batch.normal), labelled, outlined.map(|o| &o.batch)].into_iter().flatten().collect();
-        let scales = batch.normal.features.len();
-        let of_scale =
-            |scale: usize| Tensor::cat(parts.iter().map(|part| tensor(&part.features[scale], device)).collect(), 0);
         let count = |part: Option<&Batch>| part.map_or(0, Batch::len);
         let (normal, labelled) = (batch.normal.len(), count(labelled));
         let cells = outlined.map_or(&[][..], |o| &o.cells);
-        let (_, _, h, w) = batch.normal.features[0].dim();
-        let plane = |of: fn(Cell) -> bool, untouched: f32| {
-            let normal = Tensor::full([normal, 1, h, w], untouched, device);
-            let painted = outlined.map(|o| tensor(&o.plane(of), device));
-            Tensor::cat([Some(normal), painted].into_iter().flatten().collect(), 0)
-        };
+        let plane = |untouched: f32, is: fn(Cell) -> bool| plane(&batch.normal, untouched, outlined, is, device);
         let mut anomalous = vec![0.0; normal];
         anomalous.extend(vec![1.0; labelled]);
         anomalous.extend(cells.iter().map(|c| f32::from(u8::from(c.iter().any(|&c| c == Cell::Anomalous)))));
         Lesson {
-            features: (0..scales).map(of_scale).collect(),
+            features: together(&parts, device),
             normal,
             labelled,
             outlined: cells.len(),
             anomalous: Tensor::from_data(TensorData::new(anomalous.clone(), [anomalous.len()]), device),
-            defects: plane(|cell| cell == Cell::Anomalous, 0.0),
-            known: plane(|cell| cell != Cell::Ignored, 1.0),
+            defects: plane(0.0, |cell| cell == Cell::Anomalous),
+            known: plane(1.0, |cell| cell != Cell::Ignored),
         }
     }
 

@@ -5,18 +5,16 @@ use crate::device;
 use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Term};
 use crate::methods::checkpoint;
-use crate::methods::ckaad::{AutoEncoder, Cosine, Fold, NetConfig, errors, reconstruction};
-use crate::methods::folding::{tensor, tensors, values};
-use crate::methods::learner::Learner;
+use crate::methods::ckaad::{self, AutoEncoder, Cosine, Fold, NetConfig, errors, reconstruction};
+use crate::methods::folding::{tensors, together, values};
+use crate::methods::grid::to_grid;
+use crate::methods::learner::{self, Learner};
 use crate::methods::raw::{ErrorSpace, Raw};
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;
-use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::module::interpolate;
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -86,15 +84,6 @@ impl Limit {
     }
 }
 
-/// As CKAAD's auto-encoder is moved.
-fn adam_of_nets() -> ModuleOptimizer {
-    AdamConfig::new().with_beta_1(0.5).with_beta_2(0.999).with_epsilon(1e-8).init()
-}
-
-fn adam() -> ModuleOptimizer {
-    AdamConfig::new().init()
-}
-
 /// The method.
 pub struct Sparsity {
     config: SparsityConfig,
@@ -118,9 +107,9 @@ impl Sparsity {
             config: config.clone(),
             auto_encoder: Learner::new(
                 device::drawn(device, |d| AutoEncoder::new(&config.net, scales, d)),
-                adam_of_nets,
+                ckaad::adam,
             ),
-            head: Learner::new(device::drawn(device, |d| Segmenter::new(&inputs, config.width, d)), adam),
+            head: Learner::new(device::drawn(device, |d| Segmenter::new(&inputs, config.width, d)), learner::adam),
             limit: Limit { residual: 0.0, steps: 0 },
             raw: Raw::new(spread.as_deref().unwrap_or_default(), device),
             spread,
@@ -142,14 +131,7 @@ impl Sparsity {
     fn segment(&mut self, batch: &StepBatch, progress: f64) -> UnreadLosses {
         let Some(labelled) = batch.anomalous.as_ref().filter(|_| !batch.made) else { return UnreadLosses::default() };
         let plain = self.device.clone().inner();
-        let both = batch.normal.features.iter().zip(&labelled.features);
-        let features: Vec<Tensor<4>> = both
-            .map(|(normal, labelled)| {
-                let views = [normal.view(), labelled.view()];
-                let both = ndarray::concatenate(ndarray::Axis(0), &views).expect("both have the extractor's shapes");
-                tensor(&both, &plain)
-            })
-            .collect();
+        let features = together(&[&batch.normal, labelled], &plain);
         let normal = batch.normal.len();
         let seen = seen(&self.auto_encoder.network.valid(), &self.raw, &features);
         let (mut of_normal, _) = values(seen.residual.clone());
@@ -191,19 +173,10 @@ impl Seen {
 fn seen(net: &AutoEncoder, raw: &Raw, features: &[Tensor<4>]) -> Seen {
     let outputs = net.forward(features);
     let pairs = raw.of(features).into_iter().zip(raw.of(&outputs));
-    let [_, _, h, w] = features[0].dims();
-    let residual = pairs.map(|(f, g)| enlarged(errors(&f, &g), h, w)).reduce(|a, b| a + b);
+    let [_, _, _, width] = features[0].dims();
+    let residual = pairs.map(|(f, g)| to_grid(errors(&f, &g), width)).reduce(|a, b| a + b);
     let residual = residual.expect("an extractor has at least one scale");
     Seen { features: features.to_vec(), outputs, residual }
-}
-
-/// As the graph's sum of maps does it: bilinear, half-pixel.
-fn enlarged(x: Tensor<4>, h: usize, w: usize) -> Tensor<4> {
-    if x.dims()[2..] == [h, w] {
-        return x;
-    }
-    let how = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
-    interpolate(x, how.with_output_size([h, w]))
 }
 
 /// The value that so large a share of all is above.

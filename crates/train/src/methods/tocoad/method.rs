@@ -9,19 +9,17 @@ use crate::graph::{Graph, Id, Term};
 use crate::methods::adapt::Places;
 use crate::methods::bank::Coreset;
 use crate::methods::checkpoint;
-use crate::methods::folding::{tensor, tensors};
-use crate::methods::learner::Learner;
+use crate::methods::folding::{plane, tensors, together};
+use crate::methods::grid::to_grid;
+use crate::methods::learner::{Learner, adam};
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{
     BankConfig, Batch, Losses, Method, MethodError, Needs, Outlined, StepBatch, TrainingImages, UnreadLosses,
     cosine_decay,
 };
 use burn::module::Module;
-use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::module::avg_pool2d;
-use burn::tensor::ops::AvgPoolOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -69,10 +67,6 @@ const ADAPTERS_FROM: f64 = 1.0 / 3.0;
 const LEAST_SPREAD: f32 = 0.3;
 const SPREAD: &str = "spread";
 
-fn adam() -> ModuleOptimizer {
-    AdamConfig::new().init()
-}
-
 /// The method.
 pub struct Tocoad {
     config: TocoadConfig,
@@ -108,18 +102,10 @@ impl Tocoad {
     /// A step of what sees painted defects.
     fn judge(&mut self, normal: &Batch, outlined: &Outlined, progress: f64) -> UnreadLosses {
         let device = self.device.clone();
-        let both = normal.features.iter().zip(&outlined.batch.features);
-        let features: Vec<Tensor<4>> = both
-            .map(|(normal, painted)| Tensor::cat(vec![tensor(normal, &device), tensor(painted, &device)], 0))
-            .collect();
-        let logits = self.judge.network.forward(&features);
-        let [_, _, h, w] = logits.dims();
-        let with_normal = |value: f32, of: fn(Cell) -> bool| {
-            let normal = Tensor::full([normal.len(), 1, h, w], value, &device);
-            Tensor::cat(vec![normal, tensor(&outlined.plane(of), &device)], 0)
-        };
-        let anomalous = with_normal(0.0, |cell| cell == Cell::Anomalous);
-        let loss = loss::painted(logits, anomalous, with_normal(1.0, |cell| cell != Cell::Ignored));
+        let logits = self.judge.network.forward(&together(&[normal, &outlined.batch], &device));
+        let plane = |untouched: f32, is: fn(Cell) -> bool| plane(normal, untouched, Some(outlined), is, &device);
+        let anomalous = plane(0.0, |cell| cell == Cell::Anomalous);
+        let loss = loss::painted(logits, anomalous, plane(1.0, |cell| cell != Cell::Ignored));
         let losses = UnreadLosses::default().with("painted", &loss);
         self.judge.step(self.config.learning_rate * cosine_decay(progress / ADAPTERS_FROM), 0.0, &loss);
         losses
@@ -131,14 +117,11 @@ impl Tocoad {
         let pairs = outlined.and_then(|o| Some((o.before.as_ref()?, &o.batch)));
         let seen = pairs
             .map(|(_, o)| sigmoid(self.judge.network.valid().forward(&tensors(&o.features, &device.clone().inner()))));
-        let scales = normal.features.len();
+        let mut parts = vec![normal, relit];
+        parts.extend(pairs.iter().flat_map(|(before, painted)| [*before, *painted]));
+        let rows: Vec<usize> = parts.iter().map(|part| part.len()).collect();
         let (mut near, mut far, mut spread) = (vec![], vec![], vec![]);
-        for scale in 0..scales {
-            let mut parts = vec![&normal.features[scale], &relit.features[scale]];
-            parts
-                .extend(pairs.iter().flat_map(|(before, painted)| [&before.features[scale], &painted.features[scale]]));
-            let rows: Vec<usize> = parts.iter().map(|part| part.dim().0).collect();
-            let all = Tensor::cat(parts.into_iter().map(|part| tensor(part, &device)).collect(), 0);
+        for (scale, all) in together(&parts, &device).into_iter().enumerate() {
             let [_, _, h, w] = all.dims();
             let Compared { adapted, projected, predicted } = self.adapters.network.compared(scale, &all);
             let of = |x: &Tensor<2>, part: usize| {
@@ -149,7 +132,7 @@ impl Tocoad {
             near.push(loss::alike([&q1, &q2], [&of(&projected, 0), &of(&projected, 1)]));
             spread.push(loss::spread(&adapted) / loss::spread(&Places::of(&all).values).clamp_min(1e-6));
             if let Some(seen) = &seen {
-                let weight = pooled(seen, h);
+                let weight = to_grid(seen.clone(), w);
                 let count = weight.dims().iter().product::<usize>();
                 let weight = Tensor::from_inner(weight.reshape([1, count]));
                 far.push(loss::unlike(&of(&predicted, 2), &of(&projected, 3), weight));
@@ -178,21 +161,12 @@ impl Tocoad {
     }
 }
 
-/// Means over the cells of a map that is `h` cells high.
-fn pooled(x: &Tensor<4>, h: usize) -> Tensor<4> {
-    let factor = x.dims()[2] / h;
-    if factor == 1 {
-        return x.clone();
-    }
-    avg_pool2d(x.clone(), AvgPoolOptions::new([factor, factor]))
-}
-
 #[cfg(test)]
 impl Tocoad {
     /// What the layers make of features of one scale.
     pub fn adapted(&self, scale: usize, features: &ndarray::Array4<f32>) -> Tensor<4> {
         let adapters = self.adapters.network.valid();
-        adapters.adapted(scale, &tensor(features, &self.device.clone().inner())).maps()
+        adapters.adapted(scale, &crate::methods::folding::tensor(features, &self.device.clone().inner())).maps()
     }
 
     /// These W in place of its own.
