@@ -2,7 +2,7 @@
 
 use super::folding;
 use crate::augment::defects::Cell;
-use burn::prelude::Tensor;
+use burn::prelude::{Device, Tensor};
 use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +92,30 @@ impl Outlined {
         let (h, w) = self.cells.first().map_or((0, 0), |cells| cells.dim());
         let value = |(n, _, y, x): (usize, usize, usize, usize)| f32::from(u8::from(is(self.cells[n][[y, x]])));
         Array4::from_shape_fn((self.cells.len(), 1, h, w), value)
+    }
+}
+
+/// The features of several batches behind one another, one tensor a scale.
+pub fn together(batches: &[&Batch], device: &Device) -> Vec<Tensor<4>> {
+    let scales = batches.first().map_or(0, |batch| batch.features.len());
+    let of = |scale: usize| batches.iter().map(|batch| folding::tensor(&batch.features[scale], device)).collect();
+    (0..scales).map(|scale| Tensor::cat(of(scale), 0)).collect()
+}
+
+/// For the places of normal images and of `outlined` ones behind them, `[N,1,h,w]` on the finest grid: `untouched` for the first, and for the others 1 where
+/// a place `is` so and 0 elsewhere.
+pub fn plane(
+    normal: &Batch,
+    untouched: f32,
+    outlined: Option<&Outlined>,
+    is: impl Fn(Cell) -> bool,
+    device: &Device,
+) -> Tensor<4> {
+    let (n, _, h, w) = normal.features.first().map_or((0, 0, 0, 0), |finest| finest.dim());
+    let normal = Tensor::full([n, 1, h, w], untouched, device);
+    match outlined {
+        None => normal,
+        Some(outlined) => Tensor::cat(vec![normal, folding::tensor(&outlined.plane(is), device)], 0),
     }
 }
 

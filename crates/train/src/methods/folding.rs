@@ -1,8 +1,6 @@
 //! Between burn and what graphs and batches hold: features as tensors, trained modules as plain convolutions with batch
 //! norms folded.
 
-use super::{Batch, Outlined};
-use crate::augment::defects::Cell;
 use crate::backbones::fold_batch_norm;
 use crate::graph::{Activation, Conv};
 use burn::nn::BatchNorm;
@@ -10,7 +8,7 @@ use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use ndarray::Array4;
-use std::cell;
+use std::cell::Cell;
 
 /// A convolution without bias and the batch norm behind it.
 pub fn with_batch_norm(module: &Conv2d, norm: &BatchNorm, activation: Activation) -> Conv {
@@ -45,7 +43,7 @@ pub fn padded(weight: Vec<f32>, bias: Vec<f32>, dims: &[usize], stride: usize, a
 }
 
 thread_local! {
-    static READ_BACKS: cell::Cell<u64> = const { cell::Cell::new(0) };
+    static READ_BACKS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How often this thread has read a tensor back, or had one sorted: each time, a GPU is waited for.
@@ -72,30 +70,6 @@ pub fn sorted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// `x` above 0 and `slope` times `x` below, by ReLUs: burn's own goes through a mask and back, several times the passes over memory.
 pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     relu(x.clone()) - relu(x.neg()).mul_scalar(slope)
-}
-
-/// The features of several batches behind one another, one tensor a scale.
-pub fn together(batches: &[&Batch], device: &Device) -> Vec<Tensor<4>> {
-    let scales = batches.first().map_or(0, |batch| batch.features.len());
-    let of = |scale: usize| batches.iter().map(|batch| tensor(&batch.features[scale], device)).collect();
-    (0..scales).map(|scale| Tensor::cat(of(scale), 0)).collect()
-}
-
-/// For the places of normal images and of `outlined` ones behind them, `[N,1,h,w]` on the finest grid: `untouched` for the first, and for the others 1 where
-/// a place `is` so and 0 elsewhere.
-pub fn plane(
-    normal: &Batch,
-    untouched: f32,
-    outlined: Option<&Outlined>,
-    is: impl Fn(Cell) -> bool,
-    device: &Device,
-) -> Tensor<4> {
-    let (n, _, h, w) = normal.features.first().map_or((0, 0, 0, 0), |finest| finest.dim());
-    let normal = Tensor::full([n, 1, h, w], untouched, device);
-    match outlined {
-        None => normal,
-        Some(outlined) => Tensor::cat(vec![normal, tensor(&outlined.plane(is), device)], 0),
-    }
 }
 
 /// Features as tensors on `device`.

@@ -7,7 +7,7 @@ use crate::augment::defects::Cell;
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Pool, Term};
-use crate::methods::folding::{plane, together};
+use crate::methods::batch::{plane, together};
 use crate::methods::learner::Learner;
 use crate::methods::{Batch, Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, cosine_decay};
 use burn::module::Module;

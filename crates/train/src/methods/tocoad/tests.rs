@@ -150,6 +150,25 @@ fn adapted_features_of_the_graph_are_those_of_the_layers() {
     assert_eq!(graph.nodes.iter().filter(|n| joint(&n.op)).count(), 1);
 }
 
+/// What was painted teaches the adapters: after a second stage without it, defects are more like the normal places that they cover.
+#[test]
+fn painted_defects_are_moved_away_from_the_places_that_they_cover() {
+    let set = Set::of(&[8, 16], &images());
+    let likeness = |painted: bool| {
+        device::seed(5);
+        let mut method = Tocoad::new(&config(), &set.extractor, &device::cpu());
+        let (whole, plain) = (lesson(&set), StepBatch { outlined: None, ..lesson(&set) });
+        for step in 0..STEPS {
+            let batch = if painted || step < STEPS / 3 { &whole } else { &plain };
+            method.step(batch, f64::from(step) / f64::from(STEPS));
+        }
+        // Told of the adapters as they are before the step.
+        method.step(&whole, 0.9).of("unlike").unwrap()
+    };
+    let (taught, untaught) = (likeness(true), likeness(false));
+    assert!((0.0..0.9 * untaught).contains(&taught), "{taught}, without painted defects {untaught}");
+}
+
 /// Adapters that make all places one would make the bank blind.
 #[test]
 fn adapters_that_collapse_go_back_to_where_they_were_and_it_is_said() {
