@@ -27,6 +27,7 @@ METHODS = {
     "invad": ["invad"],
     "sparsity": ["sparsity"],
     "tocoad": ["tocoad"],
+    "devnet": ["devnet"],
     "base": ["bank", "mahalanobis", "pooled"],
 }
 

@@ -1,6 +1,6 @@
 //! The bounds of every value, as one table.
 
-use super::{BudgetConfig, ConfigError, MethodKind, TrainConfig};
+use super::{BudgetConfig, ConfigError, DEEPEST, MethodKind, TrainConfig};
 use crate::methods::ckaad::NetConfig;
 use crate::score::{Rule, SegmentsKind};
 use std::fmt::Debug;
@@ -128,7 +128,7 @@ impl TrainConfig {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
         let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
-        let (s, o) = (&self.sparsity, &self.tocoad);
+        let (s, o, n) = (&self.sparsity, &self.tocoad, &self.devnet);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
@@ -141,7 +141,7 @@ impl TrainConfig {
                 "methods",
                 maps,
                 &self.methods,
-                "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
+                "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad or devnet",
             ),
             row(
                 "score.weights",
@@ -180,12 +180,13 @@ impl TrainConfig {
             row("sparsity.width", (1..=4096).contains(&s.width), s.width, "1 to 4096 expected"),
             row("sparsity.share", s.share > 0.0 && s.share <= 0.5, s.share, "above 0 and at most 0.5 expected"),
             row("sparsity.weight", s.weight > 0.0 && s.weight <= 1e3, s.weight, "above 0 and at most 1000 expected"),
-            // What a generator made is no defect whose residuals a head should look for.
+            // What a generator made is no defect that these should look for.
             row(
                 "anomalies.source",
-                a.source.is_labelled() || !self.methods.contains(&MethodKind::Sparsity),
+                a.source.is_labelled()
+                    || !self.methods.iter().any(|m| matches!(m, MethodKind::Sparsity | MethodKind::Devnet)),
                 a.source,
-                "auto or labelled expected, for the method sparsity learns from labelled anomalies",
+                "auto or labelled expected, for the methods sparsity and devnet learn from labelled anomalies",
             ),
             row("tocoad.vectors", (1..=65_536).contains(&o.vectors), o.vectors, "1 to 65536 expected"),
             row("tocoad.stride", strides.contains(&o.stride), o.stride, "one of features.strides expected"),
@@ -194,6 +195,15 @@ impl TrainConfig {
             row("tocoad.adapter_learning_rate", rate(o.adapter_learning_rate), o.adapter_learning_rate, RATE),
             row("tocoad.painted", (1..=100_000).contains(&o.painted), o.painted, "1 to 100000 expected"),
             row("tocoad.painted_batch", (1..=1024).contains(&o.painted_batch), o.painted_batch, "1 to 1024 expected"),
+            row(
+                "devnet.from",
+                strides.contains(&n.from) && n.from < DEEPEST,
+                n.from,
+                "one of features.strides below 32 expected",
+            ),
+            row("devnet.learning_rate", rate(n.learning_rate), n.learning_rate, RATE),
+            row("devnet.one_in", (1..=1_000_000).contains(&n.one_in), n.one_in, ONE_IN),
+            row("devnet.margin", n.margin > 0.0 && n.margin <= 1e3, n.margin, "above 0 and at most 1000 expected"),
             row(
                 "augment",
                 !j.is_on() || !self.methods.contains(&MethodKind::Tocoad),

@@ -27,11 +27,13 @@ pub enum MethodKind {
     Sparsity,
     /// A bank of normal patches on features that have learned, from painted defects, what a defect looks like: term `adapted` of the map.
     Tocoad,
+    /// The backbone's last stages, taught by coarse labels: term `deviation` of the map, term `devnet` of the image branch.
+    Devnet,
 }
 
 impl MethodKind {
     /// Every one.
-    pub const ALL: [MethodKind; 8] = [
+    pub const ALL: [MethodKind; 9] = [
         MethodKind::Ckaad,
         MethodKind::Bank,
         MethodKind::Mahalanobis,
@@ -40,6 +42,7 @@ impl MethodKind {
         MethodKind::Invad,
         MethodKind::Sparsity,
         MethodKind::Tocoad,
+        MethodKind::Devnet,
     ];
 
     /// As configs and command lines write it.
@@ -63,6 +66,7 @@ impl MethodKind {
             MethodKind::Invad => "invad.",
             MethodKind::Sparsity => "sparsity.",
             MethodKind::Tocoad => "tocoad.",
+            MethodKind::Devnet => "devnet.",
         }
     }
 
@@ -76,6 +80,7 @@ impl MethodKind {
             MethodKind::Invad => &["inversion"],
             MethodKind::Sparsity => &["mask"],
             MethodKind::Tocoad => &["adapted"],
+            MethodKind::Devnet => &["deviation"],
         }
     }
 
@@ -85,6 +90,7 @@ impl MethodKind {
             MethodKind::Mahalanobis => &["mahalanobis"],
             MethodKind::Pooled => &["pooled"],
             MethodKind::Mil => &["bag"],
+            MethodKind::Devnet => &["devnet"],
             MethodKind::Ckaad | MethodKind::Bank | MethodKind::Invad | MethodKind::Sparsity | MethodKind::Tocoad => &[],
         }
     }
@@ -171,11 +177,11 @@ mod tests {
     fn what_other_keys_rule_out_is_not_tried() {
         let mut config = TrainConfig::default();
         assert_eq!(MethodKind::extras(&config, 4), []);
-        assert_eq!(join(&MethodKind::extras(&config, 5)), "ckaad + mil + invad + sparsity + tocoad");
+        assert_eq!(join(&MethodKind::extras(&config, 5)), "ckaad + mil + invad + sparsity + tocoad + devnet");
         // Keys of methods that nobody lists are nobody's fault.
         config.features.strides = vec![16, 32];
         config.bank.stride = 16;
-        assert_eq!(join(&MethodKind::extras(&config, 5)), "mil + invad + sparsity");
+        assert_eq!(join(&MethodKind::extras(&config, 5)), "mil + invad + sparsity + devnet");
         config = TrainConfig::default();
         config.augment.rotate_deg = 5.0;
         config.anomalies.source = crate::augment::AnomalySource::Perlin;

@@ -11,6 +11,7 @@ use crate::augment::{AnomalyConfig, AugmentConfig};
 use crate::backbones::Backbone;
 use crate::features::{Extractor, FeatureConfig, Reading};
 use crate::methods::ckaad::{Ckaad, CkaadConfig};
+use crate::methods::devnet::{Devnet, DevnetConfig};
 use crate::methods::invad::{Invad, InvadConfig};
 use crate::methods::mil::{Mil, MilConfig};
 use crate::methods::sparsity::{Sparsity, SparsityConfig};
@@ -68,7 +69,7 @@ pub struct TrainConfig {
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the seven below where theirs is.
+    /// Read where `ckaad` is among the methods, as the eight below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
@@ -84,6 +85,8 @@ pub struct TrainConfig {
     pub sparsity: SparsityConfig,
     /// The bank on features that have learned what defects look like.
     pub tocoad: TocoadConfig,
+    /// The backbone's last stages, taught by coarse labels.
+    pub devnet: DevnetConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
@@ -120,6 +123,7 @@ impl Default for TrainConfig {
             invad: InvadConfig::default(),
             sparsity: SparsityConfig::default(),
             tocoad: TocoadConfig::default(),
+            devnet: DevnetConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -205,6 +209,9 @@ impl LoopConfig {
     }
 }
 
+/// The stride of every backbone's last stage.
+const DEEPEST: usize = 32;
+
 impl TrainConfig {
     /// Reads a training config and checks every key and value.
     ///
@@ -242,6 +249,7 @@ impl TrainConfig {
         let own = |kind: &MethodKind| match kind {
             MethodKind::Mahalanobis => self.mahalanobis.strides.as_slice(),
             MethodKind::Pooled => &self.pooled.strides,
+            MethodKind::Devnet => &[DEEPEST],
             _ => &[],
         };
         let strides = self.features.strides.iter().chain(self.methods.iter().flat_map(own));
@@ -261,6 +269,7 @@ impl TrainConfig {
                 MethodKind::Invad => Box::new(Invad::new(&self.invad, extractor, device)),
                 MethodKind::Sparsity => Box::new(Sparsity::new(&self.sparsity, extractor, device)),
                 MethodKind::Tocoad => Box::new(Tocoad::new(&self.tocoad, extractor, device)),
+                MethodKind::Devnet => Box::new(Devnet::new(self.devnet, extractor, device)),
             }
         };
         Model { methods: self.methods.iter().map(method).collect() }

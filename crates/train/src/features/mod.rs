@@ -111,6 +111,11 @@ impl Extractor {
         self.by_stride.iter().find(|(s, _)| *s == stride).map(|(_, id)| *id)
     }
 
+    /// The coarsest tap that is read.
+    pub fn deepest(&self) -> Id {
+        self.by_stride.last().map_or(Graph::IMAGE, |(_, id)| *id)
+    }
+
     /// The ONNX file that gives the nodes `ids` of `graph`, which begins with this extractor's: that in its numbers, all
     /// behind it in float.
     pub fn emit(&self, graph: &Graph, ids: &[Id]) -> Vec<u8> {

@@ -57,6 +57,11 @@ impl Conv {
     pub fn depth(&self) -> usize {
         self.weight.len() / (self.out * self.kernel * self.kernel)
     }
+
+    /// Height or width of the result, with so many zeros before and behind the input's.
+    pub fn size(&self, length: usize, pads: [usize; 2]) -> usize {
+        (length + pads[0] + pads[1] - self.kernel) / self.stride + 1
+    }
 }
 
 /// What a node computes; tensors are `[1,C,H,W]`.
@@ -310,8 +315,7 @@ impl Graph {
     pub fn conv(&mut self, name: impl Into<String>, input: Id, conv: Conv) -> Id {
         let [_, h, w] = self.shape(input);
         let [top, left, bottom, right] = conv.pads;
-        let side = |length: usize, pads: usize| (length + pads - conv.kernel) / conv.stride + 1;
-        let shape = [conv.out, side(h, top + bottom), side(w, left + right)];
+        let shape = [conv.out, conv.size(h, [top, bottom]), conv.size(w, [left, right])];
         self.push(name, Op::Conv(conv), vec![input], shape)
     }
 

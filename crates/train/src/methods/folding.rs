@@ -67,6 +67,15 @@ pub fn sorted<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.sort_descending(D - 1)
 }
 
+/// The mean of the `count` largest values along the last axis.
+pub fn largest(x: Tensor<3>, count: usize) -> Tensor<3> {
+    let [_, _, cells] = x.dims();
+    match count.min(cells) {
+        1 => x.max_dim(2),
+        count => sorted(x).narrow(2, 0, count).mean_dim(2),
+    }
+}
+
 /// `x` above 0 and `slope` times `x` below, by ReLUs: burn's own goes through a mask and back, several times the passes over memory.
 pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     relu(x.clone()) - relu(x.neg()).mul_scalar(slope)

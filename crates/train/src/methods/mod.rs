@@ -8,6 +8,7 @@ mod batch;
 mod checkpoint;
 pub mod ckaad;
 mod clip;
+pub mod devnet;
 mod folding;
 #[cfg(test)]
 mod formula;
@@ -17,6 +18,7 @@ pub mod invad;
 mod learner;
 mod mahalanobis;
 pub mod mil;
+mod places;
 mod pooled;
 mod raw;
 mod segmenter;

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Methods that learn in steps, small, and each epoch a single one: with three, those that learn in two stages go through both.
 fn config(epochs: u32) -> String {
     format!(
-        "methods = [\"ckaad\", \"mil\", \"sparsity\", \"tocoad\"]\nfalse_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = {epochs}\nleast_steps = 0\n\
+        "methods = [\"ckaad\", \"mil\", \"sparsity\", \"tocoad\", \"devnet\"]\nfalse_alarm_budget = 0.05\n[input]\nwidth = 64\nheight = 64\n[train]\nepochs = {epochs}\nleast_steps = 0\n\
          checkpoint_every = 1\nbatch = 60\n[validation]\nfolds = 2\n[ckaad.net]\nsize = \"tiny\"\n[mil]\nplaces = 4\npainted = 16\nwidth = 16\ncontext = 8\n\
          [sparsity.net]\nsize = \"tiny\"\n[tocoad]\nvectors = 64\npainted = 16\n"
     )

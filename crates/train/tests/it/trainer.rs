@@ -127,15 +127,15 @@ fn reconstruction_by_inversion_reaches_the_bundle_too() {
     }
 }
 
-/// Two methods that learn in two stages each, one of them with a bank behind its last step.
+/// Two methods that learn in two stages each, one of them with a bank behind its last step, and one that has stages of the backbone for its own.
 #[test]
-fn masks_and_adapted_patches_reach_the_bundle_too() {
+fn masks_adapted_patches_and_deviations_reach_the_bundle_too() {
     let config = format!(
-        "methods = [\"sparsity\", \"tocoad\"]\n{}[sparsity.net]\nsize = \"tiny\"\n[tocoad]\nvectors = 64\npainted = 40\n[score.weights]\nmask = 1.0\nadapted = 0.5\n",
+        "methods = [\"sparsity\", \"tocoad\", \"devnet\"]\n{}[sparsity.net]\nsize = \"tiny\"\n[tocoad]\nvectors = 64\npainted = 40\n[score.weights]\nmask = 1.0\nadapted = 0.5\ndeviation = 0.5\n",
         CONFIG.replace("epochs = 4", "epochs = 6")
     );
     let manifest = through_the_bundle(&config, &[]);
-    assert_eq!(manifest.methods, ["sparsity", "tocoad"]);
+    assert_eq!(manifest.methods, ["sparsity", "tocoad", "devnet"]);
 }
 
 /// All that the set can teach is trained; what is exported is what the folds say, and why is said.
@@ -155,7 +155,7 @@ fn methods_are_chosen_by_the_folds() {
     let fit = ["fit", "--config", &config, "--data", &data, "--out", &run, "--device", "cpu", "--method", "auto"];
     let said = train_well(&fit);
     let last = said.lines().last().unwrap();
-    for list in ["", " + ckaad", " + mil", " + invad", " + sparsity", " + tocoad"] {
+    for list in ["", " + ckaad", " + mil", " + invad", " + sparsity", " + tocoad", " + devnet"] {
         assert!(said.contains(&format!("\n  bank + mahalanobis + pooled{list}: ")), "{said}");
     }
     assert!(last.starts_with("chosen: bank + mahalanobis + pooled"), "{last}");
@@ -425,7 +425,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[quantise]\nauroc_loss = -0.1", "quantise.auroc_loss is -0.1; 0 to 1 expected"),
         (
             "methods = [\"sparsity\"]\n[anomalies]\nsource = \"perlin\"",
-            "anomalies.source is Perlin; auto or labelled expected, for the method sparsity learns from labelled anomalies",
+            "anomalies.source is Perlin; auto or labelled expected, for the methods sparsity and devnet learn from labelled anomalies",
         ),
         (
             "methods = [\"sparsity\"]\n[sparsity]\nshare = 0.7",
@@ -435,6 +435,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
             "methods = [\"sparsity\"]\n[sparsity.net]\nwidths = [8]",
             "sparsity.net.widths is [8]; one width a stride of features.strides expected, or none",
         ),
+        ("methods = [\"devnet\"]\n[devnet]\nfrom = 32", "devnet.from is 32; one of features.strides below 32 expected"),
         ("methods = [\"tocoad\"]\n[tocoad]\nstride = 4", "tocoad.stride is 4; one of features.strides expected"),
         (
             "methods = [\"tocoad\"]\n[augment]\nrotate_deg = 5.0",
@@ -443,7 +444,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
         (
             "methods = [\"pooled\"]",
-            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity or tocoad",
+            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad or devnet",
         ),
         (
             "methods = [\"bank\", \"pooled\"]\n[score.weights]\ndistance = 0.0",

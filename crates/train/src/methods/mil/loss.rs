@@ -1,6 +1,6 @@
 //! What places and images are taught.
 
-use super::net::largest;
+use crate::methods::folding::largest;
 use burn::prelude::*;
 use burn::tensor::activation::{relu, sigmoid};
 

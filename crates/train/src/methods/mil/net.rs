@@ -112,12 +112,3 @@ fn pooled(x: Tensor<4>, count: usize) -> Tensor<2> {
     };
     Tensor::cat(vec![x.mean_dim(2), largest, smallest], 1).flatten(1, 2)
 }
-
-/// The mean of the `count` largest values along the last axis.
-pub fn largest(x: Tensor<3>, count: usize) -> Tensor<3> {
-    let [_, _, cells] = x.dims();
-    match count.min(cells) {
-        1 => x.max_dim(2),
-        count => sorted(x).narrow(2, 0, count).mean_dim(2),
-    }
-}

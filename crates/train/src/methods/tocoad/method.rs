@@ -6,13 +6,13 @@ use crate::augment::defects::Cell;
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Graph, Id, Term};
-use crate::methods::adapt::Places;
 use crate::methods::bank::Coreset;
 use crate::methods::batch::{plane, together};
 use crate::methods::checkpoint;
 use crate::methods::folding::tensors;
 use crate::methods::grid::to_grid;
 use crate::methods::learner::{Learner, adam};
+use crate::methods::places::Places;
 use crate::methods::segmenter::Segmenter;
 use crate::methods::{
     BankConfig, Batch, Losses, Method, MethodError, Needs, Outlined, StepBatch, TrainingImages, UnreadLosses,

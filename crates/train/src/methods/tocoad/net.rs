@@ -2,8 +2,8 @@
 
 use crate::backbones::Scale;
 use crate::graph::{Activation, Conv};
-use crate::methods::adapt::Places;
 use crate::methods::folding::{padded, values};
+use crate::methods::places::Places;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer};
 use burn::prelude::*;
