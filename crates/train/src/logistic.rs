@@ -141,9 +141,12 @@ impl Problem {
     }
 
     fn back(&self, of_rows: &Array1<f64>) -> Array1<f64> {
-        let mut sums = self.rows.t().dot(of_rows).to_vec();
-        sums.push(of_rows.sum());
-        Array1::from(sums)
+        let mut sums = Array1::zeros(self.rows.ncols() + 1);
+        let (mut columns, mut bias) = sums.view_mut().split_at(Axis(0), self.rows.ncols());
+        // Row by row, as they lie in memory.
+        self.rows.outer_iter().zip(of_rows).for_each(|(row, &v)| columns.scaled_add(v, &row));
+        bias[0] = of_rows.sum();
+        sums
     }
 
     /// The gradient of the ridge.
