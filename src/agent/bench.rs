@@ -4,7 +4,7 @@ use super::{Outcome, peak_rss_bytes, quantile};
 use crate::judge::{EnginePool, EngineSettings, sample_picture};
 use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::console::{OutputError, say};
-use ckaad_inspect::engine::{instruction_set, peak_macs_per_second};
+use ckaad_inspect::engine::{Provider, RuntimeOptions, instruction_set, peak_macs_per_second};
 use ckaad_inspect::imaging::RgbImage;
 use ckaad_inspect::{InspectError, InspectOptions, Inspector};
 use serde_json::json;
@@ -26,6 +26,8 @@ pub struct BenchOptions {
     pub frame: Option<(u32, u32)>,
     pub runs: usize,
     pub json: bool,
+    /// ONNX Runtime's library, and the providers that are tried, in place of the own engine.
+    pub runtime: Option<(PathBuf, Vec<Provider>)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +66,14 @@ pub fn bench(options: &BenchOptions) -> Result<Outcome, BenchError> {
     let bundle = Bundle::read(&options.bundle)?;
     let cannot = |e| BenchError::Inspect(options.bundle.clone(), e);
     let cameras = options.cameras.max(1);
+    let runtime = |threads: usize| {
+        let (library, providers) = options.runtime.clone()?;
+        Some(RuntimeOptions { library, providers, cache: None, threads })
+    };
     let load = |&threads: &usize| -> Result<Subject, BenchError> {
         let begun = Instant::now();
         let engine = EnginePool::new(EngineSettings::of(threads, options.judges, cameras));
-        let inspect = InspectOptions { pool: engine.pool(), threshold: None };
+        let inspect = InspectOptions { pool: engine.pool(), threshold: None, runtime: runtime(threads) };
         let inspector = Inspector::new(&bundle, &inspect).map_err(cannot)?;
         let load_ms = ms(begun.elapsed());
         let stages = ["wait", "resize", "engine", "score", "total"].map(|name| (name, Vec::new()));
@@ -116,7 +122,8 @@ fn print(
     gmac: Option<f64>,
     peak: Option<f64>,
 ) -> Result<f64, BenchError> {
-    let Subject { engine, load_ms, stages, seconds, frames, .. } = subject;
+    let Subject { engine, inspector, load_ms, stages, seconds, frames } = subject;
+    let provider = inspector.provider().map(Provider::name);
     let (settings, cameras) = (engine.settings(), options.cameras.max(1));
     let frames_per_second = frames as f64 / seconds;
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
@@ -131,7 +138,7 @@ fn print(
             "bundle": options.bundle.display().to_string(), "threads": settings.threads, "judges": settings.judges,
             "cameras": cameras, "runs": frames / cameras, "frames_per_s": frames_per_second,
             "width": w, "height": h, "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
-            "gmac": gmac, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
+            "gmac": gmac, "provider": provider, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
         say(format_args!("{line}"))?;
         return Ok(engine_ms);
@@ -142,13 +149,16 @@ fn print(
         settings.threads,
         settings.judges
     ))?;
+    if let Some(provider) = provider {
+        say(format_args!("in ONNX Runtime, provider {provider}"))?;
+    }
     say(format_args!("stage     median ms    min ms    p99 ms"))?;
     for (name, median, min, p99) in rows {
         say(format_args!("{name:<8} {median:>10.2}{min:>10.2}{p99:>10.2}"))?;
     }
     say(format_args!("{cameras} camera(s): {frames_per_second:.0} frames/s together"))?;
     say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)))?;
-    if let (Some(gmac), Some(peak)) = (gmac, peak) {
+    if let (Some(gmac), Some(peak), None) = (gmac, peak, provider) {
         let (reached, possible) = (gmac / engine_ms * 1e3, peak * settings.each() as f64);
         say(format_args!(
             "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",

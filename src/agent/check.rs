@@ -3,10 +3,12 @@
 use super::Outcome;
 use super::config::{CameraSettings, Settings};
 use crate::capture::{Next, SourceConfig};
+use crate::judge::AcceleratorSettings;
 use crate::mqtt::{Limits, Outbox, probe};
 use crate::ota;
 use ckaad_bundle::Bundle;
 use ckaad_inspect::console::{OutputError, say};
+use ckaad_inspect::engine::Provider;
 use ckaad_inspect::{InspectOptions, Inspector};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +29,9 @@ pub fn check(path: &Path) -> Result<Outcome, OutputError> {
     }
     for camera in &settings.cameras {
         report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())))?;
+        if let Some(accelerator) = &settings.accelerator {
+            report.line(&format!("backend of {}", camera.name), backend(camera, accelerator).map(|s| (s, ())))?;
+        }
         report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())))?;
     }
     Ok(if report.well { Outcome::Well } else { Outcome::NotWell })
@@ -97,6 +102,14 @@ fn bundle(camera: &CameraSettings) -> Result<String, String> {
     let options = InspectOptions { threshold: camera.threshold, ..InspectOptions::default() };
     Inspector::new(&bundle, &options).map_err(|e| format!("{} cannot be run: {e}", camera.bundle.display()))?;
     Ok(format!("{} {}", bundle.manifest.name, bundle.manifest.version))
+}
+
+/// The line would run without it, on the processor; but that is not what the configuration asks for.
+fn backend(camera: &CameraSettings, accelerator: &AcceleratorSettings) -> Result<String, String> {
+    let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
+    let inspector = accelerator.load(&bundle, 1).map_err(|why| format!("the processor judges: {why}"))?;
+    let provider = inspector.provider().map_or("cpu", Provider::name);
+    Ok(format!("onnxruntime {provider}, {} golden sample(s) as where they were made", bundle.golden.len()))
 }
 
 /// A source is well when it gives a frame; a hot folder, which may be empty, when it can be listed.

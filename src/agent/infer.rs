@@ -50,7 +50,7 @@ enum ImageError {
 /// The bundle is no good, a heatmap cannot be written, or not every image could be judged.
 pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
     let bundle = Bundle::read(&options.bundle)?;
-    let inspect = InspectOptions { pool: options.threads.into(), threshold: options.threshold };
+    let inspect = InspectOptions { pool: options.threads.into(), threshold: options.threshold, runtime: None };
     let inspector = Inspector::new(&bundle, &inspect).map_err(|e| InferError::Inspect(options.bundle.clone(), e))?;
     if let Some(folder) = &options.heatmaps {
         std::fs::create_dir_all(folder).map_err(|e| InferError::Heatmap(folder.clone(), e.to_string()))?;

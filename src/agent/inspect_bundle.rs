@@ -25,7 +25,8 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
     let bundle = Bundle::read(path)?;
     if json {
         let shown = serde_json::json!({
-            "digest": bundle.digest, "golden_samples": bundle.golden.len(), "report": bundle.report, "manifest": bundle.manifest,
+            "digest": bundle.digest, "golden_samples": bundle.golden.len(), "gpu": bundle.gpu.is_some(),
+            "report": bundle.report, "manifest": bundle.manifest,
         });
         say(format_args!("{shown:#}"))?;
         return Ok(Outcome::Well);
@@ -43,6 +44,18 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
             }
             Err(e) => say(format_args!("int8         cannot be run here: {e}"))?,
         }
+    }
+    if let Some(gpu) = &bundle.gpu {
+        // In the unit that a threshold is a distance in.
+        let calibration = &bundle.manifest.calibration;
+        let unit = (calibration.threshold - calibration.median()).abs().max(f32::MIN_POSITIVE);
+        let pairs = bundle.golden.iter().zip(&gpu.golden);
+        let apart = pairs.map(|(own, gpu)| (own.expected.score - gpu.score).abs() / unit).fold(0.0, f32::max);
+        say(format_args!(
+            "gpu          a network of {:.2} MB; golden scores differ by up to {:.1} % of the threshold's distance from normal",
+            gpu.model.len() as f64 / 1e6,
+            100.0 * apart
+        ))?;
     }
     Ok(Outcome::Well)
 }

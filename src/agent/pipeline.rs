@@ -7,8 +7,8 @@ use super::config::{CameraSettings, PictureFormat};
 use super::progress::CameraProgress;
 use crate::capture::{Condition, Next, Source};
 use crate::events::{
-    Anomaly, Assembled, Assembler, CameraPhase, CameraState, Change, ChangeKind, CloudEvent, FrameResult, Grouper,
-    Grouping, ModelRef, PartJudgement, PartVerdict, Sighting, Stamp, Topics, ViewVerdict, to_json,
+    Anomaly, Assembled, Assembler, CameraPhase, Change, ChangeKind, CloudEvent, FrameResult, Grouper, Grouping,
+    ModelRef, PartJudgement, PartVerdict, Sighting, Stamp, Topics, ViewVerdict, to_json,
 };
 use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
@@ -456,8 +456,9 @@ impl CameraPipeline {
         (state.said_at, state.said_judged) = (Instant::now(), judged);
         self.progress.set_phase(state.phase, &state.reason);
         let (phase, reason, since) = (state.phase, state.reason.clone(), state.since);
-        state.said_model = self.slot.current().reference.clone();
-        let said = CameraState { state: phase, reason, fps, since, model: state.said_model.clone() };
+        let model = self.slot.current();
+        state.said_model = model.reference.clone();
+        let said = model.camera_state(phase, reason, fps, since);
         let publisher = &self.publisher;
         publisher.session.retain(publisher.topics.camera_state(&self.settings.name), to_json(&said));
     }

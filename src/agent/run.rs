@@ -127,7 +127,7 @@ impl Agent {
     /// # Errors
     /// What cannot work.
     pub fn build(settings: Settings, taps: Arc<Taps>) -> Result<Agent, RunError> {
-        let engine = EnginePool::new(settings.engine);
+        let engine = EnginePool::accelerated(settings.engine, settings.accelerator.clone());
         let updates = settings.update.clone();
         let updates = updates.map(|update| Updates::open(update, managed(&settings), &engine)).transpose()?;
         let cameras = prepare(&settings, updates.as_ref(), &engine)?;
@@ -221,7 +221,7 @@ fn prepare(settings: &Settings, updates: Option<&Updates>, engine: &EnginePool) 
             Some(slot) => slot,
             None => {
                 let failed = |cause| RunError::Model { camera: name.clone(), cause };
-                let slot = Arc::new(ModelSlot::new(Model::load(bundle, engine.pool()).map_err(failed)?.0));
+                let slot = Arc::new(ModelSlot::new(Model::load(bundle, engine).map_err(failed)?.0));
                 loaded.insert(bundle, slot.clone());
                 slot
             }

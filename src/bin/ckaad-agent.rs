@@ -2,6 +2,7 @@
 
 use ckaad_edge::agent::{self, Outcome};
 use ckaad_inspect::console;
+use ckaad_inspect::engine::Provider;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -130,6 +131,18 @@ struct Bench {
     /// One JSON object a line, for each number of threads
     #[arg(long)]
     json: bool,
+    /// libonnxruntime.so, in place of the agent's own engine; the bundle's network for a GPU where it has one
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+    /// ONNX Runtime's providers, tried in this order
+    #[arg(
+        long,
+        value_name = "P,...",
+        default_value = "tensorrt,cuda",
+        value_delimiter = ',',
+        requires = "onnxruntime"
+    )]
+    providers: Vec<Provider>,
 }
 
 /// `1920x1080` → width and height.
@@ -220,10 +233,11 @@ fn carry_out(command: Command) -> Result<Outcome, Box<dyn std::error::Error>> {
             let threads = usize::from(threads);
             Ok(agent::infer(&agent::InferOptions { bundle, images, json, heatmaps, threads, threshold })?)
         }
-        Command::Bench(Bench { bundle, threads, judges, cameras, frame, runs, json }) => {
+        Command::Bench(Bench { bundle, threads, judges, cameras, frame, runs, json, onnxruntime, providers }) => {
             let threads = threads.into_iter().map(usize::from).collect();
             let [judges, cameras] = [judges, cameras].map(usize::from);
-            Ok(agent::bench(&agent::BenchOptions { bundle, threads, judges, cameras, frame, runs, json })?)
+            let runtime = onnxruntime.map(|library| (library, providers));
+            Ok(agent::bench(&agent::BenchOptions { bundle, threads, judges, cameras, frame, runs, json, runtime })?)
         }
         Command::Cameras => Ok(agent::cameras()?),
         Command::Bundle(BundleCommand::Inspect { bundle, json }) => Ok(agent::show(&bundle, json)?),

@@ -247,6 +247,17 @@ pub struct CameraState {
     #[schemars(with = "String")]
     pub since: Timestamp,
     pub model: ModelRef,
+    /// What computes the model: `cpu`, or `onnxruntime` and its provider.
+    #[serde(default = "cpu")]
+    pub backend: String,
+    /// Why it is not what the configuration asks for; empty while it is.
+    #[serde(default)]
+    pub backend_declined: String,
+}
+
+/// Agents that knew nothing else did not say so.
+fn cpu() -> String {
+    "cpu".into()
 }
 
 /// One line a frame, at `camera/<name>/result`.

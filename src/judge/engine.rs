@@ -4,7 +4,8 @@
 //! `threads / judges` threads. Turns are given in the order in which they are asked for. A camera asks for one turn a frame, so that none gets a second
 //! one before every other that waits had its first.
 
-use super::model::grey_picture;
+use super::AcceleratorSettings;
+use super::picture::grey_picture;
 use ckaad_inspect::engine::Pool;
 use ckaad_inspect::{InspectError, Inspector, quantile};
 use futures::executor::block_on;
@@ -54,13 +55,24 @@ pub struct EnginePool {
     settings: EngineSettings,
     pool: Pool,
     turns: Semaphore,
+    accelerator: Option<AcceleratorSettings>,
 }
 
 impl EnginePool {
     /// Starts the threads.
     pub fn new(settings: EngineSettings) -> Arc<EnginePool> {
+        EnginePool::accelerated(settings, None)
+    }
+
+    /// The same; models are offered to `accelerator` first.
+    pub fn accelerated(settings: EngineSettings, accelerator: Option<AcceleratorSettings>) -> Arc<EnginePool> {
         let pool = Pool::new(settings.each(), settings.judges);
-        Arc::new(EnginePool { settings, pool, turns: Semaphore::new(settings.judges) })
+        Arc::new(EnginePool { settings, pool, turns: Semaphore::new(settings.judges), accelerator })
+    }
+
+    /// What models are offered to first.
+    pub fn accelerator(&self) -> Option<&AcceleratorSettings> {
+        self.accelerator.as_ref()
     }
 
     /// Its numbers; the threads are those that are used.
@@ -77,10 +89,12 @@ impl EnginePool {
     /// A model cannot judge a grey picture. All threads are used then.
     pub fn settle(&self, models: &[&Inspector]) -> Result<Option<String>, InspectError> {
         let each = self.settings.each();
+        // Others do not use these threads.
+        let models: Vec<&Inspector> = models.iter().copied().filter(|model| model.provider().is_none()).collect();
         if !self.settings.measured || each == 1 || models.is_empty() {
             return Ok(None);
         }
-        let tried = self.try_threads(models).inspect_err(|_| self.pool.limit(each))?;
+        let tried = self.try_threads(&models).inspect_err(|_| self.pool.limit(each))?;
         let best = quickest(&tried);
         self.pool.limit(best);
         let times: Vec<String> = tried.iter().map(|(threads, ms)| format!("{ms:.1} ms with {threads}")).collect();
@@ -183,7 +197,7 @@ mod tests {
         let bundle = ckaad_bundle::Bundle::read(&ckaad_testing::demo_bundle()).unwrap();
         for measured in [true, false] {
             let pool = EnginePool::new(EngineSettings { threads: 2, judges: 1, measured });
-            let options = ckaad_inspect::InspectOptions { pool: pool.pool(), threshold: None };
+            let options = ckaad_inspect::InspectOptions { pool: pool.pool(), threshold: None, runtime: None };
             let inspector = Inspector::new(&bundle, &options).unwrap();
             let said = pool.settle(&[&inspector]).unwrap();
             assert_eq!(said.is_some(), measured, "{said:?}");

@@ -8,12 +8,16 @@
 //!                                                                       └─► Taps: bounded, lossy; a slow one keeps nobody waiting
 //! ```
 
+mod accelerator;
 mod engine;
 mod model;
+mod picture;
 mod slot;
 mod taps;
 
+pub use accelerator::AcceleratorSettings;
 pub use engine::{EnginePool, EngineSettings, Turn};
-pub use model::{Model, ModelError, grey_picture, sample_picture};
+pub use model::{Model, ModelError};
+pub use picture::{grey_picture, sample_picture};
 pub use slot::ModelSlot;
 pub use taps::{Judged, Tap, Taps};

@@ -113,7 +113,9 @@ mod tests {
 
     fn model() -> Arc<Model> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo.ckaad");
-        Arc::new(Model::load(&path, 1.into()).unwrap().0)
+        Arc::new(
+            Model::load(&path, &crate::judge::EnginePool::new(crate::judge::EngineSettings::of(1, 1, 1))).unwrap().0,
+        )
     }
 
     #[tokio::test]

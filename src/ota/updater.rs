@@ -641,7 +641,7 @@ impl Updater {
         let (engine, config) = (self.around.engine.clone(), self.settings.trial.clone());
         let examined = tokio::task::spawn_blocking(move || {
             fail::fail_point!("examine");
-            let (model, bundle) = Model::load(&path, engine.pool()).map_err(|e| (e.to_string(), true))?;
+            let (model, bundle) = Model::load(&path, &engine).map_err(|e| (e.to_string(), true))?;
             examine(&model, &bundle, &in_force, &config)?;
             Ok(Arc::new(model))
         });
@@ -822,7 +822,7 @@ fn in_force(
     engine: &EnginePool,
 ) -> Result<Model, UpdaterError> {
     while let Some(slot) = slots.committed().cloned() {
-        match Model::load(&slots.path(&slot.digest), engine.pool()) {
+        match Model::load(&slots.path(&slot.digest), engine) {
             Ok((loaded, _)) => return Ok(loaded),
             Err(e) => {
                 tracing::error!(model = model.name, "{e}; the device goes back to the bundle before");
@@ -833,7 +833,7 @@ fn in_force(
             }
         }
     }
-    let (loaded, _) = Model::load(&model.bundle, engine.pool())?;
+    let (loaded, _) = Model::load(&model.bundle, engine)?;
     let digest = &loaded.reference.digest;
     if signed && !trust.knows(digest) {
         return Err(UpdaterError::Unsigned { path: model.bundle.clone(), digest: digest.clone() });

@@ -1,5 +1,7 @@
 //! The real binary, a real broker: one file a promise, one binary to link.
 
+#[cfg(all(feature = "demo", feature = "failpoints", feature = "onnxruntime"))]
+mod accelerator;
 mod agent;
 mod bad_input;
 mod capture;

@@ -3,6 +3,22 @@
 use std::path::Path;
 use std::process::Command;
 
+/// A second section of the same name goes on with the first, as a drop-in does.
+#[test]
+fn the_drop_in_for_a_gpu_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = unit(dir.path());
+    let drop_in = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/gpu.conf")).unwrap();
+    let text = std::fs::read_to_string(&unit).unwrap();
+    std::fs::write(&unit, format!("{text}\n{drop_in}")).unwrap();
+    let Ok(output) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output() else {
+        eprintln!("skipped: there is no systemd-analyze on this machine");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "systemd-analyze: {said}");
+}
+
 /// The unit with a program that is there: `verify` looks for it.
 fn unit(dir: &Path) -> std::path::PathBuf {
     let text =

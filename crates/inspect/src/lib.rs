@@ -9,7 +9,7 @@
 //! | 1 | [`console`] | standard output of both programs, and how they end |
 //! | 1 | [`keys`] | which key of a configuration file nobody reads, and which was meant |
 //! | 1 | [`imaging`] | pixels: [`imaging::Frame`], decoding with bounds, resize and letterbox, colour maps, heatmaps |
-//! | 2 | [`engine`] | ONNX → runnable plan on tract, quantised parts on `ckaad-int8`'s kernels; u8 image in, anomaly map and image score out |
+//! | 2 | [`engine`] | ONNX → runnable plan on tract, quantised parts on `ckaad-int8`'s kernels, or a session of ONNX Runtime by a library of the device; u8 image in, anomaly map and image score out |
 //! | 2 | [`synthetic`] | the synthetic line: parts, textures, defects with masks; strips with thin cracks |
 //! | 3 | [`inspect`] | bundle + image → [`Verdict`]: smoothing, scores by rule, forest and image branch, calibration, regions |
 //!

@@ -8,7 +8,7 @@ use ckaad_bundle::Bundle;
 use ckaad_inspect::engine::Engine;
 use ckaad_inspect::imaging;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The Python with ONNX Runtime; `None`, said plainly, where there is none.
@@ -19,6 +19,15 @@ pub fn python() -> Option<OsString> {
         crate::skipped("set CKAAD_PYTHON to a Python with onnxruntime to compare with ONNX Runtime");
     }
     python
+}
+
+/// Its library, as a program of any language loads it; `None`, said plainly, where there is none.
+pub fn library() -> Option<PathBuf> {
+    let python = python()?;
+    let script = "import onnxruntime, pathlib; print(next((pathlib.Path(onnxruntime.__file__).parent / 'capi').glob('libonnxruntime.so*')))";
+    let output = Command::new(python).args(["-c", script]).output().expect("CKAAD_PYTHON starts");
+    assert!(output.status.success(), "no library of ONNX Runtime: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).expect("a path").trim().into())
 }
 
 /// What ONNX Runtime makes of an image.

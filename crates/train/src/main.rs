@@ -235,6 +235,9 @@ struct ExportArgs {
     precision: PrecisionArg,
     #[arg(long, value_enum, default_value_t = FormatArg::Qoperator)]
     format: FormatArg,
+    /// Put the network in f16 beside the one in int8, for agents that run it on a GPU
+    #[arg(long, conflicts_with_all = ["precision", "format"])]
+    gpu: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -398,6 +401,7 @@ fn run_fit(args: FitArgs) -> Result<ExitCode> {
 fn run_export(args: ExportArgs) -> Result<ExitCode> {
     with_environment()?;
     let form = match (args.precision, args.format) {
+        _ if args.gpu => Form::Gpu,
         (PrecisionArg::F32, FormatArg::Qdq) => bail!("--format qdq is int8; leave --precision f32 out"),
         (PrecisionArg::F32, FormatArg::Qoperator) => Form::F32,
         (PrecisionArg::Int8, FormatArg::Qoperator) => Form::Int8,

@@ -3,6 +3,7 @@
 use crate::capture::{CameraConfig, DirectoryConfig, SyntheticConfig};
 use crate::events::Grouping;
 use crate::mqtt::{MqttConfig, Protocol};
+use ckaad_inspect::engine::Provider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -247,6 +248,45 @@ pub struct Engine {
     pub threads: usize,
     /// Frames judged at one time, each with its share of the threads; 0: one for each camera, as far as the threads go.
     pub judges: usize,
+    pub backend: Backend,
+    pub onnxruntime: OnnxRuntime,
+}
+
+/// What computes networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The agent's own engine.
+    #[default]
+    Cpu,
+    /// A library of the device, on its GPU, for models whose golden samples come out the same there; the own engine for the others.
+    OnnxRuntime,
+}
+
+/// Read where `backend` is `onnxruntime`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxRuntime {
+    /// ONNX Runtime 1.17 or newer, built with the providers.
+    pub library: PathBuf,
+    /// `tensorrt`, `cuda`, `cpu`: tried in this order.
+    #[schemars(with = "Vec<String>")]
+    pub providers: Vec<Provider>,
+    /// A folder of the agent's for the engines that TensorRT builds, minutes each, at the first start with a bundle.
+    pub cache: PathBuf,
+    /// For loading a model and judging its golden samples; then the own engine judges.
+    pub load_timeout_s: u64,
+}
+
+impl Default for OnnxRuntime {
+    fn default() -> Self {
+        OnnxRuntime {
+            library: "/usr/lib/libonnxruntime.so".into(),
+            providers: vec![Provider::Tensorrt, Provider::Cuda],
+            cache: "/var/lib/ckaad/engines".into(),
+            load_timeout_s: 900,
+        }
+    }
 }
 
 /// One camera: where its frames come from, what judges them, and what is said.

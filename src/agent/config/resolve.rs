@@ -1,10 +1,10 @@
 //! From what was written to what runs: every value checked once, here, so that nothing behind it has to doubt.
 
 use super::ConfigError;
-use super::file::{CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, PartsTable, SourceKind, Update};
+use super::file::{Backend, CameraTable, Engine, FileConfig, Heatmap, Mqtt, Operation, PartsTable, SourceKind, Update};
 use crate::capture::{Resource, SourceConfig};
 use crate::events::{Grouping, Topics};
-use crate::judge::EngineSettings;
+use crate::judge::{AcceleratorSettings, EngineSettings};
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
 use ckaad_bundle::MAX_VIEWS;
@@ -27,6 +27,8 @@ pub struct Settings {
     pub outbox_limits: Limits,
     pub cameras: Vec<CameraSettings>,
     pub engine: EngineSettings,
+    /// Where something else than the own engine is to compute.
+    pub accelerator: Option<AcceleratorSettings>,
     pub update: Option<UpdateSettings>,
     pub commands: Vec<Operation>,
     pub shutdown_deadline: Duration,
@@ -103,6 +105,7 @@ impl Settings {
             return Err(bad("camera", "has no enabled table; expected at least one [camera.NAME]".into()));
         }
         let engine = engine(&file.engine, cameras.len(), &bad)?;
+        let accelerator = accelerator(&file.engine, &bad)?;
         let update = update(file, &prefix, &bad)?;
         managed_models(&cameras, update.is_some(), &bad)?;
         let canonical = serde_json::to_vec(file).expect("a configuration is plain data");
@@ -113,6 +116,7 @@ impl Settings {
             outbox_limits: Limits { max_bytes: file.outbox.max_bytes },
             cameras,
             engine,
+            accelerator,
             update,
             commands: file.commands.allow.clone(),
             shutdown_deadline: Duration::from_millis(file.agent.shutdown_deadline_ms),
@@ -202,7 +206,7 @@ fn engine(
     cameras: usize,
     bad: &impl Fn(&str, String) -> ConfigError,
 ) -> Result<EngineSettings, ConfigError> {
-    let Engine { threads, judges } = *table;
+    let Engine { threads, judges, .. } = *table;
     if threads > 256 {
         return Err(bad("engine.threads", format!("is {threads}; expected up to 256, or 0 for one a core")));
     }
@@ -214,6 +218,48 @@ fn engine(
         ));
     }
     Ok(EngineSettings::of(threads, judges, cameras))
+}
+
+/// None where the own engine judges. Whether the library is there is seen when it is loaded: it is no reason to stop a line.
+fn accelerator(
+    table: &Engine,
+    bad: &impl Fn(&str, String) -> ConfigError,
+) -> Result<Option<AcceleratorSettings>, ConfigError> {
+    let table = match table.backend {
+        Backend::Cpu => return Ok(None),
+        Backend::OnnxRuntime => &table.onnxruntime,
+    };
+    if !cfg!(feature = "onnxruntime") {
+        return Err(bad("engine.backend", "is onnxruntime; this agent was built without it, expected cpu".into()));
+    }
+    let once = |p| table.providers.iter().filter(|other| *other == p).count() == 1;
+    if table.providers.is_empty() || !table.providers.iter().all(once) {
+        return Err(bad(
+            "engine.onnxruntime.providers",
+            format!("is {:?}; expected some of tensorrt, cuda and cpu, each once", table.providers),
+        ));
+    }
+    for (key, path) in [("library", &table.library), ("cache", &table.cache)] {
+        if !path.is_absolute() {
+            let found = path.display();
+            return Err(bad(
+                &format!("engine.onnxruntime.{key}"),
+                format!("is {found:?}; expected a path from the root, /..."),
+            ));
+        }
+    }
+    if !(1..=86_400).contains(&table.load_timeout_s) {
+        return Err(bad(
+            "engine.onnxruntime.load_timeout_s",
+            format!("is {}; expected 1 to 86400", table.load_timeout_s),
+        ));
+    }
+    Ok(Some(AcceleratorSettings {
+        library: table.library.clone(),
+        providers: table.providers.clone(),
+        cache: table.cache.clone(),
+        load_timeout: Duration::from_secs(table.load_timeout_s),
+    }))
 }
 
 /// None where there are no updates.

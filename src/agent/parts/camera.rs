@@ -5,7 +5,7 @@ use crate::agent::config::CameraSettings;
 use crate::agent::pipeline::{CameraPipeline, Incidents, Publisher};
 use crate::agent::progress::CameraProgress;
 use crate::capture::Source;
-use crate::events::{CameraPhase, CameraState, to_json};
+use crate::events::{CameraPhase, to_json};
 use crate::judge::{EnginePool, ModelSlot, Taps};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -55,8 +55,7 @@ impl Part for CameraPart {
     fn rests(&mut self, why: &str) {
         let reason = format!("its inspection failed and is started again: {why}");
         self.progress.set_phase(CameraPhase::Disabled, &reason);
-        let model = self.slot.current().reference.clone();
-        let said = CameraState { state: CameraPhase::Disabled, reason, fps: 0.0, since: Timestamp::now(), model };
+        let said = self.slot.current().camera_state(CameraPhase::Disabled, reason, 0.0, Timestamp::now());
         self.publisher.session.retain(self.publisher.topics.camera_state(&self.settings.name), to_json(&said));
     }
 }

@@ -11,12 +11,15 @@ mod float_conv;
 mod op;
 mod partition;
 mod patterns;
+mod runtime;
 mod tensors;
 
 pub use ckaad_int8::pool::Pool;
 use ckaad_int8::region::Region;
 use ndarray::Array2;
 use partition::Partitioned;
+use runtime::RuntimeSession;
+pub use runtime::{Provider, RuntimeOptions};
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::pb::ModelProto;
@@ -45,6 +48,8 @@ pub enum EngineError {
     ImageSize { actual: usize, expected: usize, width: usize, height: usize },
     #[error("the model stopped while running: {0}")]
     Run(String),
+    #[error("ONNX Runtime cannot run it: {0}")]
+    Runtime(String),
 }
 
 /// An optimised graph, ready to run. Running does not change it; clones share the weights.
@@ -184,10 +189,48 @@ const MAP: &str = "anomaly_map";
 /// The output of models with an image branch.
 const IMAGE_SCORE: &str = "image_score";
 
+/// What computes a model.
+enum Runner {
+    /// This crate's own engine.
+    Own(Plan),
+    /// A library of the device.
+    OnnxRuntime(RuntimeSession),
+}
+
+impl Runner {
+    fn input_size(&self) -> (usize, usize) {
+        match self {
+            Runner::Own(plan) => plan.input_size(),
+            Runner::OnnxRuntime(session) => session.input_size(),
+        }
+    }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Runner::Own(plan) => plan.names(),
+            Runner::OnnxRuntime(session) => session.names(),
+        }
+    }
+
+    fn outputs(&self) -> &[[usize; 3]] {
+        match self {
+            Runner::Own(plan) => plan.outputs(),
+            Runner::OnnxRuntime(session) => session.outputs(),
+        }
+    }
+
+    fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
+        match self {
+            Runner::Own(plan) => plan.run(image),
+            Runner::OnnxRuntime(session) => session.run(image),
+        }
+    }
+}
+
 /// A model that holds the whole contract.
 pub struct Engine {
-    plan: Plan,
-    /// Which of the plan's outputs is the map.
+    runner: Runner,
+    /// Which of the outputs is the map.
     map: usize,
     /// Which is the image score, where there is one.
     image_score: Option<usize>,
@@ -207,16 +250,27 @@ impl Engine {
     /// As [`Plan::load`]; also [`EngineError::Contract`] when the outputs are not `anomaly_map` of one channel, and
     /// `image_score` of one number or none.
     pub fn load(onnx: &[u8], pool: impl Into<Pool>) -> Result<Engine, EngineError> {
-        let plan = Plan::load(onnx, pool)?;
-        let at = |name: &str| plan.names().iter().position(|n| n == name);
+        Engine::of(Runner::Own(Plan::load(onnx, pool)?))
+    }
+
+    /// The same in ONNX Runtime.
+    ///
+    /// # Errors
+    /// [`EngineError::Runtime`] when its library cannot be used or no provider takes the model, [`EngineError::Contract`] as [`Engine::load`].
+    pub fn in_runtime(onnx: &[u8], options: &RuntimeOptions) -> Result<Engine, EngineError> {
+        Engine::of(Runner::OnnxRuntime(RuntimeSession::load(onnx, options)?))
+    }
+
+    fn of(runner: Runner) -> Result<Engine, EngineError> {
+        let at = |name: &str| runner.names().iter().position(|n| n == name);
         let (map, image_score) = (at(MAP), at(IMAGE_SCORE));
         let known = 1 + usize::from(image_score.is_some());
-        match (map.map(|i| (i, plan.outputs()[i])), image_score.map(|i| plan.outputs()[i])) {
-            (Some((map, [1, _, _])), None | Some([1, 1, 1])) if plan.outputs().len() == known => {
-                Ok(Engine { plan, map, image_score })
+        match (map.map(|i| (i, runner.outputs()[i])), image_score.map(|i| runner.outputs()[i])) {
+            (Some((map, [1, _, _])), None | Some([1, 1, 1])) if runner.outputs().len() == known => {
+                Ok(Engine { runner, map, image_score })
             }
             _ => {
-                let found = plan.names().iter().zip(plan.outputs());
+                let found = runner.names().iter().zip(runner.outputs());
                 let found: Vec<String> = found.map(|(n, [c, h, w])| format!("{n} [1,{c},{h},{w}]")).collect();
                 Err(EngineError::Contract(format!(
                     "the output {MAP} [1,1,h,w], and {IMAGE_SCORE} of one number or none, expected; found {}",
@@ -228,17 +282,28 @@ impl Engine {
 
     /// Width and height of the input.
     pub fn input_size(&self) -> (usize, usize) {
-        self.plan.input_size()
+        self.runner.input_size()
     }
 
-    /// As [`Plan::unfused`].
+    /// As [`Plan::unfused`]; nothing where ONNX Runtime computes.
     pub fn unfused(&self) -> &[String] {
-        self.plan.unfused()
+        match &self.runner {
+            Runner::Own(plan) => plan.unfused(),
+            Runner::OnnxRuntime(_) => &[],
+        }
+    }
+
+    /// Which of ONNX Runtime's providers computes; none where this crate's own engine does.
+    pub fn provider(&self) -> Option<Provider> {
+        match &self.runner {
+            Runner::Own(_) => None,
+            Runner::OnnxRuntime(session) => Some(session.provider()),
+        }
     }
 
     /// Width and height of the map.
     pub fn map_size(&self) -> (usize, usize) {
-        let [_, height, width] = self.plan.outputs()[self.map];
+        let [_, height, width] = self.runner.outputs()[self.map];
         (width, height)
     }
 
@@ -252,12 +317,12 @@ impl Engine {
     /// # Errors
     /// As [`Plan::run`]; [`EngineError::Run`] also when an output holds a value that is not finite.
     pub fn run(&self, image: &[u8]) -> Result<Outputs, EngineError> {
-        let mut values = self.plan.run(image)?;
+        let mut values = self.runner.run(image)?;
         if let Some(i) = values.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
-            return Err(EngineError::Run(format!("{} holds a value that is not finite", self.plan.names()[i])));
+            return Err(EngineError::Run(format!("{} holds a value that is not finite", self.runner.names()[i])));
         }
         let image_score = self.image_score.and_then(|i| values[i].first().copied());
-        let [_, height, width] = self.plan.outputs()[self.map];
+        let [_, height, width] = self.runner.outputs()[self.map];
         let map = Array2::from_shape_vec((height, width), values.swap_remove(self.map));
         Ok(Outputs { map: map.map_err(|e| EngineError::Run(e.to_string()))?, image_score })
     }

@@ -31,7 +31,7 @@ pub use score::{fuse, map_score, top_k_mean};
 pub use smooth::smooth;
 pub use verdict::{DecidedBy, Limits, Region, StageTimes, Verdict};
 
-use crate::engine::{Engine, EngineError, Pool};
+use crate::engine::{Engine, EngineError, Pool, Provider, RuntimeOptions};
 use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Manifest, ScoreRule};
 use ndarray::{Array2, ArrayView2};
@@ -72,11 +72,13 @@ pub struct InspectOptions {
     pub pool: Pool,
     /// Replaces the bundle's threshold.
     pub threshold: Option<f32>,
+    /// Compute in ONNX Runtime, by the network for a GPU where the bundle has one. There is no way back: who falls back to the own engine says so.
+    pub runtime: Option<RuntimeOptions>,
 }
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        InspectOptions { pool: 1.into(), threshold: None }
+        InspectOptions { pool: 1.into(), threshold: None, runtime: None }
     }
 }
 
@@ -86,6 +88,8 @@ pub struct Inspector {
     engine: Engine,
     forest: Option<SegmentForest>,
     threshold: f32,
+    /// It computes by the network for a GPU.
+    for_gpu: bool,
 }
 
 impl Inspector {
@@ -103,7 +107,16 @@ impl Inspector {
             Ok(forest) => forest,
             Err(cause) => return Err(InspectError::Forest { name, version, cause }),
         };
-        let engine = match Engine::load(&bundle.model, options.pool.clone()) {
+        let gpu = bundle.gpu.as_ref().filter(|_| options.runtime.is_some());
+        let model = gpu.map_or(&bundle.model, |gpu| &gpu.model);
+        let engine = match &options.runtime {
+            None => Engine::load(model, options.pool.clone()),
+            Some(runtime) if gpu.is_none() && runtime.providers != [Provider::Cpu] => {
+                Err(EngineError::Runtime("the bundle has no network for a GPU (`ckaad-train export --gpu`)".into()))
+            }
+            Some(runtime) => Engine::in_runtime(model, runtime),
+        };
+        let engine = match engine {
             Ok(engine) => engine,
             Err(cause) => return Err(InspectError::Engine { name, version, cause }),
         };
@@ -122,7 +135,7 @@ impl Inspector {
             _ => {}
         }
         let threshold = options.threshold.unwrap_or(manifest.calibration.threshold);
-        Ok(Inspector { manifest, engine, forest, threshold })
+        Ok(Inspector { manifest, engine, forest, threshold, for_gpu: gpu.is_some() })
     }
 
     /// The manifest of the bundle that it was made from.
@@ -133,6 +146,11 @@ impl Inspector {
     /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
     pub fn unfused(&self) -> &[String] {
         self.engine.unfused()
+    }
+
+    /// Which of ONNX Runtime's providers computes; none where the own engine does.
+    pub fn provider(&self) -> Option<Provider> {
+        self.engine.provider()
     }
 
     /// The score from which an image is defective: the bundle's, or [`InspectOptions::threshold`].

@@ -6,10 +6,11 @@ use crate::datasets::{Sample, evenly};
 use crate::export::folds::Decided;
 use crate::graph::{Graph, TermWeights};
 use crate::methods::Labelled;
+use crate::onnx;
 use crate::quantise;
 use crate::run::Unit;
 use ckaad_bundle::{
-    Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
+    Appearance, Bundle, Draft, FORMAT, Golden, GpuModel, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
 };
 use ckaad_inspect::imaging::{self, RgbImage};
 use ckaad_inspect::{Forest, InspectOptions, Inspector};
@@ -57,9 +58,30 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             report: Some(report),
         };
         let golden = golden(&draft, context.images)?;
-        Some(Draft { golden, ..draft }.write(out)?)
+        let gpu = (form == Form::Gpu).then(|| for_gpu(&draft, &graph, &golden)).transpose()?;
+        Some(Draft { golden, gpu, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
+}
+
+/// The network for a GPU. Its golden answers are the exact network's: this machine may have no GPU, and f16 is to come out as that does within the
+/// tolerance of golden samples.
+fn for_gpu(draft: &Draft, graph: &Graph, golden: &[Golden]) -> Result<GpuModel, ExportError> {
+    let exact = inspector(Draft { model: onnx::emit_f32(graph, None), ..draft.clone() })?;
+    let answer = |golden: &Golden| {
+        let image = imaging::decode(&golden.png, Path::new("golden sample"))?;
+        Ok(ckaad_inspect::golden_answer(&exact.inspect(&image)?))
+    };
+    let golden = golden.iter().map(answer).collect::<Result<_, ExportError>>()?;
+    Ok(GpuModel { model: onnx::emit_half(graph), golden })
+}
+
+/// What judges as the bundle will.
+fn inspector(draft: Draft) -> Result<Inspector, ExportError> {
+    let Draft { manifest, model, forest, segments, gpu, .. } = draft;
+    let (golden, report, digest) = (vec![], None, String::new());
+    let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
+    Ok(Inspector::new(&bundle, &InspectOptions::default())?)
 }
 
 /// The picture of the segments, where the score rule looks at them.
@@ -151,17 +173,14 @@ fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, E
 
 /// Training images at input size with the answers of what will be packed: normal and, where there are, anomalous ones.
 fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError> {
-    let Draft { manifest, model, forest, segments, gpu, .. } = draft.clone();
-    let (golden, report, digest) = (vec![], None, String::new());
-    let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
-    let inspector = Inspector::new(&bundle, &InspectOptions::default())?;
+    let inspector = inspector(draft.clone())?;
     let of_class = |anomalous: bool, most: usize| {
         let all: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_some() == anomalous).collect();
         evenly(all, most)
     };
     let mut samples = of_class(true, GOLDEN / 2);
     samples.extend(of_class(false, GOLDEN - samples.len()));
-    let input = &bundle.manifest.input;
+    let input = &draft.manifest.input;
     let golden = |s: &&Sample| {
         let pixels = imaging::load_fitted(&s.path, input)?;
         let image =

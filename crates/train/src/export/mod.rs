@@ -77,6 +77,8 @@ pub enum Form {
     F32,
     /// A bundle in int8.
     Int8,
+    /// The same, with the network in f16 beside it for devices that have a GPU.
+    Gpu,
     /// An ONNX file in int8 with QuantizeLinear and DequantizeLinear around float operators, as TensorRT takes it.
     Qdq,
 }

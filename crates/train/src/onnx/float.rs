@@ -1,4 +1,4 @@
-//! [`Graph`] → ONNX in f32, and what that shares with [`super::int8`]: the input (`image`, u8), every float operator,
+//! [`Graph`] → ONNX in f32 and for GPUs, and what that shares with [`super::int8`]: the input (`image`, u8), every float operator,
 //! the names.
 
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
@@ -26,20 +26,51 @@ pub fn emit_f32(graph: &Graph, outputs: Option<&[Id]>) -> Vec<u8> {
     b.finish(width, height, &outputs).encode_to_vec()
 }
 
-/// Writes `node` in f32: from the float tensors `inputs` to the float tensor `out`.
+/// The model for a GPU: the network in f16, typed so that nobody has to be told, and the tail, whose sums may be large, in f32.
+pub fn emit_half(graph: &Graph) -> Vec<u8> {
+    let mut b = GraphBuilder::new();
+    let outputs = graph.outputs();
+    let read_by = |id: Id, tail: bool| graph.nodes.iter().any(|n| n.op.is_tail() == tail && n.inputs.contains(&id));
+    let half_name = |id: Id| format!("{}.f16", graph.nodes[id].name);
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let out = float_name(graph, id);
+        b.half = !node.op.is_tail();
+        if !b.half {
+            let inputs: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
+            float_node(&mut b, graph, node, &inputs, &out);
+            // Layers may read what the tail gives.
+            if read_by(id, false) {
+                b.half = true;
+                b.cast(&out, &half_name(id));
+            }
+            continue;
+        }
+        let inputs: Vec<String> = node.inputs.iter().map(|&i| half_name(i)).collect();
+        float_node(&mut b, graph, node, &inputs, &half_name(id));
+        b.half = false;
+        if outputs.contains(&id) || read_by(id, true) {
+            b.cast(&half_name(id), &out);
+        }
+    }
+    let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
+    let [_, height, width] = graph.shape(Graph::IMAGE);
+    b.finish(width, height, &outputs).encode_to_vec()
+}
+
+/// Writes `node` in floats: from the float tensors `inputs` to the float tensor `out`.
 pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String], out: &str) {
     match &node.op {
         Op::Image => {
             // u8 only meets the cast: TensorRT takes no other operator on it.
-            b.node("Cast", &["image"], "image.cast", vec![int("to", 1)]);
+            b.cast("image", "image.cast");
             b.node("Transpose", &["image.cast"], "image.nchw", vec![ints("perm", &[0, 3, 1, 2])]);
-            let mean = b.f32s("image.mean", &[], &[127.0]);
-            let scale = b.f32s("image.scale", &[], &[1.0 / 128.0]);
+            let mean = b.floats("image.mean", &[], &[127.0]);
+            let scale = b.floats("image.scale", &[], &[1.0 / 128.0]);
             b.node("Sub", &["image.nchw", &mean], "image.centred", vec![]);
             b.node("Mul", &["image.centred", &scale], out, vec![]);
         }
         Op::Conv(conv) => {
-            let weight = b.f32s(&format!("{out}.weight"), &weight_dims(conv), &conv.weight);
+            let weight = b.floats(&format!("{out}.weight"), &weight_dims(conv), &conv.weight);
             float_conv(b, conv, &inputs[0], &weight, out);
         }
         Op::Add(act) => {
@@ -47,7 +78,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
             b.node("Add", &[&inputs[0], &inputs[1]], &linear, vec![]);
             activation(b, &linear, out, *act);
         }
-        Op::Ones => append_channel(b, &inputs[0], out, |b| b.f32s("one", &[], &[1.0])),
+        Op::Ones => append_channel(b, &inputs[0], out, |b| b.floats("one", &[], &[1.0])),
         Op::InstanceNorm(norm) => {
             let linear = before_activation(out, norm.activation);
             instance_norm(b, norm, &inputs[0], out, &linear);
@@ -56,7 +87,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
         Op::LeakyRelu(slope) => b.node("LeakyRelu", &[&inputs[0]], out, vec![float("alpha", *slope)]),
         Op::LayerNorm(epsilon) => {
             let [c, h, w] = node.shape;
-            let ones = b.f32s(&format!("layer_norm.{c}x{h}x{w}"), &[c, h, w], &vec![1.0; c * h * w]);
+            let ones = b.floats(&format!("layer_norm.{c}x{h}x{w}"), &[c, h, w], &vec![1.0; c * h * w]);
             b.node("LayerNormalization", &[&inputs[0], &ones], out, vec![int("axis", 1), float("epsilon", *epsilon)]);
         }
         Op::Modulate => {
@@ -66,7 +97,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
         }
         Op::Constant(values) => {
             let [c, h, w] = node.shape;
-            let values = b.f32s(&format!("{out}.values"), &[1, c, h, w], values);
+            let values = b.floats(&format!("{out}.values"), &[1, c, h, w], values);
             b.node("Identity", &[&values], out, vec![]);
         }
         Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => same_values(b, &node.op, inputs, out),
@@ -76,7 +107,7 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
 
 /// A convolution of floats with its activation; `weight` is a tensor of the graph.
 pub(super) fn float_conv(b: &mut GraphBuilder, conv: &Conv, input: &str, weight: &str, out: &str) {
-    let bias = b.f32s(&format!("{out}.bias"), &[conv.out], &conv.bias);
+    let bias = b.floats(&format!("{out}.bias"), &[conv.out], &conv.bias);
     let linear = before_activation(out, conv.activation);
     b.node("Conv", &[input, weight, &bias], &linear, conv_attributes(conv));
     activation(b, &linear, out, conv.activation);
@@ -116,7 +147,7 @@ fn activation(b: &mut GraphBuilder, input: &str, out: &str, activation: Activati
         Activation::Linear => {}
         Activation::Relu => b.node("Relu", &[input], out, vec![]),
         Activation::Relu6 => {
-            let (low, high) = (b.f32s("relu6.low", &[], &[0.0]), b.f32s("relu6.high", &[], &[6.0]));
+            let (low, high) = (b.floats("relu6.low", &[], &[0.0]), b.floats("relu6.high", &[], &[6.0]));
             b.node("Clip", &[input, &low, &high], out, vec![]);
         }
     }
@@ -124,8 +155,8 @@ fn activation(b: &mut GraphBuilder, input: &str, out: &str, activation: Activati
 
 pub(super) fn instance_norm(b: &mut GraphBuilder, norm: &InstanceNorm, input: &str, name: &str, out: &str) {
     let channels = [norm.scale.len()];
-    let scale = b.f32s(&format!("{name}.norm.scale"), &channels, &norm.scale);
-    let offset = b.f32s(&format!("{name}.norm.offset"), &channels, &norm.offset);
+    let scale = b.floats(&format!("{name}.norm.scale"), &channels, &norm.scale);
+    let offset = b.floats(&format!("{name}.norm.offset"), &channels, &norm.offset);
     b.node("InstanceNormalization", &[input, &scale, &offset], out, vec![float("epsilon", norm.epsilon)]);
 }
 

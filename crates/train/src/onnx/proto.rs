@@ -1,6 +1,7 @@
 //! A thin layer over the ONNX protobuf types that tract-onnx exposes: nodes, attributes and constants by name.
 
 use crate::graph::Conv;
+use half::f16;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
@@ -13,6 +14,8 @@ const IR_VERSION: i64 = 8;
 pub struct GraphBuilder {
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
+    /// Floats are written as f16.
+    pub half: bool,
 }
 
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
@@ -39,7 +42,7 @@ fn attribute(name: &str, kind: AttributeType, set: impl FnOnce(&mut AttributePro
 
 impl GraphBuilder {
     pub fn new() -> GraphBuilder {
-        GraphBuilder { nodes: vec![], constants: vec![] }
+        GraphBuilder { nodes: vec![], constants: vec![], half: false }
     }
 
     /// Adds a node with one output named `output`; an input `""` is an optional one left out.
@@ -62,6 +65,21 @@ impl GraphBuilder {
     /// Whether a node writes `output` already.
     pub fn has_output(&self, output: &str) -> bool {
         self.nodes.iter().any(|n| n.output.iter().any(|o| o == output))
+    }
+
+    /// A constant that takes part in the arithmetic: f32, or f16 where that is [`GraphBuilder::half`].
+    pub fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
+        if !self.half {
+            return self.f32s(name, dims, values);
+        }
+        let bytes = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        self.constant(name, dims, DataType::Float16, bytes)
+    }
+
+    /// A conversion to floats, as they are written.
+    pub fn cast(&mut self, input: &str, output: &str) {
+        let to = if self.half { DataType::Float16 } else { DataType::Float };
+        self.node("Cast", &[input], output, vec![int("to", to as i64)]);
     }
 
     pub fn f32s(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {

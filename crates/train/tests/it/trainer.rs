@@ -3,10 +3,15 @@
 use crate::backbones::formula_weights;
 use crate::program::{complaint, refused, train, train_well};
 use ckaad_bundle::{Bundle, Precision, ScoreRule};
+use ckaad_inspect::engine::{Provider, RuntimeOptions};
+use ckaad_inspect::{GoldenResult, InspectOptions, Inspector};
 use ckaad_testing::onnx_runtime;
 use ckaad_train::backbones::Backbone;
+use prost::Message;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::tensor_proto::DataType;
 
 /// synth → fit → export → evaluate, then the same score from `evaluate` and from the agent's `infer`, digit for digit.
 #[test]
@@ -291,7 +296,7 @@ fn a_forest_over_segments_reaches_the_bundle_too() {
             "{:?}",
             bundle.manifest.score
         );
-        let inspector = ckaad_inspect::Inspector::new(&bundle, &ckaad_inspect::InspectOptions::default()).unwrap();
+        let inspector = Inspector::new(&bundle, &InspectOptions::default()).unwrap();
         assert!(inspector.check_golden(&bundle).unwrap().iter().all(|golden| golden.passed));
     }
     let config = format!("methods = [\"bank\"]\n{CONFIG}[score]\nrule = \"forest\"\n");
@@ -386,7 +391,7 @@ fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
     let (folder, output) = train_on(&(config.to_owned() + ALL_INT8), weights);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-    train_well(&["export", "--run", &at("run"), "--out", &at("int8.ckaad"), "--precision", "int8"]);
+    train_well(&["export", "--run", &at("run"), "--out", &at("int8.ckaad"), "--gpu"]);
     train_well(&["evaluate", "--bundle", &at("int8.ckaad"), "--data", &at("data"), "--report", &at("page.html")]);
     let page = std::fs::read_to_string(at("page.html")).unwrap();
     assert!(page.contains("Training"), "the report shows how the training went");
@@ -394,7 +399,26 @@ fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
         println!("largest difference to ONNX Runtime {worst}, range {range}");
         assert!(worst <= 0.01 * range, "largest difference {worst} in a range of {range}");
     }
-    Bundle::read(Path::new(&at("int8.ckaad"))).unwrap().manifest
+    let bundle = Bundle::read(Path::new(&at("int8.ckaad"))).unwrap();
+    agrees_in_f16(&bundle);
+    bundle.manifest
+}
+
+/// In ONNX Runtime, on the processor, the network for a GPU says what the exact one says, and its layers are f16.
+fn agrees_in_f16(bundle: &Bundle) {
+    let gpu = bundle.gpu.as_ref().expect("it was asked for");
+    let graph = ModelProto::decode(gpu.model.as_slice()).unwrap().graph.unwrap();
+    let halves = graph.initializer.iter().filter(|t| t.data_type == DataType::Float16 as i32).count();
+    let layers = graph.node.iter().filter(|node| node.op_type == "Conv").count();
+    assert!(halves > layers && layers > 10, "{halves} tensors in f16, {layers} convolutions");
+    let Some(library) = onnx_runtime::library() else { return };
+    let runtime = RuntimeOptions { library, providers: vec![Provider::Cpu], cache: None, threads: 1 };
+    let options = InspectOptions { runtime: Some(runtime), ..InspectOptions::default() };
+    let results = Inspector::new(bundle, &options).unwrap().check_golden(bundle).unwrap();
+    // Thresholds of these small sets lie too close to what is normal for the golden samples' own measure.
+    let near = |score: f32, expected: f32| (score - expected).abs() <= 0.02 * expected.abs();
+    let agrees = |golden: &GoldenResult| golden.score.is_some_and(|score| near(score, golden.expected));
+    assert!(!results.is_empty() && results.iter().all(agrees), "{results:#?}");
 }
 
 /// Every config that is shipped can be read, with no unknown key and every value in its bounds.
