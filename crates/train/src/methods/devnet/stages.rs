@@ -43,7 +43,7 @@ enum Form {
     /// A factor a channel.
     Scale,
     /// One channel a group.
-    Depthwise(Depthwise),
+    Depthwise(Box<Depthwise>),
     Dense,
 }
 
@@ -202,7 +202,7 @@ impl Form {
             (1, 1, 1) => Form::Pointwise,
             (1, ..) => Form::Dense,
             (_, 1, 1) => Form::Scale,
-            _ => Form::Depthwise(Depthwise::new(conv, [h, w], device)),
+            _ => Form::Depthwise(Box::new(Depthwise::new(conv, [h, w], device))),
         }
     }
 
