@@ -31,6 +31,8 @@ pub struct Contents<'a> {
     /// Names of the methods that have a part in the answer.
     pub methods: Vec<String>,
     pub graph: Graph,
+    /// The same, as it was learned from exact features, for the network for a GPU.
+    pub exact: Option<Graph>,
     pub model: Vec<u8>,
     pub decided: Decided,
     pub evidence: Evidence,
@@ -42,7 +44,7 @@ pub struct Contents<'a> {
 pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
     let manifest = manifest(&contents)?;
     let report = report(&contents)?;
-    let Contents { context, graph, model, decided, evidence, quantisation, form, .. } = contents;
+    let Contents { context, graph, exact, model, decided, evidence, quantisation, form, .. } = contents;
     let digest = if form == Form::Qdq {
         replace(out, |file| file.write_all(&model))
             .map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
@@ -58,7 +60,7 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             report: Some(report),
         };
         let golden = golden(&draft, context.images)?;
-        let gpu = (form == Form::Gpu).then(|| for_gpu(&draft, &graph, &golden)).transpose()?;
+        let gpu = exact.map(|exact| for_gpu(&draft, &exact, &golden)).transpose()?;
         Some(Draft { golden, gpu, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })

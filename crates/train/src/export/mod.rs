@@ -134,7 +134,15 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
         let evidence = Evidence::of(&folds, &decided);
         context.run.keep_verdicts(&evidence.scores)?;
         let methods = whole.model.used(&weights);
-        let contents = bundle::Contents { context, methods, graph, model, decided, evidence, quantisation, form };
+        // What learned from features in int8 would be off behind exact ones, by more than a threshold allows.
+        let exact = (form == Form::Gpu).then(|| {
+            Context::with(&run, config, false, build, |exact| {
+                Ok(exact.unit(Unit::Whole)?.model.graph(exact.extractor, &weights))
+            })
+        });
+        let exact = exact.transpose()?;
+        let contents =
+            bundle::Contents { context, methods, graph, exact, model, decided, evidence, quantisation, form };
         bundle::write(contents, out)
     })
 }
