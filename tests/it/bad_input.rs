@@ -38,6 +38,18 @@ fn wrong_values_name_file_and_key() {
         ("[mqtt]\nkeep_alive_s = 1", "{}: `mqtt.keep_alive_s` is 1; expected 5 to 65535"),
         ("[engine]\nthreads = 300", "{}: `engine.threads` is 300; expected up to 256, or 0 for one a core"),
         (
+            "[engine]\nbackend = \"onnxruntime\"\n[engine.onnxruntime]\nproviders = [\"cuda\", \"gpu\"]",
+            "{}: `engine.onnxruntime.providers` is [\"cuda\", \"gpu\"]; expected some of tensorrt, cuda and cpu, each once",
+        ),
+        (
+            "[engine]\nbackend = \"onnxruntime\"\n[engine.onnxruntime]\nproviders = [\"cpu\", \"cpu\"]",
+            "{}: `engine.onnxruntime.providers` is [\"cpu\", \"cpu\"]; expected some of tensorrt, cuda and cpu, each once",
+        ),
+        (
+            "[engine]\nbackend = \"onnxruntime\"\n[engine.onnxruntime]\nlibrary = \"libonnxruntime.so\"",
+            "{}: `engine.onnxruntime.library` is \"libonnxruntime.so\"; expected a path from the root, /...",
+        ),
+        (
             "[engine]\nthreads = 2\njudges = 3",
             "{}: `engine.judges` is 3; expected up to 2: a judge has at least one thread",
         ),

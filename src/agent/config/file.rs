@@ -3,7 +3,6 @@
 use crate::capture::{CameraConfig, DirectoryConfig, SyntheticConfig};
 use crate::events::Grouping;
 use crate::mqtt::{MqttConfig, Protocol};
-use ckaad_inspect::engine::Provider;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -270,8 +269,7 @@ pub struct OnnxRuntime {
     /// ONNX Runtime 1.17 or newer, built with the providers.
     pub library: PathBuf,
     /// `tensorrt`, `cuda`, `cpu`: tried in this order.
-    #[schemars(with = "Vec<String>")]
-    pub providers: Vec<Provider>,
+    pub providers: Vec<String>,
     /// A folder of the agent's for the engines that TensorRT builds, minutes each, at the first start with a bundle.
     pub cache: PathBuf,
     /// For loading a model and judging its golden samples; then the own engine judges.
@@ -282,7 +280,7 @@ impl Default for OnnxRuntime {
     fn default() -> Self {
         OnnxRuntime {
             library: "/usr/lib/libonnxruntime.so".into(),
-            providers: vec![Provider::Tensorrt, Provider::Cuda],
+            providers: vec!["tensorrt".into(), "cuda".into()],
             cache: "/var/lib/ckaad/engines".into(),
             load_timeout_s: 900,
         }

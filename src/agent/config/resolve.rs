@@ -8,6 +8,7 @@ use crate::judge::{AcceleratorSettings, EngineSettings};
 use crate::mqtt::{Limits, MqttConfig, TlsFiles};
 use crate::ota::{TrialConfig, UpdateSettings};
 use ckaad_bundle::MAX_VIEWS;
+use ckaad_inspect::engine::Provider;
 use ckaad_inspect::imaging::MAX_PIXELS;
 use ckaad_update::offer::{Device, is_name};
 use ckaad_update::remote::RemoteConfig;
@@ -232,12 +233,15 @@ fn accelerator(
     if !cfg!(feature = "onnxruntime") {
         return Err(bad("engine.backend", "is onnxruntime; this agent was built without it, expected cpu".into()));
     }
-    let once = |p| table.providers.iter().filter(|other| *other == p).count() == 1;
-    if table.providers.is_empty() || !table.providers.iter().all(once) {
-        return Err(bad(
-            "engine.onnxruntime.providers",
-            format!("is {:?}; expected some of tensorrt, cuda and cpu, each once", table.providers),
-        ));
+    let wrong = || {
+        let found = &table.providers;
+        bad("engine.onnxruntime.providers", format!("is {found:?}; expected some of tensorrt, cuda and cpu, each once"))
+    };
+    let providers: Vec<Provider> =
+        table.providers.iter().map(|name| name.parse()).collect::<Result<_, _>>().map_err(|_: String| wrong())?;
+    let once = |p| providers.iter().filter(|other| *other == p).count() == 1;
+    if providers.is_empty() || !providers.iter().all(once) {
+        return Err(wrong());
     }
     for (key, path) in [("library", &table.library), ("cache", &table.cache)] {
         if !path.is_absolute() {
@@ -256,7 +260,7 @@ fn accelerator(
     }
     Ok(Some(AcceleratorSettings {
         library: table.library.clone(),
-        providers: table.providers.clone(),
+        providers,
         cache: table.cache.clone(),
         load_timeout: Duration::from_secs(table.load_timeout_s),
     }))
