@@ -28,9 +28,9 @@ pub fn check(path: &Path) -> Result<Outcome, OutputError> {
         report.line("updates", updates(update).map(|s| (s, ())))?;
     }
     for camera in &settings.cameras {
-        report.line(&format!("bundle of {}", camera.name), bundle(camera).map(|s| (s, ())))?;
-        if let Some(accelerator) = &settings.accelerator {
-            report.line(&format!("backend of {}", camera.name), backend(camera, accelerator).map(|s| (s, ())))?;
+        let bundle = report.line(&format!("bundle of {}", camera.name), bundle(camera))?;
+        if let Some((accelerator, bundle)) = settings.accelerator.as_ref().zip(bundle) {
+            report.line(&format!("backend of {}", camera.name), backend(&bundle, accelerator).map(|s| (s, ())))?;
         }
         report.line(&format!("source of {}", camera.name), source(&camera.source).map(|s| (s, ())))?;
     }
@@ -97,17 +97,16 @@ fn updates(settings: &ota::UpdateSettings) -> Result<String, String> {
     probed.map_err(|e| e.to_string().trim_start_matches("updates: ").to_owned())
 }
 
-fn bundle(camera: &CameraSettings) -> Result<String, String> {
+fn bundle(camera: &CameraSettings) -> Result<(String, Bundle), String> {
     let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
     let options = InspectOptions { threshold: camera.threshold, ..InspectOptions::default() };
     Inspector::new(&bundle, &options).map_err(|e| format!("{} cannot be run: {e}", camera.bundle.display()))?;
-    Ok(format!("{} {}", bundle.manifest.name, bundle.manifest.version))
+    Ok((format!("{} {}", bundle.manifest.name, bundle.manifest.version), bundle))
 }
 
 /// The line would run without it, on the processor; but that is not what the configuration asks for.
-fn backend(camera: &CameraSettings, accelerator: &AcceleratorSettings) -> Result<String, String> {
-    let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
-    let inspector = accelerator.load(&bundle, 1).map_err(|why| format!("the processor judges: {why}"))?;
+fn backend(bundle: &Bundle, accelerator: &AcceleratorSettings) -> Result<String, String> {
+    let inspector = accelerator.load(bundle, 1).map_err(|why| format!("the processor judges: {why}"))?;
     let provider = inspector.provider().map_or("cpu", Provider::name);
     Ok(format!("onnxruntime {provider}, {} golden sample(s) as where they were made", bundle.golden.len()))
 }

@@ -3,7 +3,7 @@
 use crate::device;
 use crate::features::Extractor;
 use crate::graph::{Activation, Conv, Graph, Id, Op};
-use crate::methods::folding::values;
+use crate::methods::folding::{padded, values};
 use crate::methods::places::Places;
 use crate::methods::raw::Raw;
 use burn::module::Param;
@@ -173,13 +173,8 @@ impl Weights {
     /// The score of a place as a convolution.
     pub fn score(&self) -> Conv {
         let (weight, dims) = values(self.score.val());
-        super::super::folding::padded(
-            weight,
-            values(self.score_bias.val()).0,
-            &[1, dims[1], 1, 1],
-            1,
-            Activation::Linear,
-        )
+        let bias = values(self.score_bias.val()).0;
+        padded(weight, bias, &[1, dims[1], 1, 1], 1, Activation::Linear)
     }
 }
 
@@ -287,7 +282,6 @@ impl Depthwise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::folding::values;
 
     /// Against burn's own convolution, which knows nothing of bands: results and both gradients, of small maps and of large ones.
     #[test]
