@@ -46,15 +46,16 @@ pub fn show(path: &Path, json: bool) -> Result<Outcome, VerifyError> {
         }
     }
     if let Some(gpu) = &bundle.gpu {
-        // In the unit that a threshold is a distance in.
-        let calibration = &bundle.manifest.calibration;
-        let unit = (calibration.threshold - calibration.median()).abs().max(f32::MIN_POSITIVE);
+        let own = &bundle.manifest.calibration;
+        let of_gpu = bundle.manifest.gpu_calibration.as_ref().unwrap_or(own);
         let pairs = bundle.golden.iter().zip(&gpu.golden);
-        let apart = pairs.map(|(own, gpu)| (own.expected.score - gpu.score).abs() / unit).fold(0.0, f32::max);
+        let apart = pairs.map(|(golden, gpu)| {
+            (own.calibrated_score(golden.expected.score) - of_gpu.calibrated_score(gpu.score)).abs()
+        });
         say(format_args!(
-            "gpu          a network of {:.2} MB; golden scores differ by up to {:.1} % of the threshold's distance from normal",
+            "gpu          a network of {:.2} MB; golden scores lie up to {:.1} % of the threshold's distance from normal apart",
             gpu.model.len() as f64 / 1e6,
-            100.0 * apart
+            100.0 * apart.fold(0.0, f32::max)
         ))?;
     }
     Ok(Outcome::Well)

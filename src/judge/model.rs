@@ -21,7 +21,7 @@ pub enum ModelError {
 pub struct Model {
     /// What events call it.
     pub reference: ModelRef,
-    /// Of its training images.
+    /// Of its training images, as what computes here judges them.
     pub calibration: Calibration,
     /// The one way from an image to a verdict.
     pub inspector: Inspector,
@@ -60,7 +60,7 @@ impl Model {
             version: bundle.manifest.version.to_string(),
             digest: bundle.digest.clone(),
         };
-        let calibration = bundle.manifest.calibration.clone();
+        let calibration = inspector.calibration().clone();
         Ok((Model { reference, calibration, inspector, backend, declined }, bundle))
     }
     /// What a camera that judges with it says of itself.

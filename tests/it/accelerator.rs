@@ -2,7 +2,7 @@
 
 use crate::device::variant;
 use crate::util::*;
-use ckaad_bundle::{Bundle, GpuModel};
+use ckaad_bundle::{Bundle, Calibration, GpuModel};
 use ckaad_testing::{onnx_runtime, preloadable};
 use serde_json::Value;
 use std::path::Path;
@@ -47,6 +47,36 @@ fn models_run_in_onnx_runtime_where_their_golden_samples_come_out_the_same() {
     assert!(said && !never && there.len() == 20, "{there:?}");
     for ((frame, there), (same, here)) in there.iter().zip(&here) {
         assert!(frame == same && (there - here).abs() < 0.01 * here.abs(), "{frame}: {there}, {here}");
+    }
+}
+
+/// Regression: frames judged by the network for a GPU were held against the threshold of the one in int8, whose scores are others.
+#[test]
+fn the_network_for_a_gpu_has_a_threshold_of_its_own() {
+    let Some(library) = onnx_runtime::library() else { return };
+    let own = Bundle::read(&bundle()).unwrap();
+    let (of_int8, of_gpu) = (own.manifest.calibration.threshold, own.manifest.calibration.threshold - 0.125);
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let packed = variant("0.2.0", |draft| {
+        let golden = own.golden.iter().map(|golden| golden.expected.clone()).collect();
+        draft.gpu = Some(GpuModel { model: draft.model.clone(), golden });
+        draft.manifest.gpu_calibration = Some(Calibration { threshold: of_gpu, ..draft.manifest.calibration.clone() });
+    });
+    std::fs::write(path.path(), packed).unwrap();
+    for (backend, expected) in [("onnxruntime", of_gpu), ("cpu", of_int8)] {
+        let site = Site::new();
+        let broker = Mosquitto::start(site.path());
+        let subscriber = broker.subscribe();
+        let config = config(&site, broker.port, &library, "providers = [\"cpu\"]");
+        let text = std::fs::read_to_string(&config)
+            .unwrap()
+            .replace(&format!("{:?}", bundle()), &format!("{:?}", path.path()));
+        std::fs::write(&config, text.replace("backend = \"onnxruntime\"", &format!("backend = {backend:?}"))).unwrap();
+        let mut agent = run(&config);
+        assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+        let thresholds: Vec<f32> =
+            payloads(&subscriber, "/anomaly").iter().map(|e| e["data"]["threshold"].as_f64().unwrap() as f32).collect();
+        assert_eq!(thresholds, [expected; 20], "{backend}");
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
         Some(line) => need("licences", format!("{line:?}"), false, "one plain line of 1 to 512 characters each"),
         None => Ok(()),
     }
+    m.gpu_calibration.as_ref().map_or(Ok(()), calibration).map_err(of_gpu)?;
 }
 
 fn score(score: &Score, pixels: u32) -> Result<(), Problem> {
@@ -108,6 +109,16 @@ fn training_data(data: &TrainingData) -> Result<(), Problem> {
     let Some(Appearance { brightness, sharpness }) = &data.appearance else { return Ok(()) };
     for (mean, deviation, of) in [
         ("training_data.appearance.brightness.mean", "training_data.appearance.brightness.deviation", brightness),
+/// The problem with `calibration` as one with `gpu_calibration`.
+fn of_gpu(problem: Problem) -> Problem {
+    match problem {
+        Problem::Value { field, found, expected } => {
+            Problem::Value { field: field.replace("calibration.", "gpu_calibration.").into(), found, expected }
+        }
+        other => other,
+    }
+}
+
         ("training_data.appearance.sharpness.mean", "training_data.appearance.sharpness.deviation", sharpness),
     ] {
         need(mean, of.mean, of.mean.is_finite(), "a finite number")?;
@@ -172,7 +183,7 @@ fn share(field: &'static str, found: f32) -> Result<(), Problem> {
 }
 
 fn need(field: &'static str, found: impl ToString, holds: bool, expected: &'static str) -> Result<(), Problem> {
-    if holds { Ok(()) } else { Err(Problem::Value { field, found: found.to_string(), expected }) }
+    if holds { Ok(()) } else { Err(Problem::Value { field: field.into(), found: found.to_string(), expected }) }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::limits::{MAX_BYTES, MAX_GOLDEN};
 use semver::VersionReq;
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Why a bundle cannot be read or written, and which one. Like every error of ckaad-edge its message holds its cause,
@@ -84,7 +85,7 @@ pub enum Problem {
     #[error("it needs ckaad-edge {needed}; this is {}", env!("CARGO_PKG_VERSION"))]
     Engine { needed: VersionReq },
     #[error("{field} in manifest.json is {found}; {expected} was expected")]
-    Value { field: &'static str, found: String, expected: &'static str },
+    Value { field: Cow<'static, str>, found: String, expected: &'static str },
     #[error("{member}: {field} is {found}; {expected} was expected")]
     Golden { member: String, field: &'static str, found: String, expected: &'static str },
 }

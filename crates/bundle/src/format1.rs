@@ -75,6 +75,7 @@ impl From<Manifest1> for Manifest {
             score: m.score.into(),
             calibration: m.calibration.into(),
             precision: m.precision,
+            gpu_calibration: None,
             engine: m.engine,
             training_data: TrainingData {
                 sha256: data.sha256,

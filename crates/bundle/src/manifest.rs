@@ -44,6 +44,9 @@ pub struct Manifest {
     pub precision: Precision,
     /// Versions of ckaad-edge that can run the model.
     #[schemars(with = "String")]
+    /// The same for the network for a GPU, whose scores are others; `calibration` holds for both where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_calibration: Option<Calibration>,
     pub engine: VersionReq,
     /// What it was trained on.
     pub training_data: TrainingData,
@@ -221,6 +224,11 @@ impl Calibration {
 
 /// The tail of the normal images' scores, a generalised Pareto distribution: the share of them above a score s from
 /// `start` on is `share * (1 + shape * (s - start) / scale)^(-1 / shape)`. A shape of 0 is the exponential
+
+    /// A score on a scale that models share: 0 is the median of normal images, 1 the threshold.
+    pub fn calibrated_score(&self, score: f32) -> f32 {
+        (score - self.median()) / (self.threshold - self.median()).max(f32::EPSILON)
+    }
 /// `share * exp(-(s - start) / scale)`; one below 0 ends at `start - scale / shape`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -177,7 +177,7 @@ pub(super) fn check_listing(manifest: &Manifest) -> Result<(), Problem> {
         }
         if !check::is_sha256(&member.sha256) {
             return Err(Problem::Value {
-                field: "members.sha256",
+                field: "members.sha256".into(),
                 found: format!("{:?}", member.sha256),
                 expected: "64 digits of lower-case hexadecimal",
             });

@@ -91,6 +91,10 @@ impl Manifest {
             ("false alarms", c.describe()),
             ("calibration", scores),
         ]);
+        if let Some(gpu) = &self.gpu_calibration {
+            lines.push(("on a GPU", format!("threshold {} (pixels from {})", gpu.threshold, gpu.pixel_threshold)));
+            lines.push(("", gpu.describe()));
+        }
         lines
     }
 }

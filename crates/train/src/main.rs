@@ -425,6 +425,9 @@ fn run_export(args: ExportArgs) -> Result<ExitCode> {
     for line in report::evidence_lines(&done.evidence, &manifest.calibration) {
         say(format_args!("{line}"))?;
     }
+    if let Some(gpu) = &manifest.gpu_calibration {
+        say(format_args!("on a GPU: threshold {:.4}: {}", gpu.threshold, gpu.describe()))?;
+    }
     if let Some(quantisation) = &done.quantisation {
         say(format_args!("{quantisation}"))?;
     }

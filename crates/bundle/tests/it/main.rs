@@ -38,6 +38,7 @@ fn manifest() -> Manifest {
             interval: [0.001, 0.0582],
         },
         precision: Precision::Int8,
+        gpu_calibration: None,
         engine: ">=0.1".parse().unwrap(),
         training_data: TrainingData {
             sha256: "ab".repeat(32),
@@ -85,6 +86,7 @@ fn full() -> Draft {
     draft.segments = Some(PNG.to_vec());
     let golden = draft.golden.iter().map(|g| GoldenAnswer { score: g.expected.score + 0.01, ..g.expected.clone() });
     draft.gpu = Some(GpuModel { model: vec![9; 700], golden: golden.collect() });
+    draft.manifest.gpu_calibration = Some(Calibration { threshold: 1.2, ..draft.manifest.calibration.clone() });
     draft
 }
 

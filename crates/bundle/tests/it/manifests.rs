@@ -68,6 +68,13 @@ fn a_number_that_is_none() {
     says(with_text(&text.replace("\"sigma_px\": 4.0", "\"sigma_px\": NaN")), "does not follow its schema: expected");
     says(with(|m| m["calibration"]["threshold"] = json!(1e300)), "calibration.threshold in manifest.json is inf");
     says(with(|m| m["calibration"]["quantiles"][20] = json!(1e300)), "calibration.quantiles in manifest.json is inf");
+    says(
+        with(|m| {
+            m["gpu_calibration"] = m["calibration"].clone();
+            m["gpu_calibration"]["quantiles"] = json!([]);
+        }),
+        "the length of gpu_calibration.quantiles in manifest.json is 0; 21 was expected",
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Inspector {
     /// # Errors
     /// When the network stops.
     pub fn check_golden(&self, bundle: &Bundle) -> Result<Vec<GoldenResult>, InspectError> {
-        let calibration = &self.manifest.calibration;
+        let calibration = &self.calibration;
         // Where normal scores do not differ, rounding still may.
         let distance = (calibration.threshold - calibration.median()).abs();
         let tolerance = (TOLERANCE * distance).max(1e-4 * calibration.threshold.abs());

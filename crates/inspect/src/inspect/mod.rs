@@ -33,7 +33,7 @@ pub use verdict::{DecidedBy, Limits, Region, StageTimes, Verdict};
 
 use crate::engine::{Engine, EngineError, Pool, Provider, RuntimeOptions};
 use crate::imaging::{self, RgbImage};
-use ckaad_bundle::{Bundle, Manifest, ScoreRule};
+use ckaad_bundle::{Bundle, Calibration, Manifest, ScoreRule};
 use ndarray::{Array2, ArrayView2};
 use std::time::Instant;
 
@@ -89,6 +89,8 @@ pub struct Inspector {
     forest: Option<SegmentForest>,
     threshold: f32,
     /// It computes by the network for a GPU.
+    /// Of the network that computes.
+    calibration: Calibration,
     for_gpu: bool,
 }
 
@@ -134,8 +136,11 @@ impl Inspector {
             (false, true) => return Err(InspectError::NoImageBranch { name, version }),
             _ => {}
         }
-        let threshold = options.threshold.unwrap_or(manifest.calibration.threshold);
-        Ok(Inspector { manifest, engine, forest, threshold, for_gpu: gpu.is_some() })
+        let for_gpu = gpu.is_some();
+        let own = manifest.gpu_calibration.as_ref().filter(|_| for_gpu);
+        let calibration = own.unwrap_or(&manifest.calibration).clone();
+        let threshold = options.threshold.unwrap_or(calibration.threshold);
+        Ok(Inspector { manifest, engine, forest, calibration, threshold, for_gpu })
     }
 
     /// The manifest of the bundle that it was made from.
@@ -146,6 +151,11 @@ impl Inspector {
     /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
     pub fn unfused(&self) -> &[String] {
         self.engine.unfused()
+    /// Of normal images, as the network that computes here judges them: with [`InspectOptions::runtime`] that for a GPU, where the bundle has one.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
     }
 
     /// Which of ONNX Runtime's providers computes; none where the own engine does.
@@ -181,7 +191,7 @@ impl Inspector {
             cause,
         })?;
         let ran = Instant::now();
-        let Manifest { input, score: rule, calibration, .. } = &self.manifest;
+        let Manifest { input, score: rule, .. } = &self.manifest;
         let smoothed = smooth(outputs.map.view(), (input.height as usize, input.width as usize), rule.sigma_px);
         let (map_score, segment) = self.map_score(smoothed.view());
         let score = fuse(map_score, outputs.image_score, rule);
@@ -193,7 +203,7 @@ impl Inspector {
             (DecidedBy::Map, Some(label)) => DecidedBy::Segment(label),
             (decided_by, _) => decided_by,
         };
-        let pixel_threshold = calibration.pixel_threshold;
+        let pixel_threshold = self.calibration.pixel_threshold;
         let (mut regions, mut too_small) = (vec![], false);
         if score >= threshold {
             let found =
@@ -209,7 +219,7 @@ impl Inspector {
             image_score: outputs.image_score,
             decided_by,
             threshold,
-            normal_score: calibration.median(),
+            normal_score: self.calibration.median(),
             map: smoothed,
             placement,
             pixel_threshold,

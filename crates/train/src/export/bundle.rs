@@ -4,13 +4,13 @@ use super::{Context, Evidence, ExportError, Exported, Form};
 use crate::config::TrainConfig;
 use crate::datasets::{Sample, evenly};
 use crate::export::folds::Decided;
+use crate::export::gpu::Exact;
 use crate::graph::{Graph, TermWeights};
 use crate::methods::Labelled;
-use crate::onnx;
 use crate::quantise;
 use crate::run::Unit;
 use ckaad_bundle::{
-    Appearance, Bundle, Draft, FORMAT, Golden, GpuModel, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
+    Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
 };
 use ckaad_inspect::imaging::{self, RgbImage};
 use ckaad_inspect::{Forest, InspectOptions, Inspector};
@@ -31,8 +31,8 @@ pub struct Contents<'a> {
     /// Names of the methods that have a part in the answer.
     pub methods: Vec<String>,
     pub graph: Graph,
-    /// The same, as it was learned from exact features, for the network for a GPU.
-    pub exact: Option<Graph>,
+    /// For a device with a GPU.
+    pub exact: Option<Exact>,
     pub model: Vec<u8>,
     pub decided: Decided,
     pub evidence: Evidence,
@@ -42,7 +42,7 @@ pub struct Contents<'a> {
 
 /// Calibrates the model, asks it for its golden answers, and writes it to `out`.
 pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
-    let manifest = manifest(&contents)?;
+    let mut manifest = manifest(&contents)?;
     let report = report(&contents)?;
     let Contents { context, graph, exact, model, decided, evidence, quantisation, form, .. } = contents;
     let digest = if form == Form::Qdq {
@@ -50,7 +50,7 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             .map_err(|cause| ExportError::Write { path: out.to_owned(), cause })?;
         None
     } else {
-        let draft = Draft {
+        let mut draft = Draft {
             manifest: manifest.clone(),
             model,
             golden: vec![],
@@ -60,26 +60,17 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             report: Some(report),
         };
         let golden = golden(&draft, context.images)?;
-        let gpu = exact.map(|exact| for_gpu(&draft, &exact, &golden)).transpose()?;
-        Some(Draft { golden, gpu, ..draft }.write(out)?)
+        if let Some(exact) = exact {
+            draft.gpu = Some(exact.model(&draft, &golden)?);
+            manifest.gpu_calibration = Some(exact.calibration(&draft, context)?);
+        }
+        Some(Draft { manifest: manifest.clone(), golden, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
 }
 
-/// The network for a GPU. Its golden answers are the exact network's: this machine may have no GPU, and f16 is to come out as that does within the
-/// tolerance of golden samples.
-fn for_gpu(draft: &Draft, graph: &Graph, golden: &[Golden]) -> Result<GpuModel, ExportError> {
-    let exact = inspector(Draft { model: onnx::emit_f32(graph, None), ..draft.clone() })?;
-    let answer = |golden: &Golden| {
-        let image = imaging::decode(&golden.png, Path::new("golden sample"))?;
-        Ok(ckaad_inspect::golden_answer(&exact.inspect(&image)?))
-    };
-    let golden = golden.iter().map(answer).collect::<Result<_, ExportError>>()?;
-    Ok(GpuModel { model: onnx::emit_half(graph), golden })
-}
-
 /// What judges as the bundle will.
-fn inspector(draft: Draft) -> Result<Inspector, ExportError> {
+pub fn inspector(draft: Draft) -> Result<Inspector, ExportError> {
     let Draft { manifest, model, forest, segments, gpu, .. } = draft;
     let (golden, report, digest) = (vec![], None, String::new());
     let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
@@ -137,6 +128,7 @@ fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
         terms: terms(&decided.choice.weights),
         score: decided.choice.score.clone(),
         calibration: ckaad_inspect::calibrate(&normal, &decided.peaks, config.false_alarm_budget)?,
+        gpu_calibration: None,
         precision: if *form == Form::F32 { Precision::F32 } else { Precision::Int8 },
         engine: semver::VersionReq::parse(concat!("^", env!("CARGO_PKG_VERSION"))).expect("^ and the crate's version"),
         training_data: TrainingData {

@@ -140,12 +140,12 @@ impl<'a> Folds<'a> {
 }
 
 /// Places of the images that are `wanted`.
-fn held(context: &Context, wanted: impl Fn(&crate::methods::Labelled) -> bool) -> Vec<usize> {
+pub fn held(context: &Context, wanted: impl Fn(&crate::methods::Labelled) -> bool) -> Vec<usize> {
     (0..context.images.len()).filter(|&i| wanted(&context.images[i])).collect()
 }
 
 /// What `run` makes of each of some images at the network's input size, several at a time.
-fn over<T: Send>(
+pub fn over<T: Send>(
     context: &Context,
     images: &[usize],
     what: &str,

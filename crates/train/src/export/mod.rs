@@ -10,6 +10,7 @@ mod bundle;
 mod choose;
 mod evidence;
 mod folds;
+mod gpu;
 mod segments;
 
 use crate::backbones::WeightError;
@@ -28,6 +29,7 @@ use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
 use ckaad_inspect::{CalibrationError, InspectError};
 use folds::Folds;
+use gpu::Exact;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -134,13 +136,7 @@ pub fn export_with(folder: &Path, out: &Path, form: Form, build: Build) -> Resul
         let evidence = Evidence::of(&folds, &decided);
         context.run.keep_verdicts(&evidence.scores)?;
         let methods = whole.model.used(&weights);
-        // What learned from features in int8 would be off behind exact ones, by more than a threshold allows.
-        let exact = (form == Form::Gpu).then(|| {
-            Context::with(&run, config, false, build, |exact| {
-                Ok(exact.unit(Unit::Whole)?.model.graph(exact.extractor, &weights))
-            })
-        });
-        let exact = exact.transpose()?;
+        let exact = (form == Form::Gpu).then(|| Exact::of(&run, config, build, &weights)).transpose()?;
         let contents =
             bundle::Contents { context, methods, graph, exact, model, decided, evidence, quantisation, form };
         bundle::write(contents, out)

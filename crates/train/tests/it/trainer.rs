@@ -400,6 +400,10 @@ fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
         assert!(worst <= 0.01 * range, "largest difference {worst} in a range of {range}");
     }
     let bundle = Bundle::read(Path::new(&at("int8.ckaad"))).unwrap();
+    // The same images, judged by other networks.
+    let (own, gpu) = (&bundle.manifest.calibration, bundle.manifest.gpu_calibration.as_ref().unwrap());
+    assert_eq!((own.images, own.rank), (gpu.images, gpu.rank));
+    assert!(own.quantiles != gpu.quantiles && own.pixel_threshold != gpu.pixel_threshold, "{gpu:?}");
     agrees_in_f16(&bundle);
     bundle.manifest
 }
@@ -414,7 +418,9 @@ fn agrees_in_f16(bundle: &Bundle) {
     let Some(library) = onnx_runtime::library() else { return };
     let runtime = RuntimeOptions { library, providers: vec![Provider::Cpu], cache: None, threads: 1 };
     let options = InspectOptions { runtime: Some(runtime), ..InspectOptions::default() };
-    let results = Inspector::new(bundle, &options).unwrap().check_golden(bundle).unwrap();
+    let inspector = Inspector::new(bundle, &options).unwrap();
+    assert_eq!(Some(inspector.threshold()), bundle.manifest.gpu_calibration.as_ref().map(|own| own.threshold));
+    let results = inspector.check_golden(bundle).unwrap();
     // Thresholds of these small sets lie too close to what is normal for the golden samples' own measure.
     let near = |score: f32, expected: f32| (score - expected).abs() <= 0.02 * expected.abs();
     let agrees = |golden: &GoldenResult| golden.score.is_some_and(|score| near(score, golden.expected));
