@@ -33,7 +33,7 @@
 //! | 1 | [`capture`] | `trait Source`: camera, directory, synthetic line |
 //! | 1 | [`events`] | what subscribers see: schemas, topics, grouping of verdicts into events, and of views into parts |
 //! | 2 | [`mqtt`] | session and durable outbox |
-//! | 2 | [`judge`] | models in force, what computes them (the own engine, or ONNX Runtime on a GPU), the threads of all networks and whose turn it is, taps for who only looks |
+//! | 2 | [`judge`] | models in force, what computes them (the own engine, or ONNX Runtime on a GPU), the threads of all networks and whose turn it is, parts that wait for their last view, taps for who only looks |
 //! | 3 | [`ota`] | models that change while the line runs: the task that fetches another one, and its trial |
 //! | 4 | [`agent`] | config, wiring, commands, shutdown, watchdog, doctor, demo |
 #![forbid(unsafe_code)]

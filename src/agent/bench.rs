@@ -6,7 +6,7 @@ use ckaad_bundle::{Bundle, BundleError};
 use ckaad_inspect::console::{OutputError, say};
 use ckaad_inspect::engine::{Provider, RuntimeOptions, instruction_set, peak_macs_per_second};
 use ckaad_inspect::imaging::RgbImage;
-use ckaad_inspect::{InspectError, InspectOptions, Inspector};
+use ckaad_inspect::{InspectError, InspectOptions, Inspector, StageTimes};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,9 +123,9 @@ fn print(
     peak: Option<f64>,
 ) -> Result<f64, BenchError> {
     let Subject { engine, inspector, load_ms, stages, seconds, frames } = subject;
-    let provider = inspector.provider().map(Provider::name);
+    let (provider, views) = (inspector.provider().map(Provider::name), inspector.manifest().views);
     let (settings, cameras) = (engine.settings(), options.cameras.max(1));
-    let frames_per_second = frames as f64 / seconds;
+    let frames_per_second = f64::from(views) * frames as f64 / seconds;
     let rows = stages.map(|(name, mut t)| (name, quantile(&mut t, 0.5), quantile(&mut t, 0.0), quantile(&mut t, 0.99)));
     let rss = peak_rss_bytes();
     let engine_ms = rows[2].1;
@@ -137,15 +137,16 @@ fn print(
         let line = json!({
             "bundle": options.bundle.display().to_string(), "threads": settings.threads, "judges": settings.judges,
             "cameras": cameras, "runs": frames / cameras, "frames_per_s": frames_per_second,
-            "width": w, "height": h, "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
+            "views": views, "width": w, "height": h, "load_ms": load_ms, "stages": stages, "peak_rss_bytes": rss,
             "gmac": gmac, "provider": provider, "instruction_set": instruction_set(), "peak_gmac_per_s_a_core": peak,
         });
         say(format_args!("{line}"))?;
         return Ok(engine_ms);
     }
     say(format_args!(
-        "{} runs over a {w}x{h} picture, {} thread(s) for {} judge(s); loading took {load_ms:.0} ms",
+        "{} runs over {}a {w}x{h} picture, {} thread(s) for {} judge(s); loading took {load_ms:.0} ms",
         frames / cameras,
+        if views > 1 { format!("{views} views of a part, each ") } else { String::new() },
         settings.threads,
         settings.judges
     ))?;
@@ -159,7 +160,7 @@ fn print(
     say(format_args!("{cameras} camera(s): {frames_per_second:.0} frames/s together"))?;
     say(format_args!("peak memory {:.1} MiB", rss as f64 / f64::from(1 << 20)))?;
     if let (Some(gmac), Some(peak), None) = (gmac, peak, provider) {
-        let (reached, possible) = (gmac / engine_ms * 1e3, peak * settings.each() as f64);
+        let (reached, possible) = (f64::from(views) * gmac / engine_ms * 1e3, peak * settings.each() as f64);
         say(format_args!(
             "{gmac:.2} G multiply-adds: {reached:.0} G/s of {possible:.0} G/s that {} can do at most, {:.0} %",
             instruction_set(),
@@ -183,8 +184,10 @@ fn measure(
     let judge = || {
         let turn = engine.turn();
         let begun = Instant::now();
-        let times = inspector.inspect(image)?.times;
-        Ok([turn.waited, times.resize, times.engine, times.score, begun.elapsed()].map(ms))
+        let verdicts = inspector.rehearse(image)?;
+        let all = |stage: fn(&StageTimes) -> Duration| verdicts.iter().map(|verdict| stage(&verdict.times)).sum();
+        let stages = [all(|times| times.resize), all(|times| times.engine), all(|times| times.score)];
+        Ok([turn.waited, stages[0], stages[1], stages[2], begun.elapsed()].map(ms))
     };
     for _ in 0..WARM_UP {
         judge()?;

@@ -101,6 +101,7 @@ fn bundle(camera: &CameraSettings) -> Result<(String, Bundle), String> {
     let bundle = Bundle::read(&camera.bundle).map_err(|e| e.to_string())?;
     let options = InspectOptions { threshold: camera.threshold, ..InspectOptions::default() };
     Inspector::new(&bundle, &options).map_err(|e| format!("{} cannot be run: {e}", camera.bundle.display()))?;
+    camera.shows(&bundle.manifest.view_names)?;
     Ok((format!("{} {}", bundle.manifest.name, bundle.manifest.version), bundle))
 }
 

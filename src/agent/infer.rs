@@ -2,9 +2,9 @@
 
 use super::Outcome;
 use crate::events::RegionBox;
-use ckaad_bundle::{Bundle, BundleError};
+use ckaad_bundle::{Bundle, BundleError, view_shown};
 use ckaad_inspect::console::{OutputError, say};
-use ckaad_inspect::imaging::{self, DecodeError};
+use ckaad_inspect::imaging::{self, DecodeError, RgbImage};
 use ckaad_inspect::{InspectError, InspectOptions, Inspector, Verdict};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ enum ImageError {
     Decode(#[from] DecodeError),
     #[error("{0} could not be judged: {1}")]
     Inspect(PathBuf, InspectError),
+    #[error("{0} could not be judged: the model takes the views {1} of a part at once, one picture each in one folder")]
+    Views(String, String),
 }
 
 /// Judges every image. One that cannot be judged is named on standard error, and the others are judged all the same.
@@ -56,24 +58,24 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
         std::fs::create_dir_all(folder).map_err(|e| InferError::Heatmap(folder.clone(), e.to_string()))?;
     }
     let mut failed = 0;
-    for (n, path) in options.images.iter().enumerate() {
-        let judged = imaging::load(path).map_err(ImageError::from).and_then(|image| {
-            let verdict = inspector.inspect(&image).map_err(|e| ImageError::Inspect(path.clone(), e))?;
-            Ok((image, verdict))
-        });
-        match judged {
-            Ok((image, verdict)) => {
-                print(path, &verdict, options.json)?;
-                if let Some(folder) = &options.heatmaps {
-                    // The running number keeps images of one name in different folders apart.
-                    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                    let target = folder.join(format!("{n:04}-{stem}.png"));
-                    let picture = ckaad_inspect::heatmap(&image, &verdict, u32::MAX);
-                    picture.save(&target).map_err(|e| InferError::Heatmap(target, e.to_string()))?;
+    let mut told = 0;
+    for paths in parts(&options.images, &bundle.manifest.view_names) {
+        match judge(&inspector, &paths) {
+            Ok(judged) => {
+                for (path, image, verdict) in &judged {
+                    print(path, verdict, options.json)?;
+                    if let Some(folder) = &options.heatmaps {
+                        // The running number keeps images of one name in different folders apart.
+                        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                        let target = folder.join(format!("{told:04}-{stem}.png"));
+                        let picture = ckaad_inspect::heatmap(image, verdict, u32::MAX);
+                        picture.save(&target).map_err(|e| InferError::Heatmap(target, e.to_string()))?;
+                    }
+                    told += 1;
                 }
             }
             Err(why) => {
-                failed += 1;
+                (failed, told) = (failed + paths.len(), told + paths.len());
                 eprintln!("{why}");
             }
         }
@@ -82,6 +84,43 @@ pub fn infer(options: &InferOptions) -> Result<Outcome, InferError> {
         0 => Ok(Outcome::Well),
         failed => Err(InferError::Images { failed, of: options.images.len() }),
     }
+}
+
+/// Each image by itself; or, by a model that takes several views of a part at once, the images of each part, in the order in which their first comes: those
+/// of one folder whose names are the same but for the view.
+fn parts<'a>(images: &'a [PathBuf], names: &[String]) -> Vec<Vec<&'a Path>> {
+    if names.is_empty() {
+        return images.iter().map(|path| vec![path.as_path()]).collect();
+    }
+    let mut parts: Vec<((Option<&Path>, String), Vec<&Path>)> = vec![];
+    for path in images {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let rest = view_shown(names, &stem)
+            .map_or(stem.to_string(), |view| format!("_{stem}_").replacen(&format!("_{}_", names[view]), "_", 1));
+        let key = (path.parent(), rest);
+        match parts.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, paths)) => paths.push(path),
+            None => parts.push((key, vec![path])),
+        }
+    }
+    parts.into_iter().map(|(_, paths)| paths).collect()
+}
+
+/// One image, or those of one part.
+fn judge<'a>(inspector: &Inspector, paths: &[&'a Path]) -> Result<Vec<(&'a Path, RgbImage, Verdict)>, ImageError> {
+    let (names, mut paths) = (&inspector.manifest().view_names, paths.to_vec());
+    if !names.is_empty() {
+        let view = |path: &Path| view_shown(names, &path.file_stem().unwrap_or_default().to_string_lossy());
+        paths.sort_by_key(|path| view(path));
+        if paths.len() != names.len() || paths.iter().enumerate().any(|(i, path)| view(path) != Some(i)) {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            return Err(ImageError::Views(paths.join(", "), names.join(", ")));
+        }
+    }
+    let images = paths.iter().map(|path| imaging::load(path)).collect::<Result<Vec<_>, _>>()?;
+    let verdicts = inspector.inspect_part(&images.iter().collect::<Vec<_>>(), inspector.limits());
+    let verdicts = verdicts.map_err(|e| ImageError::Inspect(paths[0].to_owned(), e))?;
+    Ok(paths.into_iter().zip(images).zip(verdicts).map(|((path, image), verdict)| (path, image, verdict)).collect())
 }
 
 /// One line of `--json`. Serialised as it is, an f32 is written with the fewest digits that tell it apart, as everywhere else; made a JSON

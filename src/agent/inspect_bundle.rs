@@ -74,7 +74,9 @@ pub fn verify(path: &Path) -> Result<Outcome, VerifyError> {
         let word = if r.passed { "ok  " } else { "FAIL" };
         let (n, expected, error) = (r.index, r.expected, r.max_grid_error);
         let Some(score) = r.score else {
-            say(format_args!("FAIL  golden sample {n}: its picture cannot be decoded"))?;
+            say(format_args!(
+                "FAIL  golden sample {n}: its picture, or that of another view of the part, cannot be decoded"
+            ))?;
             continue;
         };
         let image = r.image_score_error.map_or(String::new(), |error| format!(", image score differs by {error:.2e}"));

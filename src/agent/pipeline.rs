@@ -10,9 +10,10 @@ use crate::events::{
     Anomaly, Assembled, Assembler, CameraPhase, Change, ChangeKind, CloudEvent, FrameResult, Grouper, Grouping,
     ModelRef, PartJudgement, PartVerdict, Sighting, Stamp, Topics, ViewVerdict, to_json,
 };
-use crate::judge::{EnginePool, Judged, Model, ModelSlot, Taps};
+use crate::judge::{EnginePool, Gathered, Gatherer, Judged, Model, ModelSlot, Taps};
 use crate::mqtt::{Message, Note, Priority, Receipt, SessionHandle, StoreHandle};
-use ckaad_inspect::imaging::{self, Frame, PartView};
+use ckaad_bundle::view_shown;
+use ckaad_inspect::imaging::{self, Frame, PartView, RgbImage};
 use ckaad_inspect::{Limits, Verdict};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -144,6 +145,10 @@ struct State {
     owed: VecDeque<Owed>,
     /// Parts of which views are still to come.
     parts: Option<Assembler<Owed>>,
+    /// Frames that a model of several views judges when their part is whole.
+    gathering: Gatherer<Arc<Frame>>,
+    /// The views for which they are gathered; none where the model takes one.
+    gathering_names: Vec<String>,
     /// Frames that are no view of a part.
     strays: u32,
 }
@@ -191,6 +196,8 @@ impl CameraPipeline {
             said_model: self.slot.current().reference.clone(),
             owed: VecDeque::new(),
             parts: self.settings.parts.as_ref().map(|parts| Assembler::new(parts.views.clone(), parts.patience)),
+            gathering: Gatherer::new(self.settings.parts.as_ref().map_or(Duration::ZERO, |parts| parts.patience)),
+            gathering_names: vec![],
             strays: 0,
         };
         self.say_state(&mut state);
@@ -199,11 +206,14 @@ impl CameraPipeline {
                 break false;
             }
             match self.source.next() {
-                Next::Frame(frame) => self.judge(Arc::new(frame), &mut state),
+                Next::Frame(frame) => self.take(Arc::new(frame), &mut state),
                 Next::Idle => {}
                 Next::Skipped(why) => self.unreadable(&why.to_string(), &mut state),
                 Next::Condition(condition) => self.condition(condition, &mut state),
                 Next::End => break true,
+            }
+            for part in state.gathering.overdue(Instant::now()) {
+                self.unjudged(part, &mut state);
             }
             let late = state.parts.as_mut().map(|parts| parts.overdue(Instant::now()));
             self.say_parts(late.unwrap_or_default(), &mut state);
@@ -231,6 +241,7 @@ impl CameraPipeline {
             drop(self.publisher.event(change.kind, last.closed(why, stamp), false));
         }
         if ended {
+            self.give_up_gathering(&mut state);
             let rest = state.parts.as_mut().map(Assembler::rest);
             self.say_parts(rest.unwrap_or_default(), &mut state);
         }
@@ -285,25 +296,105 @@ impl CameraPipeline {
         }
     }
 
-    fn judge(&mut self, frame: Arc<Frame>, state: &mut State) {
+    /// Judges a frame, or the part that is whole with it.
+    fn take(&mut self, frame: Arc<Frame>, state: &mut State) {
+        state.unreadable = 0;
+        // Taken anew for each frame: an update may have put another one in force.
+        let model = self.slot.current();
+        let names = &model.inspector.manifest().view_names;
+        if *names != state.gathering_names {
+            // What waits was gathered for another model, and in its order.
+            self.give_up_gathering(state);
+            state.gathering_names.clone_from(names);
+        }
+        if names.is_empty() {
+            return self.judge(&[frame], &model, state);
+        }
+        if let Err(why) = self.settings.shows(names) {
+            state.failures = state.failures.saturating_add(1);
+            return self.failed(state.failures, "judged", &why, state);
+        }
+        let view = |shown: &PartView| Some((shown.part.clone(), view_shown(names, &shown.name)?));
+        let Some((part, view)) = frame.part.as_ref().and_then(view) else {
+            return self.stray(&frame, "and is not judged: the model looks at all views of a part at once", state);
+        };
+        for gathered in state.gathering.take(&part, view, frame, names.len(), Instant::now()) {
+            match gathered.whole(names.len()) {
+                Ok(frames) => self.judge(&frames, &model, state),
+                Err(gathered) => self.unjudged(gathered, state),
+            }
+        }
+    }
+
+    /// A frame that shows no view of a part; the first are named.
+    fn stray(&self, frame: &Frame, what: &str, state: &mut State) {
+        state.strays = state.strays.saturating_add(1);
+        let camera = &self.settings.name;
+        let last = if state.strays == FAILURES { "; further ones are not named" } else { "" };
+        if state.strays <= FAILURES {
+            tracing::warn!(camera, "the frame {} is no view of a part {what}{last}", frame.id);
+        }
+        if !state.gathering_names.is_empty() {
+            self.progress.skipped();
+        }
+    }
+
+    fn give_up_gathering(&mut self, state: &mut State) {
+        for part in state.gathering.rest() {
+            self.unjudged(part, state);
+        }
+    }
+
+    /// Frames of a part that is not whole: it is told as incomplete. Nothing was judged, so the source keeps them.
+    fn unjudged(&mut self, gathered: Gathered<Arc<Frame>>, state: &mut State) {
+        let (camera, names) = (&self.settings.name, state.gathering_names.clone());
+        let (part, missing, there) = (gathered.part.clone(), gathered.missing(&names).join(", "), gathered.views.len());
+        tracing::warn!(camera, part, missing, "views of the part are missing, without which {there} cannot be judged");
+        gathered.views.iter().for_each(|_| self.progress.skipped());
+        self.say_parts(vec![Assembled::unjudged(part, names)], state);
+    }
+
+    /// Judges one frame, or all views of a part, in the order in which the model takes them.
+    fn judge(&mut self, frames: &[Arc<Frame>], model: &Arc<Model>, state: &mut State) {
         fail::fail_point!("camera-judge");
         let turn = self.engine.turn();
         let begun = Instant::now();
-        // Taken anew for each frame: an update may have put another one in force.
-        let model = self.slot.current();
         let threshold = self.settings.threshold.unwrap_or(model.inspector.threshold());
         let limits = Limits { threshold, smallest_region_px: self.settings.smallest_region_px };
-        let verdict = match model.inspector.inspect_within(&frame.image, limits) {
-            Ok(verdict) => Arc::new(verdict),
+        let images: Vec<&RgbImage> = frames.iter().map(|frame| &frame.image).collect();
+        let verdicts = match model.inspector.inspect_part(&images, limits) {
+            Ok(verdicts) => verdicts,
             Err(why) => {
                 state.failures = state.failures.saturating_add(1);
-                let why = format!("the frame {} could not be judged: {why}", frame.id);
-                return self.failed(state.failures, "judged", &why, state);
+                let ids: Vec<&str> = frames.iter().map(|frame| frame.id.as_str()).collect();
+                let why = format!("the frame {} could not be judged: {why}", ids.join(", "));
+                frames.iter().skip(1).for_each(|_| self.progress.skipped());
+                self.failed(state.failures, "judged", &why, state);
+                let part = frames.first().and_then(|frame| frame.part.as_ref()).filter(|_| frames.len() > 1);
+                if let Some(PartView { part, .. }) = part {
+                    self.say_parts(vec![Assembled::unjudged(part.clone(), state.gathering_names.clone())], state);
+                }
+                return;
             }
         };
-        let (waited, took) = (turn.waited, begun.elapsed());
+        let count = frames.len().max(1) as u32;
+        let (waited, took) = (turn.waited / count, begun.elapsed() / count);
         drop(turn);
         (state.failures, state.unreadable) = (0, 0);
+        for (frame, verdict) in frames.iter().zip(verdicts) {
+            self.judged(frame.clone(), Arc::new(verdict), model.clone(), [waited, took], state);
+        }
+    }
+
+    /// What follows from a verdict; `waited` and `took` are the frame's.
+    fn judged(
+        &mut self,
+        frame: Arc<Frame>,
+        verdict: Arc<Verdict>,
+        model: Arc<Model>,
+        [waited, took]: [Duration; 2],
+        state: &mut State,
+    ) {
         // The other phases are the source's to end.
         if matches!(state.phase, CameraPhase::Starting | CameraPhase::Disabled) {
             self.condition(Condition::Running, state);
@@ -356,12 +447,7 @@ impl CameraPipeline {
         let parts = state.parts.as_ref()?;
         let view = |shown: &PartView| Some((shown.part.clone(), parts.view_of(&shown.name)?));
         let Some((part, view)) = frame.part.as_ref().and_then(view) else {
-            state.strays = state.strays.saturating_add(1);
-            let camera = &self.settings.name;
-            let last = if state.strays == FAILURES { "; further ones are not named" } else { "" };
-            if state.strays <= FAILURES {
-                tracing::warn!(camera, "the frame {} is no view of a part; it counts alone{last}", frame.id);
-            }
+            self.stray(frame, "and counts alone", state);
             return None;
         };
         Some((part, ViewVerdict::new(&view, frame, verdict, model)))
@@ -377,6 +463,8 @@ impl CameraPipeline {
             match judgement {
                 PartJudgement::Good => tracing::debug!(camera, part, worst_view, "the part is good"),
                 PartJudgement::Defective => tracing::info!(camera, part, worst_view, missing, "the part is defective"),
+                // Of a part of which nothing was judged it was said.
+                PartJudgement::Incomplete if verdict.views.is_empty() => {}
                 PartJudgement::Incomplete => tracing::warn!(camera, part, missing, "views of the part are missing"),
             }
             let mut all = Owed { frames: vec![], receipts: vec![self.publisher.part(verdict)], refused: false };

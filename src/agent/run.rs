@@ -31,6 +31,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub enum RunError {
     #[error("camera {camera}: {cause}")]
     Model { camera: String, cause: ModelError },
+    #[error("{0}")]
+    Views(String),
     #[error(transparent)]
     Updates(#[from] UpdaterError),
     #[error("camera {camera}: {cause}")]
@@ -226,6 +228,7 @@ fn prepare(settings: &Settings, updates: Option<&Updates>, engine: &EnginePool) 
                 slot
             }
         };
+        camera.shows(&slot.current().inspector.manifest().view_names).map_err(RunError::Views)?;
         let source = source.build().map_err(|cause| RunError::Capture { camera: name.clone(), cause })?;
         prepared.push(Prepared { settings: camera.clone(), source, slot });
     }

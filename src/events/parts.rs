@@ -1,7 +1,7 @@
 //! Parts that several views show: one verdict a part, by its worst view.
 
 use super::payload::{CloudEvent, ModelRef};
-use ckaad_bundle::MAX_VIEWS;
+use ckaad_bundle::{MAX_VIEWS, view_shown};
 use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::Frame;
 use jiff::Timestamp;
@@ -41,11 +41,11 @@ pub struct PartVerdict {
     /// Which part it is, by its source: a folder's name.
     pub part: String,
     pub judgement: PartJudgement,
-    /// The view by which the part is what it is: a defective one before all others, then the largest calibrated score.
+    /// The view by which the part is what it is: a defective one before all others, then the largest calibrated score; empty where none was judged.
     pub worst_view: String,
-    /// Of the worst view.
+    /// Of the worst view; 0 where there is none.
     pub calibrated_score: f32,
-    /// As they came.
+    /// As they came; none where the model looks across all views of a part and one of them is missing.
     #[schemars(length(max = MAX_VIEWS))]
     pub views: Vec<ViewVerdict>,
     /// Views that are expected and were not seen in time, or could not be judged.
@@ -110,6 +110,11 @@ pub struct Assembled<T> {
 }
 
 impl<T> Assembled<T> {
+    /// A part of which no view could be judged.
+    pub fn unjudged(part: String, missing: Vec<String>) -> Assembled<T> {
+        Assembled { part, seen: vec![], missing }
+    }
+
     /// The verdict, and what came with the views that were not told before.
     pub fn verdict(self, station: &str, run: Uuid, config_digest: &str) -> (PartVerdict, Vec<T>) {
         let Assembled { part, seen, missing } = self;
@@ -118,12 +123,11 @@ impl<T> Assembled<T> {
         let order = |a: &&ViewVerdict, b: &&ViewVerdict| {
             a.defective.cmp(&b.defective).then(a.calibrated_score.total_cmp(&b.calibrated_score))
         };
-        // A part is made of the first view that comes.
         let worst = views.iter().max_by(order);
         let judgement = match worst {
             Some(view) if view.defective => PartJudgement::Defective,
-            _ if !missing.is_empty() => PartJudgement::Incomplete,
-            _ => PartJudgement::Good,
+            Some(_) if missing.is_empty() => PartJudgement::Good,
+            _ => PartJudgement::Incomplete,
         };
         let (worst_view, calibrated_score) =
             worst.map_or_else(Default::default, |view| (view.view.clone(), view.calibrated_score));
@@ -168,11 +172,9 @@ impl<T> Assembler<T> {
         Assembler { views, patience, waiting: VecDeque::new(), told: VecDeque::new() }
     }
 
-    /// Which of the views a picture shows, by what it is called: the view's name, or that between underscores. The longest that fits: `top_left` is no `top`.
+    /// Which of the views a picture shows, by [`view_shown`].
     pub fn view_of(&self, name: &str) -> Option<String> {
-        let name = format!("_{name}_");
-        let called = |view: &&String| name.contains(&format!("_{view}_"));
-        self.views.iter().filter(called).max_by_key(|view| view.len()).cloned()
+        view_shown(&self.views, name).map(|view| self.views[view].clone())
     }
 
     /// Takes a view of a part. What is complete by it comes back; so does what was begun, where the view came once more before the part was complete, and what

@@ -10,6 +10,7 @@
 
 mod accelerator;
 mod engine;
+mod gather;
 mod model;
 mod picture;
 mod slot;
@@ -17,6 +18,7 @@ mod taps;
 
 pub use accelerator::AcceleratorSettings;
 pub use engine::{EnginePool, EngineSettings, Turn};
+pub use gather::{Gathered, Gatherer};
 pub use model::{Model, ModelError};
 pub use picture::{grey_picture, sample_picture};
 pub use slot::ModelSlot;

@@ -2,8 +2,9 @@
 //!
 //! Whether the broker or the repository can be reached is never part of it.
 
-use crate::judge::{EnginePool, Judged, Model, sample_picture};
-use ckaad_bundle::{Bundle, Calibration};
+use crate::judge::{EnginePool, Gatherer, Judged, Model, sample_picture};
+use ckaad_bundle::{Bundle, Calibration, view_shown};
+use ckaad_inspect::imaging::RgbImage;
 use ckaad_inspect::{Limits, quantile};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub struct TrialConfig {
 const TIMED: usize = 15;
 /// A trial must not take the cameras' cores: behind a frame, so many times what it took without another one.
 const REST: u32 = 3;
+/// The views of a part come one right behind the other; what is not whole by then has lost one on its way.
+const APART: Duration = Duration::from_secs(5);
 /// A model that alarms on so large a share of frames, of which the model in force alarms on less than half, is absurd.
 const ALARMS: f64 = 0.9;
 
@@ -34,6 +37,8 @@ pub struct Trial {
     pub candidate: Arc<Model>,
     config: TrialConfig,
     seen: Vec<Seen>,
+    /// Frames of parts that are not whole, where a model looks across views.
+    gathering: Gatherer<Judged>,
     /// No frame is judged until then.
     rest_until: Option<Instant>,
     failed: Option<String>,
@@ -61,6 +66,14 @@ pub fn examine(
     in_force: &Model,
     config: &TrialConfig,
 ) -> Result<(), (String, bool)> {
+    let [old, new] = [in_force, candidate].map(|model| &model.inspector.manifest().view_names);
+    if old != new {
+        let say = |names: &[String]| match names {
+            [] => "one view".into(),
+            names => format!("the views {}", names.join(", ")),
+        };
+        return Err((format!("it takes {} of a part at once, the model in force {}", say(new), say(old)), false));
+    }
     let results = candidate.inspector.check_golden(bundle).map_err(|e| (format!("its golden samples: {e}"), true))?;
     let failed = results.iter().filter(|result| !result.passed).count();
     if failed > 0 {
@@ -73,8 +86,9 @@ pub fn examine(
     for _ in 0..TIMED {
         for (model, least) in [in_force, candidate].into_iter().zip(&mut least) {
             let begun = Instant::now();
-            model.inspector.inspect(&image).map_err(|e| (format!("a picture could not be judged: {e}"), true))?;
-            *least = begun.elapsed().min(*least);
+            model.inspector.rehearse(&image).map_err(|e| (format!("a picture could not be judged: {e}"), true))?;
+            let views = model.inspector.manifest().views.max(1);
+            *least = (begun.elapsed() / views).min(*least);
         }
     }
     let [old, new] = least.map(|time| time.as_secs_f64() * 1000.0);
@@ -95,46 +109,75 @@ pub fn examine(
 impl Trial {
     /// It begins with the first frame.
     pub fn new(candidate: Arc<Model>, config: TrialConfig) -> Trial {
-        Trial { candidate, config, seen: vec![], rest_until: None, failed: None }
+        let gathering = Gatherer::new(APART);
+        Trial { candidate, config, seen: vec![], gathering, rest_until: None, failed: None }
     }
 
     /// Frames that were judged by both, and how many are asked for.
     pub fn progress(&self) -> (u32, u32) {
-        (self.seen.len() as u32, self.config.frames)
+        // A part's views are judged together, and may be more than are needed.
+        ((self.seen.len() as u32).min(self.config.frames), self.config.frames)
     }
 
     /// Judges a frame that the model in force has judged; nobody hears of it.
     pub fn shadow(&mut self, judged: &Judged, engine: &EnginePool) {
-        let resting = self.rest_until.is_some_and(|until| Instant::now() < until);
-        if resting || self.failed.is_some() || self.seen.len() >= self.config.frames as usize {
+        if self.failed.is_some() || self.seen.len() >= self.config.frames as usize {
             return;
         }
+        drop(self.gathering.overdue(Instant::now()));
+        let names = &self.candidate.inspector.manifest().view_names;
+        let part = judged.frame.part.as_ref();
+        match part.and_then(|part| Some((part, view_shown(names, &part.name)?))).filter(|_| !names.is_empty()) {
+            None => self.judge(&[judged.clone()], engine),
+            // Pictures are large: none is kept that will not be judged.
+            Some(_) if self.rests() => drop(self.gathering.rest()),
+            Some((part, view)) => {
+                let part = format!("{}/{}", judged.camera, part.part);
+                for gathered in self.gathering.take(&part, view, judged.clone(), names.len(), Instant::now()) {
+                    // Of what is not whole nothing is known: frames may be lost on their way here.
+                    let Ok(views) = gathered.whole(names.len()) else { continue };
+                    self.judge(&views, engine);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn rests(&self) -> bool {
+        self.rest_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A frame, or the views of a part.
+    fn judge(&mut self, judged: &[Judged], engine: &EnginePool) {
+        let Some(first) = judged.first().filter(|_| !self.rests()) else { return };
         let turn = engine.turn();
         let begun = Instant::now();
         // What is too small to count on this line is so for both.
-        let smallest_region_px = judged.verdict.smallest_region_px;
+        let smallest_region_px = first.verdict.smallest_region_px;
         let limits = Limits { threshold: self.candidate.inspector.threshold(), smallest_region_px };
-        let verdict = self.candidate.inspector.inspect_within(&judged.frame.image, limits);
+        let images: Vec<&RgbImage> = judged.iter().map(|judged| &judged.frame.image).collect();
+        let verdicts = self.candidate.inspector.inspect_part(&images, limits);
         drop(turn);
         self.rest_until = Some(Instant::now() + begun.elapsed() * REST);
-        let old = &judged.verdict;
-        match verdict {
-            Ok(new) => {
-                tracing::debug!(
-                    camera = &*judged.camera,
-                    old = old.score,
-                    new = new.score,
-                    "a live frame, judged by the model in force and by the one on trial"
-                );
-                self.seen.push(Seen {
-                    old_defective: old.is_defective(),
-                    old_high: old.score >= old.threshold,
-                    old_score: old.score,
-                    defective: new.is_defective(),
-                    score: new.score,
-                });
-            }
-            Err(e) => self.failed = Some(format!("a live frame could not be judged: {e}")),
+        let verdicts = match verdicts {
+            Ok(verdicts) => verdicts,
+            Err(e) => return self.failed = Some(format!("a live frame could not be judged: {e}")),
+        };
+        for (judged, new) in judged.iter().zip(verdicts) {
+            let old = &judged.verdict;
+            tracing::debug!(
+                camera = &*judged.camera,
+                old = old.score,
+                new = new.score,
+                "a live frame, judged by the model in force and by the one on trial"
+            );
+            self.seen.push(Seen {
+                old_defective: old.is_defective(),
+                old_high: old.score >= old.threshold,
+                old_score: old.score,
+                defective: new.is_defective(),
+                score: new.score,
+            });
         }
     }
 

@@ -657,7 +657,9 @@ impl Updater {
         mut trial: Trial,
         in_force: Arc<Model>,
     ) -> Option<Result<String, (String, bool)>> {
-        let mut tap = self.around.taps.open(SHADOWS, move |judged| Arc::ptr_eq(&judged.model, &in_force));
+        // The views of a part come at once.
+        let views = trial.candidate.inspector.manifest().views as usize;
+        let mut tap = self.around.taps.open(SHADOWS * views, move |judged| Arc::ptr_eq(&judged.model, &in_force));
         let end = Instant::now() + self.settings.trial.deadline;
         let mut say_at = Instant::now() + SAY_EVERY;
         loop {

@@ -1,7 +1,8 @@
 //! A device with updates, its broker and its publisher, for tests.
 
 use crate::util::*;
-use ckaad_bundle::{Bundle, Draft};
+use ckaad_bundle::{Bundle, Draft, Precision, Score, ScoreRule};
+use ckaad_testing::onnx::unlike_the_others;
 use ckaad_update::publish::{KeyFolder, Publication, Repository};
 use semver::Version;
 use serde_json::Value;
@@ -15,6 +16,20 @@ pub fn variant(version: &str, change: impl FnOnce(&mut Draft)) -> Vec<u8> {
     draft.manifest.version = Version::parse(version).unwrap();
     change(&mut draft);
     draft.pack().unwrap()
+}
+
+/// A bundle that takes three views at once, each 48 wide and 32 high: its map is how far a view's brightness is from the mean of all.
+pub fn across_views(version: &str) -> Vec<u8> {
+    variant(version, |draft| {
+        draft.model = unlike_the_others(3);
+        draft.golden.clear();
+        let m = &mut draft.manifest;
+        (m.views, m.view_names) = (3, ["top", "left", "right"].map(String::from).to_vec());
+        (m.input.width, m.input.height, m.output_stride, m.precision) = (48, 32, 4, Precision::F32);
+        m.score = Score { sigma_px: 0.0, rule: ScoreRule::TopK { top_k: 16 }, image: None };
+        (m.calibration.threshold, m.calibration.pixel_threshold) = (0.3, 0.3);
+        m.calibration.quantiles = (0..21).map(|i| i as f32 * 0.005).collect();
+    })
 }
 
 /// Keys, a repository, and nginx in front of it.

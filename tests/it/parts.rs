@@ -1,9 +1,10 @@
 //! Parts that several views show: one verdict a part.
 
+use crate::device::across_views;
 use crate::util::*;
 use ckaad_inspect::synthetic::{DefectKind, Line, LineConfig};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Pictures of the synthetic line, good or defective, at `folder/NAME.png` of the site.
 fn pictures(site: &Site, folder: &str, seed: u64, names: &[(&str, Option<DefectKind>)]) {
@@ -72,7 +73,7 @@ fn one_verdict_a_part_by_its_worst_view() {
     assert_eq!(events[2]["data"]["missing"], serde_json::json!(["right"]));
     // A view has its own event besides; so has the frame that is of no part.
     assert_eq!(alerted(&subscriber), ["alone.png", "b/bolt_b_right_1.png"]);
-    assert!(agent.saw("the frame alone.png is no view of a part; it counts alone"), "{:#?}", agent.lines());
+    assert!(agent.saw("the frame alone.png is no view of a part and counts alone"), "{:#?}", agent.lines());
 }
 
 #[test]
@@ -121,6 +122,81 @@ fn a_part_whose_agent_is_killed_is_judged_again_as_a_whole() {
     assert!(parts.exists());
     agent.signal("TERM");
     assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+}
+
+/// Grey pictures, a white square on those that are named.
+fn grey(site: &Site, folder: &str, names: &[(&str, bool)]) {
+    let folder = site.path().join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, square) in names {
+        let white = |x: u32, y: u32| *square && (16..32).contains(&x) && (8..24).contains(&y);
+        let picture = image::RgbImage::from_fn(48, 32, |x, y| image::Rgb([if white(x, y) { 255 } else { 60 }; 3]));
+        picture.save(folder.join(format!("{name}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn a_model_that_looks_across_views_judges_whole_parts() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let subscriber = subscribe(&broker);
+    let parts = site.path().join("parts");
+    let across = site.path().join("across.ckaad");
+    std::fs::write(&across, across_views("0.2.0")).unwrap();
+    // A square that all views have is none that one lacks: none is unlike the others.
+    grey(&site, "parts/a", &[("left", true), ("right", true), ("top", true)]);
+    grey(&site, "parts/b", &[("b_left_1", true), ("b_right_1", false), ("b_top_1", false)]);
+    grey(&site, "parts/c", &[("left", true), ("top", false)]);
+    grey(&site, "parts", &[("alone", true)]);
+    let config = config(&site, broker.port, &parts, "", 60.0);
+    let own = format!("{:?}", bundle());
+    let write = |change: &dyn Fn(String) -> String| {
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, change(text)).unwrap();
+    };
+    write(&|text| text.replace(&own, &format!("{across:?}")));
+    let mut agent_running = run(&config);
+    assert_eq!(agent_running.ended(), Some(0), "{:#?}", agent_running.lines());
+    wait_until("three verdicts", || verdicts(&subscriber).len() == 3);
+    let events = verdicts(&subscriber);
+    let data: Vec<&Value> = events.iter().map(|event| &event["data"]).collect();
+    let said: Vec<_> = data.iter().map(|d| [&d["part"], &d["judgement"]].map(|v| v.as_str().unwrap())).collect();
+    assert_eq!(said, [["a", "good"], ["b", "defective"], ["c", "incomplete"]]);
+    let views: Vec<&Vec<Value>> = data.iter().map(|d| d["views"].as_array().unwrap()).collect();
+    assert_eq!(views.iter().map(|views| views.len()).collect::<Vec<_>>(), [3, 3, 0]);
+    assert!(views[0].iter().all(|view| view["score"].as_f64().unwrap() < 1e-5), "{:#}", data[0]);
+    assert_eq!(data[1]["worst_view"], "left");
+    assert_eq!(alerted(&subscriber), ["b/b_left_1.png"]);
+    // Without one of its views nothing is known of a part, and its worst view is none.
+    assert_eq!(data[2]["missing"], serde_json::json!(["top", "left", "right"]));
+    assert_eq!((&data[2]["worst_view"], &data[2]["calibrated_score"]), (&"".into(), &0.0.into()));
+    let lines = agent_running.lines();
+    let told = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(told("views of the part are missing, without which 2 cannot be judged"), 1, "{lines:#?}");
+    assert_eq!(told("the frame alone.png is no view of a part and is not judged: the model looks at all views"), 1);
+    assert!(agent_running.saw("6 frames judged, 1 defective, 3 skipped"), "{lines:#?}");
+
+    // By hand, in any order.
+    let pictures = ["b/b_top_1", "c/left", "b/b_left_1", "b/b_right_1"].map(|name| parts.join(format!("{name}.png")));
+    let infer = |pictures: &[PathBuf]| {
+        let mut command = agent(&["infer", "--bundle", across.to_str().unwrap(), "--json"]);
+        let output = command.args(pictures).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (said, complaint) = infer(&pictures);
+    assert!(complaint.contains("c/left.png could not be judged: the model takes the views top, left, right of a part"));
+    let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let defective: Vec<bool> = said.iter().map(|line| line["verdict"] == "defective").collect();
+    assert_eq!(defective, [false, true, false], "{said:#?} {complaint}");
+
+    // A camera that shows other views is told so before anything is published.
+    write(&|text| text.replace(", \"right\"]", "]"));
+    let sentence = "camera.cam.parts.views is top, left; the model takes top, left, right of a part at once";
+    for command in ["check", "run"] {
+        let output = agent(&[command, "--config", &config]).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!output.status.success() && said.contains(sentence), "{command}: {said}");
+    }
 }
 
 /// What was written anew while the frames before it waited for their part was taken for what had been judged, and removed.

@@ -3,8 +3,8 @@
     python3 -m venv v && v/bin/pip install -r tests/reference/requirements.txt
     v/bin/python tests/reference/onnxruntime_map.py MODEL.onnx IMAGE.rgb MAP.f32 [SCORE.f32]
 
-IMAGE.rgb holds the bytes of u8 [1,H,W,3]; MAP.f32 receives the map's values, SCORE.f32 the image score where the
-model has one, little endian.
+IMAGE.rgb holds the bytes of u8 [V,H,W,3]; MAP.f32 receives the values of the V maps, SCORE.f32 the V image scores where the
+model has them, little endian.
 """
 
 import sys

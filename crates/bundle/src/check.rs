@@ -30,6 +30,12 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     need("input.width", w, (16..=4096).contains(&w), "a number from 16 to 4096")?;
     need("input.height", h, (16..=4096).contains(&h), "a number from 16 to 4096")?;
     need("views", m.views, (1..=MAX_VIEWS as u32).contains(&m.views), "a number from 1 to 16")?;
+    let (count, views) = (m.view_names.len(), m.views as usize);
+    need("the length of view_names", count, count == views || count == 0 && views == 1, "one name a view")?;
+    for (i, name) in m.view_names.iter().enumerate() {
+        let own = plain(name, 64) && !m.view_names[..i].contains(name);
+        need("view_names", format!("{name:?}"), own, "a plain text of 1 to 64 characters of its own each")?;
+    }
     let s = m.output_stride;
     need("output_stride", s, s > 0 && w % s == 0 && h % s == 0, "a divisor of the input's width and height")?;
     need("the length of terms", m.terms.len(), m.terms.len() <= MAX_TERMS, "at most 16")?;
@@ -39,13 +45,13 @@ pub(super) fn manifest(m: &Manifest) -> Result<(), Problem> {
     }
     score(&m.score, w * h)?;
     calibration(&m.calibration)?;
+    m.gpu_calibration.as_ref().map_or(Ok(()), calibration).map_err(of_gpu)?;
     training_data(&m.training_data)?;
     need("the length of licences", m.licences.len(), m.licences.len() <= 32, "at most 32")?;
     match m.licences.iter().find(|line| !plain(line, 512)) {
         Some(line) => need("licences", format!("{line:?}"), false, "one plain line of 1 to 512 characters each"),
         None => Ok(()),
     }
-    m.gpu_calibration.as_ref().map_or(Ok(()), calibration).map_err(of_gpu)?;
 }
 
 fn score(score: &Score, pixels: u32) -> Result<(), Problem> {
@@ -103,12 +109,6 @@ fn calibration(c: &Calibration) -> Result<(), Problem> {
     need("calibration.interval", format!("[{low}, {high}]"), good, "two ascending shares from 0 to 1")
 }
 
-fn training_data(data: &TrainingData) -> Result<(), Problem> {
-    let digest = &data.sha256;
-    need("training_data.sha256", digest, is_sha256(digest), "64 digits of lower-case hexadecimal")?;
-    let Some(Appearance { brightness, sharpness }) = &data.appearance else { return Ok(()) };
-    for (mean, deviation, of) in [
-        ("training_data.appearance.brightness.mean", "training_data.appearance.brightness.deviation", brightness),
 /// The problem with `calibration` as one with `gpu_calibration`.
 fn of_gpu(problem: Problem) -> Problem {
     match problem {
@@ -119,6 +119,12 @@ fn of_gpu(problem: Problem) -> Problem {
     }
 }
 
+fn training_data(data: &TrainingData) -> Result<(), Problem> {
+    let digest = &data.sha256;
+    need("training_data.sha256", digest, is_sha256(digest), "64 digits of lower-case hexadecimal")?;
+    let Some(Appearance { brightness, sharpness }) = &data.appearance else { return Ok(()) };
+    for (mean, deviation, of) in [
+        ("training_data.appearance.brightness.mean", "training_data.appearance.brightness.deviation", brightness),
         ("training_data.appearance.sharpness.mean", "training_data.appearance.sharpness.deviation", sharpness),
     ] {
         need(mean, of.mean, of.mean.is_finite(), "a finite number")?;

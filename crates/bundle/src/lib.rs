@@ -9,14 +9,14 @@
 //!
 //! ```text
 //! manifest.json       format version, model, input, score, calibration, and of every member below: path, size, SHA-256
-//! model.onnx          input `image` u8 [1,H,W,3] RGB; output `anomaly_map` f32 [1,1,H/s,W/s]; where the manifest has
-//!                     `score.image`, also `image_score`, one f32
+//! model.onnx          input `image` u8 [V,H,W,3] RGB, V views of one part, 1 as a rule (`views`, `view_names`); output `anomaly_map`
+//!                     f32 [V,1,H/s,W/s]; where the manifest has `score.image`, also `image_score`, one f32 a view
 //! model-gpu.onnx      the same network in numbers for a GPU; may be absent
 //! score/forest.json   with the score rule `forest`: its trees ...
 //! score/segments.png  ... and the segments that their features are of: 8-bit grey at input size, a label a pixel
 //! golden/00.png       pictures with ...
 //! golden/00.json      ... the answers that the model gave when it was packed: {"score": s, "grid": [64 numbers]}, and
-//! ...                 "image_score" where it has one; at most 16 pairs
+//! ...                 "image_score" where it has one; at most 16 pairs, of several views whole parts, one view behind the other
 //! golden-gpu/00.json  with model-gpu.onnx: its answers to the same pictures
 //! ...
 //! report.json         the evaluation; may be absent

@@ -32,6 +32,10 @@ pub struct Manifest {
     pub input: Input,
     /// Images of one part that the network takes at once, 1 to 16: `image` is `[views,height,width,3]`.
     pub views: u32,
+    /// What the views are called, in their order: one name each, or none where they have none, as one alone. A picture shows the view whose name is its
+    /// own, or stands in it between underscores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub view_names: Vec<String>,
     /// Input pixels a cell of the anomaly map, along each side.
     pub output_stride: u32,
     /// What the anomaly map is summed from, for people; at most 16, and none where nobody said.
@@ -40,13 +44,13 @@ pub struct Manifest {
     pub score: Score,
     /// Where a score begins to be a defect.
     pub calibration: Calibration,
+    /// The same for the network for a GPU, whose scores are others; `calibration` holds for both where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_calibration: Option<Calibration>,
     /// Of the network's convolutions.
     pub precision: Precision,
     /// Versions of ckaad-edge that can run the model.
     #[schemars(with = "String")]
-    /// The same for the network for a GPU, whose scores are others; `calibration` holds for both where it is not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu_calibration: Option<Calibration>,
     pub engine: VersionReq,
     /// What it was trained on.
     pub training_data: TrainingData,
@@ -215,20 +219,34 @@ pub struct Calibration {
     pub interval: [f32; 2],
 }
 
+/// Which of the views with these names a picture shows, by what it is called without its ending: the view's name, or that between underscores. The
+/// longest that fits: `top_left` is no `top`.
+///
+/// ```
+/// let names = ["top", "top_left"].map(str::to_owned);
+/// assert_eq!(ckaad_bundle::view_shown(&names, "part7_top_left_3"), Some(1));
+/// assert_eq!(ckaad_bundle::view_shown(&names, "bottom"), None);
+/// ```
+pub fn view_shown(names: &[String], picture: &str) -> Option<usize> {
+    let picture = format!("_{picture}_");
+    let called = |&view: &usize| picture.contains(&format!("_{}_", names[view]));
+    (0..names.len()).filter(called).max_by_key(|&view| names[view].len())
+}
+
 impl Calibration {
     /// The median of the normal images' scores.
     pub fn median(&self) -> f32 {
         self.quantiles.get(self.quantiles.len() / 2).copied().unwrap_or(f32::NAN)
     }
-}
-
-/// The tail of the normal images' scores, a generalised Pareto distribution: the share of them above a score s from
-/// `start` on is `share * (1 + shape * (s - start) / scale)^(-1 / shape)`. A shape of 0 is the exponential
 
     /// A score on a scale that models share: 0 is the median of normal images, 1 the threshold.
     pub fn calibrated_score(&self, score: f32) -> f32 {
         (score - self.median()) / (self.threshold - self.median()).max(f32::EPSILON)
     }
+}
+
+/// The tail of the normal images' scores, a generalised Pareto distribution: the share of them above a score s from
+/// `start` on is `share * (1 + shape * (s - start) / scale)^(-1 / shape)`. A shape of 0 is the exponential
 /// `share * exp(-(s - start) / scale)`; one below 0 ends at `start - scale / shape`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

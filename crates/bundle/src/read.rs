@@ -126,6 +126,11 @@ fn unpack(manifest: Manifest, contents: &[&[u8]], digest: String) -> Result<Bund
             }
         }
     }
+    let (golden, views) = (bundle.golden.len(), bundle.manifest.views as usize);
+    if golden % views.max(1) != 0 {
+        let (field, found) = ("the number of golden samples".into(), golden.to_string());
+        return Err(Problem::Value { field, found, expected: "a multiple of views" });
+    }
     Ok(bundle)
 }
 

@@ -25,7 +25,8 @@ impl Bundle {
             Filter::CatmullRom => "Catmull-Rom",
         };
         let (w, h) = (m.input.width, m.input.height);
-        let views = if m.views == 1 { String::new() } else { format!("{} views of ", m.views) };
+        let names = m.view_names.join(", ");
+        let views = if m.views == 1 { String::new() } else { format!("the {} views {names} at once, each ", m.views) };
         let mut lines = vec![
             ("model", format!("{} {} (bundle format {})", m.name, m.version, m.format)),
             ("digest", self.digest.clone()),

@@ -2,6 +2,7 @@
 //! libraries that stand in for a driver.
 #![deny(unsafe_code)]
 
+pub mod onnx;
 pub mod onnx_runtime;
 pub mod volume;
 

@@ -4,7 +4,7 @@
 //! Without it the tests say so and pass, except in CI.
 
 use crate::in_repository;
-use ckaad_bundle::Bundle;
+use ckaad_bundle::{Bundle, Golden};
 use ckaad_inspect::engine::Engine;
 use ckaad_inspect::imaging;
 use std::ffi::{OsStr, OsString};
@@ -33,11 +33,11 @@ pub fn library() -> Option<PathBuf> {
 /// What ONNX Runtime makes of an image.
 struct Answer {
     map: Vec<f32>,
-    /// `None` where the model has no such output.
-    image_score: Option<f32>,
+    /// One a view; none where the model has no such output.
+    image_scores: Vec<f32>,
 }
 
-/// The answer of ONNX Runtime to an image `[H,W,3]`.
+/// The answer of ONNX Runtime to an image `[V,H,W,3]`.
 fn onnx_runtime_answer(python: &OsStr, model: &[u8], image: &[u8]) -> Answer {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -53,14 +53,16 @@ fn onnx_runtime_answer(python: &OsStr, model: &[u8], image: &[u8]) -> Answer {
     let floats = |bytes: Vec<u8>| -> Vec<f32> {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     };
-    let image_score = std::fs::read(at("score.f32")).ok().map(|bytes| floats(bytes)[0]);
-    Answer { map: floats(std::fs::read(at("map.f32")).unwrap()), image_score }
+    let image_scores = std::fs::read(at("score.f32")).map(floats).unwrap_or_default();
+    Answer { map: floats(std::fs::read(at("map.f32")).unwrap()), image_scores }
 }
 
-/// The pixels of a bundle's golden samples, `[H,W,3]` each.
+/// The pixels of a bundle's golden samples, `[V,H,W,3]` each.
 fn golden_images(bundle: &Bundle) -> Vec<Vec<u8>> {
     assert!(!bundle.golden.is_empty());
-    bundle.golden.iter().map(|g| imaging::decode(&g.png, Path::new("golden")).unwrap().into_raw()).collect()
+    let pixels = |g: &Golden| imaging::decode(&g.png, Path::new("golden")).unwrap().into_raw();
+    let parts = bundle.golden.chunks(bundle.manifest.views as usize);
+    parts.map(|part| part.iter().flat_map(pixels).collect()).collect()
 }
 
 /// Largest difference between the two maps over a bundle's golden samples, and the map's range. `None` without a Python.
@@ -73,11 +75,13 @@ pub fn difference_to_onnx_runtime(bundle: &Path) -> Option<(f32, f32)> {
     for image in golden_images(&bundle) {
         let theirs = onnx_runtime_answer(&python, &bundle.model, &image);
         let ours = engine.run(&image).unwrap();
-        assert_eq!((theirs.map.len(), theirs.image_score.is_some()), (ours.map.len(), ours.image_score.is_some()));
-        if let Some((ours, theirs)) = ours.image_score.zip(theirs.image_score) {
+        let scores: Vec<f32> = ours.iter().filter_map(|view| view.image_score).collect();
+        let map: Vec<f32> = ours.into_iter().flat_map(|view| view.map).collect();
+        assert_eq!((theirs.map.len(), theirs.image_scores.len()), (map.len(), scores.len()));
+        for (ours, theirs) in scores.iter().zip(theirs.image_scores) {
             assert!((ours - theirs).abs() <= 0.02 * theirs.abs().max(1.0), "image score {ours}, ONNX Runtime {theirs}");
         }
-        for (ours, theirs) in ours.map.iter().zip(theirs.map) {
+        for (ours, theirs) in map.iter().zip(theirs.map) {
             worst = worst.max((ours - theirs).abs());
             (low, high) = (low.min(theirs), high.max(theirs));
         }

@@ -1,6 +1,6 @@
 //! `ckaad-train evaluate`: a bundle against a test set, through the agent's own inspection.
 
-use crate::datasets::{DataError, DataSet, Sample};
+use crate::datasets::{DataError, DataSet, Parts, Sample};
 use crate::metrics::{self, ImageMetrics, PixelError, PixelMetrics, Pixels};
 use crate::progress::ProgressDisplay;
 use ckaad_bundle::{Bundle, BundleError};
@@ -29,6 +29,8 @@ pub enum EvaluateError {
     Pixels { image: PathBuf, cause: PixelError },
     #[error("{0} has no test images")]
     NoTest(PathBuf),
+    #[error("{data} has no part in its test images that is there from all views of the model ({views})")]
+    NoPart { data: PathBuf, views: String },
 }
 
 /// The outcome; its JSON is what `--json` writes.
@@ -70,7 +72,9 @@ pub struct Evaluation {
     pub category_mean: Option<CategoryRow>,
     /// Median of one inspection, one thread.
     pub median_ms: f64,
-    /// Every test image, in the set's order.
+    /// Test images that the model, which takes several views of a part at once, could not judge: their parts lack a view.
+    pub left_out: usize,
+    /// Every other test image, in the set's order, part by part.
     pub samples: Vec<Judged>,
 }
 
@@ -165,28 +169,35 @@ pub fn evaluate(
     let mut pixels = Pixels::default();
     let mut by_category: BTreeMap<String, Pixels> = BTreeMap::new();
     let (mut samples, mut times, mut marked) = (vec![], vec![], vec![]);
-    let bar = progress.bar("evaluate", data.test.len());
-    for sample in &data.test {
-        let image = imaging::load(&sample.path)?;
-        let verdict = inspector.inspect(&image)?;
-        times.push((verdict.times.resize + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
-        // A defective image without a mask would count every defective pixel as normal.
-        if masked && (sample.mask.is_some() || sample.defect.is_none()) {
-            let mask = sample.mask.as_ref().map(|mask| mask.at_input(&image, &bundle.manifest.input)).transpose()?;
-            marked.push(mask.as_ref().is_some_and(|mask| mask.iter().any(|is| *is)));
-            let own = sample
-                .category
-                .as_ref()
-                .map(|category| by_category.entry(category.clone()).or_insert_with(|| Pixels::within(CATEGORY_BYTES)));
-            for pixels in own.into_iter().chain([&mut pixels]) {
-                let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
-                added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
+    let parts = Parts::of(&data.test, &bundle.manifest.view_names);
+    let judged_images = parts.complete.iter().map(Vec::len).sum();
+    if judged_images == 0 {
+        return Err(EvaluateError::NoPart { data: data.root.clone(), views: bundle.manifest.view_names.join(", ") });
+    }
+    let bar = progress.bar("evaluate", judged_images);
+    for part in &parts.complete {
+        let images = part.iter().map(|&i| imaging::load(&data.test[i].path)).collect::<Result<Vec<_>, _>>()?;
+        let verdicts = inspector.inspect_part(&images.iter().collect::<Vec<_>>(), inspector.limits())?;
+        for ((&i, image), verdict) in part.iter().zip(&images).zip(&verdicts) {
+            let sample = &data.test[i];
+            times.push((verdict.times.resize + verdict.times.engine + verdict.times.score).as_secs_f64() * 1e3);
+            // A defective image without a mask would count every defective pixel as normal.
+            if masked && (sample.mask.is_some() || sample.defect.is_none()) {
+                let mask = sample.mask.as_ref().map(|mask| mask.at_input(image, &bundle.manifest.input)).transpose()?;
+                marked.push(mask.as_ref().is_some_and(|mask| mask.iter().any(|is| *is)));
+                let own = sample.category.as_ref().map(|category| {
+                    by_category.entry(category.clone()).or_insert_with(|| Pixels::within(CATEGORY_BYTES))
+                });
+                for pixels in own.into_iter().chain([&mut pixels]) {
+                    let added = pixels.add(verdict.map.view(), mask.as_ref().map(|mask| mask.view()));
+                    added.map_err(|cause| EvaluateError::Pixels { image: sample.path.clone(), cause })?;
+                }
             }
+            let judged = judged(data, sample, verdict);
+            seen(&judged, image, verdict);
+            samples.push(judged);
+            bar.advance(1);
         }
-        let judged = judged(data, sample, &verdict);
-        seen(&judged, &image, &verdict);
-        samples.push(judged);
-        bar.advance(1);
     }
     times.sort_by(f64::total_cmp);
     let threshold = inspector.threshold();
@@ -213,6 +224,7 @@ pub fn evaluate(
         category_mean: mean_row(&categories, &samples, threshold),
         categories,
         median_ms: quantile(&times, 0.5).unwrap_or_default(),
+        left_out: data.test.len() - samples.len(),
         samples,
     })
 }

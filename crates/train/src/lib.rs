@@ -17,6 +17,7 @@
 //! | 2 | [`onnx`] | a graph as ONNX, in f32 and in int8 |
 //! | 2 | [`augment`] | flip, turn, make anomalies, paint defects |
 //! | 2 | [`whitening`] | coordinates in which normal images spread alike |
+//! | 2 | [`views`] | networks over the images of a set, as many views of a part at once as they take |
 //! | 3 | [`backbones`] | pre-trained extractors as graphs |
 //! | 4 | [`features`] | frozen features, once an image, on disk |
 //! | 5 | [`methods`] | what is trained: a list of methods, each with its networks, losses and steps |
@@ -59,4 +60,5 @@ pub mod quantise;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod views;
 pub mod whitening;

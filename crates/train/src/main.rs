@@ -115,6 +115,9 @@ struct SynthArgs {
     /// Pictures of every part of the line, in the layout of Real-IAD where there are several; a defect shows on one or two of them
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=ckaad_bundle::MAX_VIEWS as i64))]
     views: u32,
+    /// Parts of three views and more come in several finishes, and one more kind of defect is a view in another finish than the others
+    #[arg(long)]
+    finishes: bool,
     /// Width of every image in pixels [default: 320 for line, 500 for strip]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(256..=4096))]
     width: Option<u32>,
@@ -326,6 +329,7 @@ fn synth(args: SynthArgs) -> Result<ExitCode> {
         test_good: args.test_good,
         test_defective: args.test_defective,
         views: args.views,
+        finishes: args.finishes,
         ..defaults
     };
     let summary = write_dataset(&args.out, &config)?;

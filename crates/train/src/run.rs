@@ -102,6 +102,22 @@ impl RunInfo {
         [of_class(false, most), of_class(true, most / 4)].concat()
     }
 
+    /// As [`RunInfo::typical`], as parts with the views of these names; without names each image is one.
+    pub fn typical_parts(&self, views: &[String], most: usize, may: impl Fn(&Labelled) -> bool) -> Vec<Vec<Sample>> {
+        if views.is_empty() {
+            return self.typical(most, may).into_iter().map(|sample| vec![sample]).collect();
+        }
+        let placed: Vec<Labelled> = self.placed().into_iter().filter(may).collect();
+        let parts = datasets::Parts::of(placed.iter().map(|image| &image.sample), views).complete;
+        let shows = |part: &Vec<usize>| part.iter().any(|&i| placed[i].sample.defect.is_some());
+        let of_class = |anomalous: bool, most: usize| {
+            let all: Vec<&Vec<usize>> = parts.iter().filter(|part| shows(part) == anomalous).collect();
+            datasets::evenly(all, most.div_ceil(views.len()))
+        };
+        let chosen = [of_class(false, most), of_class(true, most / 4)].concat();
+        chosen.into_iter().map(|part| part.iter().map(|&i| placed[i].sample.clone()).collect()).collect()
+    }
+
     /// The images as they lie on disk.
     pub fn placed(&self) -> Vec<Labelled> {
         let placed = |image: &Labelled| Labelled { sample: placed(&self.data, &image.sample), fold: image.fold };

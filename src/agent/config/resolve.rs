@@ -66,6 +66,25 @@ pub struct PartsSettings {
     pub patience: Duration,
 }
 
+impl CameraSettings {
+    /// Whether it shows the views that a model takes of a part at once; of one that takes one image, any.
+    ///
+    /// # Errors
+    /// In a sentence with the key, what it shows in their place.
+    pub fn shows(&self, names: &[String]) -> Result<(), String> {
+        let views = self.parts.as_ref().map_or(&[][..], |parts| &parts.views);
+        let alike = views.len() == names.len() && names.iter().all(|name| views.contains(name));
+        if names.is_empty() || alike {
+            return Ok(());
+        }
+        let (key, names) = (format!("camera.{}.parts.views", self.name), names.join(", "));
+        Err(match views {
+            [] => format!("{key} is empty; the model takes {names} of a part at once"),
+            views => format!("{key} is {}; the model takes {names} of a part at once", views.join(", ")),
+        })
+    }
+}
+
 impl Settings {
     /// # Errors
     /// One sentence with `place` (the file) and the key.

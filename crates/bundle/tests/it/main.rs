@@ -23,6 +23,7 @@ fn manifest() -> Manifest {
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
         input: Input { width: 224, height: 192, fit: ResizeMode::Letterbox, filter: Filter::Bilinear },
         views: 1,
+        view_names: vec![],
         output_stride: 8,
         terms: vec![MapTerm { name: "error".into(), weight: 1.5 }, MapTerm { name: "distance".into(), weight: 0.25 }],
         score: Score { sigma_px: 4.0, rule: ScoreRule::TopK { top_k: 100 }, image: None },
@@ -37,8 +38,8 @@ fn manifest() -> Manifest {
             expected_rate: 0.0196,
             interval: [0.001, 0.0582],
         },
-        precision: Precision::Int8,
         gpu_calibration: None,
+        precision: Precision::Int8,
         engine: ">=0.1".parse().unwrap(),
         training_data: TrainingData {
             sha256: "ab".repeat(32),
@@ -85,8 +86,8 @@ fn full() -> Draft {
     draft.forest = Some(b"{\"features\": 13}".to_vec());
     draft.segments = Some(PNG.to_vec());
     let golden = draft.golden.iter().map(|g| GoldenAnswer { score: g.expected.score + 0.01, ..g.expected.clone() });
-    draft.gpu = Some(GpuModel { model: vec![9; 700], golden: golden.collect() });
     draft.manifest.gpu_calibration = Some(Calibration { threshold: 1.2, ..draft.manifest.calibration.clone() });
+    draft.gpu = Some(GpuModel { model: vec![9; 700], golden: golden.collect() });
     draft
 }
 

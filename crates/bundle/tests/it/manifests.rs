@@ -68,6 +68,9 @@ fn a_number_that_is_none() {
     says(with_text(&text.replace("\"sigma_px\": 4.0", "\"sigma_px\": NaN")), "does not follow its schema: expected");
     says(with(|m| m["calibration"]["threshold"] = json!(1e300)), "calibration.threshold in manifest.json is inf");
     says(with(|m| m["calibration"]["quantiles"][20] = json!(1e300)), "calibration.quantiles in manifest.json is inf");
+    let names = |names: serde_json::Value| with(|m| m["view_names"] = names);
+    says(names(json!(["a", "b"])), "the length of view_names in manifest.json is 2; one name a view was expected");
+    says(names(json!(["a\nb"])), "view_names in manifest.json is \"a\\nb\"; a plain text of 1 to 64 characters");
     says(
         with(|m| {
             m["gpu_calibration"] = m["calibration"].clone();
@@ -141,6 +144,7 @@ fn values_that_the_agent_cannot_work_with() {
         ("/input/height", json!(65536), "input.height in manifest.json is 65536"),
         ("/views", json!(0), "views in manifest.json is 0; a number from 1 to 16"),
         ("/views", json!(17), "views in manifest.json is 17"),
+        ("/views", json!(2), "the length of view_names in manifest.json is 0; one name a view was expected"),
         ("/output_stride", json!(0), "output_stride in manifest.json is 0"),
         ("/output_stride", json!(5), "output_stride in manifest.json is 5; a divisor"),
         ("/terms", json!(vec![json!({"name": "a", "weight": 1}); 17]), "the length of terms in manifest.json is 17"),

@@ -24,8 +24,9 @@ fn what_a_model_is() {
     assert_eq!(lines(draft(), "map term"), ["1.5 x error", "0.25 x distance"]);
     assert_eq!(lines(draft(), "member").len(), 6);
     let mut views = draft();
-    views.manifest.views = 4;
-    assert_eq!(line(views, "input"), "4 views of 224x192 RGB, letterboxed, bilinear");
+    (views.manifest.views, views.manifest.view_names) = (4, ["C1", "C2", "C3", "C4"].map(Into::into).to_vec());
+    views.golden.clear();
+    assert_eq!(line(views, "input"), "the 4 views C1, C2, C3, C4 at once, each 224x192 RGB, letterboxed, bilinear");
     let looks = "normal images: brightness 118.0 (standard deviation 3.5), sharpness 210.0 (standard deviation 40.0)";
     assert_eq!(line(draft(), "appearance"), looks);
 }

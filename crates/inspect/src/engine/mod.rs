@@ -1,9 +1,9 @@
 //! ONNX → runnable plan on tract: u8 image in, anomaly map and image score out. Quantised parts, and the float tail behind them, run in
 //! our own operator (`ckaad-int8`); tract loads, finds shapes, plans, and runs every other operator.
 //!
-//! [`Plan`] runs any graph with the input contract (`image`, u8 `[1,H,W,3]`); [`Engine`] also holds the output
-//! contract (`anomaly_map`, f32 `[1,1,H/s,W/s]`, and where a model has it `image_score`, one f32). Resizing a frame to `[H,W,3]` and everything behind the map
-//! belong to `inspect`.
+//! [`Plan`] runs any graph with the input contract (`image`, u8 `[V,H,W,3]`: V views of one part, 1 as a rule); [`Engine`] also holds the output
+//! contract (`anomaly_map`, f32 `[V,1,H/s,W/s]`, and where a model has it `image_score`, one f32 a view). Resizing a frame to `[H,W,3]` and everything behind
+//! the map belong to `inspect`.
 
 mod assemble;
 mod constants;
@@ -14,6 +14,7 @@ mod patterns;
 mod runtime;
 mod tensors;
 
+use ckaad_bundle::MAX_VIEWS;
 pub use ckaad_int8::pool::Pool;
 use ckaad_int8::region::Region;
 use ndarray::Array2;
@@ -44,12 +45,17 @@ pub enum EngineError {
     Unsupported(String),
     #[error("the model breaks the contract: {0}")]
     Contract(String),
-    #[error("the image has {actual} bytes; the model takes {expected} ({width}x{height} RGB)")]
-    ImageSize { actual: usize, expected: usize, width: usize, height: usize },
+    #[error("the image has {actual} bytes; the model takes {expected} ({}{width}x{height} RGB)", views_of(*.views))]
+    ImageSize { actual: usize, expected: usize, views: usize, width: usize, height: usize },
     #[error("the model stopped while running: {0}")]
     Run(String),
     #[error("ONNX Runtime cannot run it: {0}")]
     Runtime(String),
+}
+
+/// `3 views of `; of one nothing.
+fn views_of(views: usize) -> String {
+    if views == 1 { String::new() } else { format!("{views} views of ") }
 }
 
 /// An optimised graph, ready to run. Running does not change it; clones share the weights.
@@ -63,6 +69,7 @@ pub struct Plan {
 #[derive(Clone)]
 struct Network {
     runnable: Arc<TypedRunnableModel>,
+    views: usize,
     width: usize,
     height: usize,
     /// Names of the outputs, in the file's order.
@@ -77,7 +84,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] when the bytes are no ONNX graph or an operator is missing,
-    /// [`EngineError::Contract`] when the input is not u8 `[1,H,W,3]` or an output is not f32 `[1,C,h,w]` (one number
+    /// [`EngineError::Contract`] when the input is not u8 `[V,H,W,3]` or an output is not f32 `[V,C,h,w]` (of one view one number
     /// may have any shape).
     pub fn load(onnx: &[u8], pool: impl Into<Pool>) -> Result<Plan, EngineError> {
         let pool = pool.into();
@@ -108,6 +115,11 @@ impl Plan {
         (self.network.width, self.network.height)
     }
 
+    /// Views of one part that it takes at once.
+    pub fn views(&self) -> usize {
+        self.network.views
+    }
+
     /// Quantised operators that the int8 engine does not take and tract runs, as `operator: result`; one line,
     /// `the whole network` and why, where it takes nothing.
     pub fn unfused(&self) -> &[String] {
@@ -124,18 +136,18 @@ impl Plan {
         &self.network.outputs
     }
 
-    /// `image` is `[H,W,3]`; the results are `[C,h,w]`, row by row, in the order of [`Plan::outputs`].
+    /// `image` is `[V,H,W,3]`; the results are `[V,C,h,w]`, row by row, in the order of [`Plan::outputs`].
     ///
     /// # Errors
     /// [`EngineError::ImageSize`] or [`EngineError::Run`].
     pub fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
-        let (width, height) = (self.network.width, self.network.height);
-        let expected = width * height * 3;
+        let Network { views, width, height, .. } = self.network;
+        let expected = views * width * height * 3;
         if image.len() != expected {
-            return Err(EngineError::ImageSize { actual: image.len(), expected, width, height });
+            return Err(EngineError::ImageSize { actual: image.len(), expected, views, width, height });
         }
         let run = |e: TractError| EngineError::Run(format!("{e:#}"));
-        let input = Tensor::from_shape(&[1, height, width, 3], image).map_err(run)?;
+        let input = Tensor::from_shape(&[views, height, width, 3], image).map_err(run)?;
         // An operator that panics over an unsound model must not stop the daemon.
         let work = std::panic::AssertUnwindSafe(|| {
             // Whatever default the rest of the process has set.
@@ -173,10 +185,10 @@ impl Network {
         drop(proto);
         op::fill(&mut model, regions, pool).map_err(unsupported)?;
         let model = model.into_typed().and_then(|m| m.into_decluttered()).map_err(unsupported)?;
-        let (width, height) = input_size(&model)?;
-        let outputs = output_shapes(&model, names.len())?;
+        let [views, height, width] = input_size(&model)?;
+        let outputs = output_shapes(&model, names.len(), views)?;
         let runnable = model.into_optimized().and_then(|m| m.into_runnable()).map_err(unsupported)?;
-        Ok(Network { runnable, width, height, names, outputs })
+        Ok(Network { runnable, views, width, height, names, outputs })
     }
 }
 
@@ -202,6 +214,13 @@ impl Runner {
         match self {
             Runner::Own(plan) => plan.input_size(),
             Runner::OnnxRuntime(session) => session.input_size(),
+        }
+    }
+
+    fn views(&self) -> usize {
+        match self {
+            Runner::Own(plan) => plan.views(),
+            Runner::OnnxRuntime(session) => session.views(),
         }
     }
 
@@ -236,7 +255,7 @@ pub struct Engine {
     image_score: Option<usize>,
 }
 
-/// What a model says of an image.
+/// What a model says of an image, or of one view of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     /// `[h,w]`; the larger a value, the more anomalous.
@@ -271,9 +290,10 @@ impl Engine {
             }
             _ => {
                 let found = runner.names().iter().zip(runner.outputs());
-                let found: Vec<String> = found.map(|(n, [c, h, w])| format!("{n} [1,{c},{h},{w}]")).collect();
+                let views = runner.views();
+                let found: Vec<String> = found.map(|(n, [c, h, w])| format!("{n} [{views},{c},{h},{w}]")).collect();
                 Err(EngineError::Contract(format!(
-                    "the output {MAP} [1,1,h,w], and {IMAGE_SCORE} of one number or none, expected; found {}",
+                    "the output {MAP} [{views},1,h,w], and {IMAGE_SCORE} of one number a view or none, expected; found {}",
                     found.join(", ")
                 )))
             }
@@ -283,6 +303,11 @@ impl Engine {
     /// Width and height of the input.
     pub fn input_size(&self) -> (usize, usize) {
         self.runner.input_size()
+    }
+
+    /// Views of one part that it takes at once.
+    pub fn views(&self) -> usize {
+        self.runner.views()
     }
 
     /// As [`Plan::unfused`]; nothing where ONNX Runtime computes.
@@ -312,42 +337,56 @@ impl Engine {
         self.image_score.is_some()
     }
 
-    /// What the model says of `image`, which is `[H,W,3]`.
+    /// What the model says of each view of `image`, which is `[V,H,W,3]`.
     ///
     /// # Errors
     /// As [`Plan::run`]; [`EngineError::Run`] also when an output holds a value that is not finite.
-    pub fn run(&self, image: &[u8]) -> Result<Outputs, EngineError> {
-        let mut values = self.runner.run(image)?;
+    pub fn run(&self, image: &[u8]) -> Result<Vec<Outputs>, EngineError> {
+        let values = self.runner.run(image)?;
         if let Some(i) = values.iter().position(|output| output.iter().any(|v| !v.is_finite())) {
             return Err(EngineError::Run(format!("{} holds a value that is not finite", self.runner.names()[i])));
         }
-        let image_score = self.image_score.and_then(|i| values[i].first().copied());
         let [_, height, width] = self.runner.outputs()[self.map];
-        let map = Array2::from_shape_vec((height, width), values.swap_remove(self.map));
-        Ok(Outputs { map: map.map_err(|e| EngineError::Run(e.to_string()))?, image_score })
+        let views = self.runner.views();
+        let expected = |i: usize| views * if i == self.map { height * width } else { 1 };
+        if let Some(i) = (0..values.len()).find(|&i| values[i].len() != expected(i)) {
+            let (name, found) = (&self.runner.names()[i], values[i].len());
+            return Err(EngineError::Run(format!("{name} has {found} values in place of {}", expected(i))));
+        }
+        let maps = values[self.map].chunks_exact(height * width).enumerate();
+        maps.map(|(view, map)| {
+            let image_score = self.image_score.and_then(|i| values[i].get(view).copied());
+            let map = Array2::from_shape_vec((height, width), map.to_vec());
+            Ok(Outputs { map: map.map_err(|e| EngineError::Run(e.to_string()))?, image_score })
+        })
+        .collect()
     }
 }
 
 /// Pixels of the input along a side; products of such sizes do not overflow.
 const LARGEST_SIDE: usize = 1 << 14;
 
-fn input_size(model: &TypedModel) -> Result<(usize, usize), EngineError> {
-    let contract = |found: String| EngineError::Contract(format!("input u8 [1,H,W,3] expected, found {found}"));
+/// Views, height and width.
+fn input_size(model: &TypedModel) -> Result<[usize; 3], EngineError> {
+    let contract = |found: String| EngineError::Contract(format!("input u8 [V,H,W,3] expected, found {found}"));
     let inputs = model.input_outlets().map_err(|e| contract(e.to_string()))?;
     if inputs.len() != 1 {
         return Err(contract(format!("{} inputs", inputs.len())));
     }
     let fact = model.input_fact(0).map_err(|e| contract(e.to_string()))?;
     match (fact.datum_type, fact.shape.as_concrete()) {
-        (DatumType::U8, Some(&[1, height, width, 3])) if (1..=LARGEST_SIDE).contains(&height.max(width)) => {
-            Ok((width, height))
+        (DatumType::U8, Some(&[views, height, width, 3]))
+            if (1..=MAX_VIEWS).contains(&views) && (1..=LARGEST_SIDE).contains(&height.max(width)) =>
+        {
+            Ok([views, height, width])
         }
         _ => Err(contract(format!("{fact:?}"))),
     }
 }
 
-fn output_shapes(model: &TypedModel, names: usize) -> Result<Vec<[usize; 3]>, EngineError> {
-    let contract = |found: String| EngineError::Contract(format!("outputs f32 [1,C,h,w] expected, found {found}"));
+fn output_shapes(model: &TypedModel, names: usize, views: usize) -> Result<Vec<[usize; 3]>, EngineError> {
+    let contract =
+        |found: String| EngineError::Contract(format!("outputs f32 [{views},C,h,w] expected, found {found}"));
     let count = model.output_outlets().map_err(|e| contract(e.to_string()))?.len();
     if count != names {
         return Err(contract(format!("{count} for {names} names")));
@@ -356,8 +395,8 @@ fn output_shapes(model: &TypedModel, names: usize) -> Result<Vec<[usize; 3]>, En
         .map(|i| {
             let fact = model.output_fact(i).map_err(|e| contract(e.to_string()))?;
             match (fact.datum_type, fact.shape.as_concrete()) {
-                (DatumType::F32, Some(&[1, c, h, w])) if c > 0 && h > 0 && w > 0 => Ok([c, h, w]),
-                (DatumType::F32, Some(shape)) if shape.iter().all(|&side| side == 1) => Ok([1, 1, 1]),
+                (DatumType::F32, Some(&[v, c, h, w])) if v == views && c > 0 && h > 0 && w > 0 => Ok([c, h, w]),
+                (DatumType::F32, Some(shape)) if views == 1 && shape.iter().all(|&side| side == 1) => Ok([1, 1, 1]),
                 _ => Err(contract(format!("{fact:?}"))),
             }
         })

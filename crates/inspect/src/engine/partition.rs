@@ -14,15 +14,15 @@ use super::tensors::Tensors;
 use ckaad_int8::Reads;
 use ckaad_int8::region::Region;
 use std::collections::{HashMap, HashSet};
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_proto::AttributeType};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_proto::AttributeType};
 
 /// The operator type of a region's node.
 pub const REGION: &str = "CkaadInt8";
 /// Its attribute: the region's number.
 pub const INDEX: &str = "region";
 
-/// Nodes of a graph that is looked into: ten times those of any network for a device.
-const MOST_NODES: usize = 4096;
+/// Nodes of a graph that is looked into: more than those of any network for a device, sixteen views of a part at once.
+const MOST_NODES: usize = 8192;
 /// Weights of all regions, each time that a node reads them.
 const MOST_WEIGHTS: usize = 256 << 20;
 
@@ -217,9 +217,21 @@ impl<'a> Partition<'a> {
     /// Kept nodes that read or write bytes.
     fn left(&self) -> Vec<String> {
         let quantised = |n: &NodeProto| n.input.iter().chain(&n.output).any(|x| self.tensors.bytes(x).is_some());
-        let kept = self.graph.node.iter().zip(&self.kept).filter(|(n, kept)| **kept && quantised(n));
+        let left = |n: &NodeProto| quantised(n) && !picks_view(n, self.graph);
+        let kept = self.graph.node.iter().zip(&self.kept).filter(|(n, kept)| **kept && left(n));
         kept.map(|(n, _)| format!("{}: {}", n.op_type, n.output.first().map_or("", String::as_str))).collect()
     }
+}
+
+fn is_input(graph: &GraphProto, name: &str) -> bool {
+    graph.input.iter().any(|input| input.name == name)
+}
+
+/// Whether a node takes images out of the graph's own input: a slice along the first axis alone.
+fn picks_view(node: &NodeProto, graph: &GraphProto) -> bool {
+    let [input, _, _, axes] = node.input.as_slice() else { return false };
+    let first = |t: &TensorProto| t.name == *axes && (t.raw_data == [0; 8] || t.int64_data == [0]);
+    node.op_type == "Slice" && is_input(graph, input) && graph.initializer.iter().any(first)
 }
 
 /// Whether the inputs of a match are what its operator reads.
@@ -236,8 +248,11 @@ fn readable(found: &Match, tensors: &Tensors, graph: &GraphProto) -> bool {
         found.inputs.iter().all(|x| tensors.floats(x) == here)
     };
     match found.op.reads() {
-        // Only the graph's own input comes channels last.
-        _ if found.op.input().is_some() => bytes && graph.input.iter().any(|x| x.name == found.inputs[0]),
+        // Only the graph's own input comes channels last, or one view of it.
+        _ if found.op.input().is_some() => {
+            let view = |n: &NodeProto| picks_view(n, graph) && n.output.first() == found.inputs.first();
+            bytes && (is_input(graph, &found.inputs[0]) || graph.node.iter().any(view))
+        }
         Reads::Bytes => bytes,
         Reads::Floats => own_floats(),
         Reads::Either => bytes || own_floats(),

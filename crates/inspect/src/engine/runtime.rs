@@ -58,6 +58,7 @@ pub(super) use without::RuntimeSession;
 mod with {
     use super::{Provider, RuntimeOptions};
     use crate::engine::{EngineError, LARGEST_SIDE};
+    use ckaad_bundle::MAX_VIEWS;
     use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
     use ort::session::Session;
     use ort::session::builder::GraphOptimizationLevel;
@@ -65,12 +66,12 @@ mod with {
     use std::path::{Path, PathBuf};
     use std::sync::{Mutex, PoisonError};
 
-    /// A network in ONNX Runtime. It judges one image at a time.
+    /// A network in ONNX Runtime. It judges one image, or one part, at a time.
     pub struct RuntimeSession {
         session: Mutex<Session>,
         provider: Provider,
-        /// Height and width of the input.
-        size: [usize; 2],
+        /// Views, height and width of the input.
+        size: [usize; 3],
         names: Vec<String>,
         outputs: Vec<[usize; 3]>,
     }
@@ -131,7 +132,7 @@ mod with {
                 inputs => return Err(EngineError::Contract(format!("one input expected, found {}", inputs.len()))),
             };
             let names = session.outputs().iter().map(|output| output.name().to_owned()).collect();
-            let outputs = session.outputs().iter().map(shape).collect::<Result<_, _>>()?;
+            let outputs = session.outputs().iter().map(|output| shape(output, size[0])).collect::<Result<_, _>>()?;
             Ok(RuntimeSession { session: Mutex::new(session), provider, size, names, outputs })
         }
 
@@ -140,7 +141,11 @@ mod with {
         }
 
         pub fn input_size(&self) -> (usize, usize) {
-            (self.size[1], self.size[0])
+            (self.size[2], self.size[1])
+        }
+
+        pub fn views(&self) -> usize {
+            self.size[0]
         }
 
         pub fn names(&self) -> &[String] {
@@ -152,13 +157,13 @@ mod with {
         }
 
         pub fn run(&self, image: &[u8]) -> Result<Vec<Vec<f32>>, EngineError> {
-            let [height, width] = self.size;
-            let expected = height * width * 3;
+            let [views, height, width] = self.size;
+            let expected = views * height * width * 3;
             if image.len() != expected {
-                return Err(EngineError::ImageSize { actual: image.len(), expected, width, height });
+                return Err(EngineError::ImageSize { actual: image.len(), expected, views, width, height });
             }
             let run = |e: ort::Error| EngineError::Run(one_line(&e));
-            let input = Tensor::from_array(([1, height, width, 3], image.to_vec())).map_err(run)?;
+            let input = Tensor::from_array(([views, height, width, 3], image.to_vec())).map_err(run)?;
             let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             let outputs = session.run(ort::inputs![input]).map_err(run)?;
             let values = |name: &String| {
@@ -167,7 +172,8 @@ mod with {
             };
             let all: Vec<Vec<f32>> = self.names.iter().map(values).collect::<Result<_, EngineError>>()?;
             let sizes = all.iter().zip(&self.outputs).zip(&self.names);
-            match sizes.into_iter().find(|((values, shape), _)| values.len() != shape.iter().product::<usize>()) {
+            match sizes.into_iter().find(|((values, shape), _)| values.len() != views * shape.iter().product::<usize>())
+            {
                 Some(((values, _), name)) => {
                     Err(EngineError::Run(format!("{name} has {} values, which it should not", values.len())))
                 }
@@ -222,18 +228,19 @@ mod with {
         }
     }
 
-    fn image_size(input: &Outlet) -> Result<[usize; 2], EngineError> {
+    /// Views, height and width.
+    fn image_size(input: &Outlet) -> Result<[usize; 3], EngineError> {
         match dims(input, TensorElementType::Uint8).as_deref() {
-            Some(&[1, height, width, 3]) => Ok([height, width]),
-            _ => Err(EngineError::Contract(format!("input u8 [1,H,W,3] expected, found {}", input.dtype()))),
+            Some(&[views, height, width, 3]) if views <= MAX_VIEWS => Ok([views, height, width]),
+            _ => Err(EngineError::Contract(format!("input u8 [V,H,W,3] expected, found {}", input.dtype()))),
         }
     }
 
-    fn shape(output: &Outlet) -> Result<[usize; 3], EngineError> {
+    fn shape(output: &Outlet, views: usize) -> Result<[usize; 3], EngineError> {
         match dims(output, TensorElementType::Float32).as_deref() {
-            Some(&[1, c, h, w]) => Ok([c, h, w]),
-            Some(sides) if sides.iter().all(|&side| side == 1) => Ok([1, 1, 1]),
-            _ => Err(EngineError::Contract(format!("outputs f32 [1,C,h,w] expected, found {}", output.dtype()))),
+            Some(&[v, c, h, w]) if v == views => Ok([c, h, w]),
+            Some(sides) if views == 1 && sides.iter().all(|&side| side == 1) => Ok([1, 1, 1]),
+            _ => Err(EngineError::Contract(format!("outputs f32 [{views},C,h,w] expected, found {}", output.dtype()))),
         }
     }
 }
@@ -256,6 +263,10 @@ mod without {
         }
 
         pub fn input_size(&self) -> (usize, usize) {
+            match *self {}
+        }
+
+        pub fn views(&self) -> usize {
             match *self {}
         }
 

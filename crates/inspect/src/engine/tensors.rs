@@ -78,7 +78,7 @@ impl<'a> Tensors<'a> {
             "QLinearConv" => zero_point(7),
             "QuantizeLinear" => zero_point(2),
             "QLinearLeakyRelu" => zero_point(4),
-            "Transpose" | "Pad" | "MaxPool" | "Resize" | "Concat" | "DepthToSpace" | "Reshape" | "Clip" => {
+            "Transpose" | "Pad" | "MaxPool" | "Resize" | "Concat" | "DepthToSpace" | "Reshape" | "Clip" | "Slice" => {
                 self.bytes(node.input.first()?)
             }
             "Identity" => {

@@ -2,7 +2,7 @@
 //! evaluation.
 //!
 //! ```text
-//! image ─fit─► u8 [1,H,W,3] ─engine─► map [h,w] ─bilinear─► [H,W] ─Gaussian─► smoothed map ─rule─► map score ─fuse─► score ≥ threshold?
+//! image ─fit─► u8 [V,H,W,3] ─engine─► map [h,w] ─bilinear─► [H,W] ─Gaussian─► smoothed map ─rule─► map score ─fuse─► score ≥ threshold?
 //!                                │                                                 └─ ≥ pixel threshold ─► regions   │
 //!                                └─► image score, where the model has one ───────────────────────────────────────────┘
 //! ```
@@ -31,11 +31,11 @@ pub use score::{fuse, map_score, top_k_mean};
 pub use smooth::smooth;
 pub use verdict::{DecidedBy, Limits, Region, StageTimes, Verdict};
 
-use crate::engine::{Engine, EngineError, Pool, Provider, RuntimeOptions};
+use crate::engine::{Engine, EngineError, Outputs, Pool, Provider, RuntimeOptions};
 use crate::imaging::{self, RgbImage};
 use ckaad_bundle::{Bundle, Calibration, Manifest, ScoreRule};
 use ndarray::{Array2, ArrayView2};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why an image cannot be judged, and by which model.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +53,10 @@ pub enum InspectError {
         manifest.0, manifest.1, network.0, network.1
     )]
     MapSize { name: String, version: String, manifest: (usize, usize), network: (usize, usize) },
-    #[error("model {name} {version}: it takes {views} views of a part; this agent shows it one")]
-    Views { name: String, version: String, views: u32 },
+    #[error("model {name} {version}: it takes {views} view(s) of a part at once, and was shown {shown}")]
+    Views { name: String, version: String, views: usize, shown: usize },
+    #[error("model {name} {version}: the manifest says {manifest} views, the network takes {network}")]
+    ViewCount { name: String, version: String, manifest: usize, network: usize },
     #[error("model {name} {version}: the manifest has score.image, the network has no output image_score")]
     NoImageScore { name: String, version: String },
     #[error("model {name} {version}: the network has the output image_score, the manifest has no score.image")]
@@ -87,10 +89,10 @@ pub struct Inspector {
     manifest: Manifest,
     engine: Engine,
     forest: Option<SegmentForest>,
-    threshold: f32,
-    /// It computes by the network for a GPU.
     /// Of the network that computes.
     calibration: Calibration,
+    threshold: f32,
+    /// It computes by the network for a GPU.
     for_gpu: bool,
 }
 
@@ -102,9 +104,6 @@ impl Inspector {
     pub fn new(bundle: &Bundle, options: &InspectOptions) -> Result<Inspector, InspectError> {
         let manifest = bundle.manifest.clone();
         let (name, version) = (manifest.name.clone(), manifest.version.to_string());
-        if manifest.views != 1 {
-            return Err(InspectError::Views { name, version, views: manifest.views });
-        }
         let forest = match SegmentForest::of(bundle) {
             Ok(forest) => forest,
             Err(cause) => return Err(InspectError::Forest { name, version, cause }),
@@ -122,6 +121,10 @@ impl Inspector {
             Ok(engine) => engine,
             Err(cause) => return Err(InspectError::Engine { name, version, cause }),
         };
+        let views = manifest.views as usize;
+        if engine.views() != views {
+            return Err(InspectError::ViewCount { name, version, manifest: views, network: engine.views() });
+        }
         let stated = (manifest.input.width as usize, manifest.input.height as usize);
         if engine.input_size() != stated {
             return Err(InspectError::InputSize { name, version, manifest: stated, network: engine.input_size() });
@@ -148,14 +151,14 @@ impl Inspector {
         &self.manifest
     }
 
-    /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
-    pub fn unfused(&self) -> &[String] {
-        self.engine.unfused()
     /// Of normal images, as the network that computes here judges them: with [`InspectOptions::runtime`] that for a GPU, where the bundle has one.
     pub fn calibration(&self) -> &Calibration {
         &self.calibration
     }
 
+    /// Quantised operators that the int8 engine leaves to tract; see [`Engine::unfused`].
+    pub fn unfused(&self) -> &[String] {
+        self.engine.unfused()
     }
 
     /// Which of ONNX Runtime's providers computes; none where the own engine does.
@@ -173,7 +176,12 @@ impl Inspector {
     /// # Errors
     /// When the network stops or gives values that are not finite.
     pub fn inspect(&self, image: &RgbImage) -> Result<Verdict, InspectError> {
-        self.inspect_within(image, Limits { threshold: self.threshold, smallest_region_px: 0.0 })
+        self.inspect_within(image, self.limits())
+    }
+
+    /// The bundle's own limits, but for [`InspectOptions::threshold`].
+    pub fn limits(&self) -> Limits {
+        Limits { threshold: self.threshold, smallest_region_px: 0.0 }
     }
 
     /// As [`Inspector::inspect`], defective from these limits on: cameras that share a model have their own.
@@ -181,16 +189,57 @@ impl Inspector {
     /// # Errors
     /// As [`Inspector::inspect`].
     pub fn inspect_within(&self, image: &RgbImage, limits: Limits) -> Result<Verdict, InspectError> {
-        let Limits { threshold, smallest_region_px } = limits;
+        Ok(self.inspect_part(&[image], limits)?.swap_remove(0))
+    }
+
+    /// Judges the views of one part, in the order of [`Manifest::view_names`]: a verdict each.
+    ///
+    /// # Errors
+    /// As [`Inspector::inspect`]; or there are not as many as the model takes at once.
+    pub fn inspect_part(&self, images: &[&RgbImage], limits: Limits) -> Result<Vec<Verdict>, InspectError> {
+        let named = || (self.manifest.name.clone(), self.manifest.version.to_string());
+        if images.len() != self.manifest.views as usize {
+            let (name, version) = named();
+            let (views, shown) = (self.manifest.views as usize, images.len());
+            return Err(InspectError::Views { name, version, views, shown });
+        }
+        let share = |time: Duration| time / images.len() as u32;
         let started = Instant::now();
-        let (pixels, placement) = imaging::resize(image, &self.manifest.input);
+        let (pixels, placements): (Vec<_>, Vec<_>) =
+            images.iter().map(|image| imaging::resize(image, &self.manifest.input)).unzip();
         let fitted = Instant::now();
-        let outputs = self.engine.run(&pixels).map_err(|cause| InspectError::Engine {
-            name: self.manifest.name.clone(),
-            version: self.manifest.version.to_string(),
-            cause,
+        let outputs = self.engine.run(&pixels.concat()).map_err(|cause| {
+            let (name, version) = named();
+            InspectError::Engine { name, version, cause }
         })?;
-        let ran = Instant::now();
+        let (resize, engine) = (share(fitted - started), share(fitted.elapsed()));
+        let seen = images.iter().zip(placements).zip(outputs);
+        seen.map(|((image, placement), outputs)| {
+            let times = StageTimes { resize, engine, score: Duration::ZERO };
+            self.verdict(image, placement, outputs, limits, times)
+        })
+        .collect()
+    }
+
+    /// Judges an image as if every view showed it, for the time that it takes.
+    ///
+    /// # Errors
+    /// As [`Inspector::inspect`].
+    pub fn rehearse(&self, image: &RgbImage) -> Result<Vec<Verdict>, InspectError> {
+        self.inspect_part(&vec![image; self.manifest.views as usize], self.limits())
+    }
+
+    /// Of one image, as far as `times` say.
+    fn verdict(
+        &self,
+        image: &RgbImage,
+        placement: imaging::Placement,
+        outputs: Outputs,
+        limits: Limits,
+        times: StageTimes,
+    ) -> Result<Verdict, InspectError> {
+        let begun = Instant::now();
+        let Limits { threshold, smallest_region_px } = limits;
         let Manifest { input, score: rule, .. } = &self.manifest;
         let smoothed = smooth(outputs.map.view(), (input.height as usize, input.width as usize), rule.sigma_px);
         let (map_score, segment) = self.map_score(smoothed.view());
@@ -226,7 +275,7 @@ impl Inspector {
             regions,
             smallest_region_px,
             too_small,
-            times: StageTimes { resize: fitted - started, engine: ran - fitted, score: ran.elapsed() },
+            times: StageTimes { score: begun.elapsed(), ..times },
         })
     }
 

@@ -39,6 +39,9 @@ pub struct DatasetConfig {
     pub test_defective: u32,
     /// Pictures of every part of the line; a defect shows on one or two of them. Strips have one.
     pub views: u32,
+    /// Parts come in several finishes, each part in one on all its views; one more kind of defect, `mismatch`, is a view in another one than the rest,
+    /// which no picture shows by itself. For three views and more.
+    pub finishes: bool,
 }
 
 impl DatasetConfig {
@@ -61,6 +64,7 @@ impl DatasetConfig {
             test_good: 200,
             test_defective: 20,
             views: 1,
+            finishes: false,
         }
     }
 }
@@ -94,6 +98,8 @@ pub enum DatasetError {
     List { path: PathBuf, cause: std::io::Error },
     #[error("strips have one view; {views} are asked for")]
     Views { views: u32 },
+    #[error("of fewer than three views nobody could say which has another finish than the rest; {views} are asked for")]
+    Finishes { views: u32 },
 }
 
 /// Writes a data set in the layout of MVTec AD, with coarse labelled anomalies to train on, some of them with masks:
@@ -114,6 +120,9 @@ pub enum DatasetError {
 pub fn write_dataset(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
     if config.kind == DatasetKind::Strip && config.views > 1 {
         return Err(DatasetError::Views { views: config.views });
+    }
+    if config.finishes && config.views < 3 {
+        return Err(DatasetError::Finishes { views: config.views });
     }
     create(dir)?;
     if fs::read_dir(dir).map_err(|cause| DatasetError::Create { path: dir.to_owned(), cause })?.next().is_some() {
@@ -184,6 +193,26 @@ fn splits(config: &DatasetConfig) -> [(&'static str, u32, u32, u32, &'static str
 /// Name of the one category of parts with several views.
 const CATEGORY: &str = "line";
 
+/// What the colour of a part is multiplied with, RGB: as it comes, gilded, blued, browned, reddened, blackened.
+const FINISHES: [[f32; 3]; 6] =
+    [[1.0, 1.0, 1.0], [1.15, 1.0, 0.7], [0.75, 0.9, 1.2], [0.85, 0.75, 0.6], [1.15, 0.8, 0.8], [0.6, 0.6, 0.65]];
+
+/// What is wrong with a part of several views.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Defect(DefectKind),
+    Mismatch,
+}
+
+impl Wrong {
+    fn name(self) -> &'static str {
+        match self {
+            Wrong::Defect(kind) => kind.name(),
+            Wrong::Mismatch => "mismatch",
+        }
+    }
+}
+
 fn fill_with_views(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary, DatasetError> {
     let DatasetConfig { seed, width, height, views, .. } = *config;
     let kinds = if config.parts.is_empty() { PartKind::ALL.to_vec() } else { config.parts.clone() };
@@ -195,7 +224,9 @@ fn fill_with_views(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary,
     let mut lines: Vec<Line> = kinds.iter().enumerate().map(line).collect();
     let numbers: Vec<usize> = (0..lines.len()).collect();
     let views: Vec<u32> = (1..=views).collect();
-    let mut fate = Dice::new(seed, u64::MAX);
+    let (mut fate, mut finishes) = (Dice::new(seed, u64::MAX), Dice::new(seed, u64::MAX - 1));
+    let kinds = DefectKind::ALL.into_iter().map(Wrong::Defect);
+    let kinds: Vec<Wrong> = kinds.chain(config.finishes.then_some(Wrong::Mismatch)).collect();
     let (mut summary, mut number) = (DatasetSummary::default(), 0);
     let mut listing = serde_json::Map::new();
     listing.insert("meta".into(), json!({ "normal_class": "OK", "prefix": format!("{CATEGORY}/") }));
@@ -206,25 +237,43 @@ fn fill_with_views(dir: &Path, config: &DatasetConfig) -> Result<DatasetSummary,
     };
     for (split, good, defective, masked, _) in splits(config) {
         let mut items: Vec<Value> = vec![];
-        let classes = [(None, good)].into_iter().chain(DefectKind::ALL.map(|kind| (Some(kind), defective)));
+        let classes = [(None, good)].into_iter().chain(kinds.iter().map(|&kind| (Some(kind), defective)));
         for (defect, i) in classes.flat_map(|(defect, count)| (0..count).map(move |i| (defect, i))) {
             number += 1;
             let class = defect.map_or("OK".to_owned(), |kind| format!("NG/{}", kind.name()));
             let name = format!("{CATEGORY}_{number:04}_{}", class.replace('/', "_"));
-            let shown = [fate.pick(&views), fate.pick(&views)];
+            let mut shown = vec![fate.pick(&views), fate.pick(&views)];
             let line = &mut lines[fate.pick(&numbers)];
+            let own = if config.finishes { finishes.pick(&FINISHES) } else { FINISHES[0] };
+            let others: Vec<[f32; 3]> = FINISHES.into_iter().filter(|finish| *finish != own).collect();
+            let other = finishes.pick(&others);
+            if defect == Some(Wrong::Mismatch) {
+                // Of two views of three nobody could say which is the odd one.
+                shown.truncate(1);
+            }
             for &view in &views {
                 let seen = defect.filter(|_| shown.contains(&view));
-                let picture = line.make(seen);
+                let (picture, mask) = match seen {
+                    Some(Wrong::Mismatch) => {
+                        let (picture, outline) = line.finished(other, None);
+                        (picture.image, outline)
+                    }
+                    seen => {
+                        let kind =
+                            seen.and_then(|wrong| if let Wrong::Defect(kind) = wrong { Some(kind) } else { None });
+                        let (picture, _) = line.finished(own, kind);
+                        (picture.image, picture.mask)
+                    }
+                };
                 let path = format!("{class}/S{number:04}/{name}_C{view}.png");
-                write(&path, picture.image.into())?;
+                write(&path, picture.into())?;
                 summary.images += 1;
-                let mut item = json!({ "anomaly_class": seen.map_or("OK", DefectKind::name), "image_path": path });
+                let mut item = json!({ "anomaly_class": seen.map_or("OK", Wrong::name), "image_path": path });
                 if seen.is_some() && i < masked {
-                    let mask = format!("{}/S{number:04}/{name}_C{view}_mask.png", class.replace("NG", "GT"));
-                    write(&mask, picture.mask.into())?;
+                    let mask_path = format!("{}/S{number:04}/{name}_C{view}_mask.png", class.replace("NG", "GT"));
+                    write(&mask_path, mask.into())?;
                     summary.masks += 1;
-                    item["mask_path"] = json!(mask);
+                    item["mask_path"] = json!(mask_path);
                 }
                 items.push(item);
             }

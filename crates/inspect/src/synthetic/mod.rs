@@ -168,8 +168,25 @@ impl Line {
 
     /// The next part with the given defect, or without any: a data set wants so many of each.
     pub fn make(&mut self, defect: Option<DefectKind>) -> Part {
+        let scene = self.scene();
+        self.picture(scene, defect)
+    }
+
+    /// The next part in another finish than it comes in, which each channel of its colour is multiplied with, and where in the picture it is.
+    fn finished(&mut self, finish: [f32; 3], defect: Option<DefectKind>) -> (Part, GrayImage) {
+        let mut scene = self.scene();
+        scene.finish = finish;
+        let outline = scene.outline();
+        (self.picture(scene, defect), outline)
+    }
+
+    fn scene(&self) -> Scene {
         let kind = self.dice(0).pick(&self.config.parts);
-        let scene = Scene::new(kind, self.config.width, self.config.height, &mut self.dice(2));
+        Scene::new(kind, self.config.width, self.config.height, &mut self.dice(2))
+    }
+
+    fn picture(&mut self, scene: Scene, defect: Option<DefectKind>) -> Part {
+        let kind = scene.kind;
         let mut canvas = scene.paint();
         let mask = match defect {
             Some(defect) => defects::apply(defect, &scene, &mut canvas, &mut self.dice(3)),

@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::sensor::Exposure;
 use super::texture::{Texture, ramp, scale};
 use super::washer::Washer;
-use image::RgbImage;
+use image::{GrayImage, Luma, RgbImage};
 
 /// Light of each pixel before the lens, RGB, row by row; 0 black, 1 white as displayed.
 pub(super) type Canvas = Vec<[f32; 3]>;
@@ -19,6 +19,8 @@ pub(super) struct Scene {
     /// Unit vector towards the lamp, in frame axes.
     pub light: [f32; 2],
     pub texture: Texture,
+    /// What the part's own colour is multiplied with, RGB.
+    pub finish: [f32; 3],
     surface: Surface,
     centre: [f32; 2],
     /// Cosine and sine of the part's turn.
@@ -48,6 +50,7 @@ impl Scene {
             // The lamp stands up and to the left.
             light: [-0.8 * lx + 0.6 * ly, -0.6 * lx - 0.8 * ly],
             texture: Texture::new(dice),
+            finish: [1.0; 3],
             surface,
             centre: [width as f32 / 2.0 + dice.jitter(10.0) * unit, height as f32 / 2.0 + dice.jitter(10.0) * unit],
             turn: dice.direction(0.09),
@@ -112,14 +115,20 @@ impl Scene {
                         Surface::Washer(washer) => washer.colour(local, light),
                         Surface::Connector(connector) => connector.colour(local, light),
                     };
-                    for (sum, value) in pixel.iter_mut().zip(colour) {
-                        *sum += value * cover;
+                    for ((sum, value), finish) in pixel.iter_mut().zip(colour).zip(self.finish) {
+                        *sum += value * finish * cover;
                     }
                 }
                 canvas.push(pixel);
             }
         }
         canvas
+    }
+
+    /// Where the part is.
+    pub fn outline(&self) -> GrayImage {
+        let on_part = |x: u32, y: u32| self.distance(self.local([x as f32 + 0.5, y as f32 + 0.5])) < 0.0;
+        GrayImage::from_fn(self.width, self.height, |x, y| Luma([if on_part(x, y) { 255 } else { 0 }]))
     }
 
     /// What the camera makes of the light.

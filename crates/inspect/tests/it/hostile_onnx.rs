@@ -1,9 +1,9 @@
 //! A model that means harm, or is only wrong, is refused in a sentence or run by tract; it never stops the process.
 
-use crate::models::{constant, floats, ints, node, value};
 use ckaad_bundle::Bundle;
 use ckaad_inspect::engine::{EngineError, Plan};
 use ckaad_testing::demo_bundle;
+use ckaad_testing::onnx::{constant, floats, ints, node, value};
 use prost::Message;
 use rand::seq::{IndexedMutRandom, IndexedRandom};
 use rand::{Rng, SeedableRng};

@@ -1,10 +1,10 @@
 //! From a bundle and an image to a verdict: formats, score rules, the image branch, and what a verdict is owed to.
 
-use crate::models::brightness;
 use ckaad_bundle::{Bundle, Fusion, GoldenAnswer, ImageBranch, Score, ScoreRule, Standard};
 use ckaad_inspect::imaging::{RgbImage, encode_png};
 use ckaad_inspect::{DecidedBy, Forest, InspectOptions, Inspector, Limits, Node, Verdict};
 use ckaad_testing::in_repository;
+use ckaad_testing::onnx::brightness;
 use image::{ExtendedColorType, GrayImage, ImageEncoder, Luma, Rgb};
 
 fn format1() -> Bundle {
@@ -183,10 +183,18 @@ fn an_output_and_its_branch_belong_together() {
 }
 
 #[test]
-fn several_views_are_refused() {
+fn views_that_the_network_does_not_take_are_refused() {
     let mut bundle = format1();
+    let sees = |bundle: &Bundle, shown: usize| {
+        let (inspector, image) = (Inspector::new(bundle, &InspectOptions::default()).unwrap(), picture(|_, _| None));
+        let limits = inspector.limits();
+        inspector.inspect_part(&vec![&image; shown], limits).map(|verdicts| verdicts.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(sees(&bundle, 1), Ok(1));
+    let sentence = "model format-1 1.2.3: it takes 1 view(s) of a part at once, and was shown 2";
+    assert_eq!(sees(&bundle, 2), Err(sentence.into()));
     bundle.manifest.views = 2;
-    assert_eq!(refused(&bundle), "model format-1 1.2.3: it takes 2 views of a part; this agent shows it one");
+    assert_eq!(refused(&bundle), "model format-1 1.2.3: the manifest says 2 views, the network takes 1");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 mod contract;
 mod hostile_onnx;
 mod judging;
-mod models;
 mod parity;
 mod qlinearconv;
 mod resize;

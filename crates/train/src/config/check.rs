@@ -2,7 +2,9 @@
 
 use super::{BudgetConfig, ConfigError, DEEPEST, MethodKind, TrainConfig};
 use crate::methods::ckaad::NetConfig;
+use crate::methods::mvad::Size;
 use crate::score::{Rule, SegmentsKind};
+use ckaad_bundle::MAX_VIEWS;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -77,6 +79,12 @@ impl TrainConfig {
         let budget = |holds: fn(&BudgetConfig) -> bool| self.budget.is_none_or(|b| holds(&b));
         let strides = &self.features.strides;
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
+        let named_well = |(i, name): (usize, &String)| {
+            (1..=64).contains(&name.chars().count())
+                && !name.chars().any(char::is_control)
+                && !self.views[..i].contains(name)
+        };
+        let views_named = self.views.iter().enumerate().all(named_well);
         let neighbours = !strides.is_empty() && offered.windows(strides.len()).any(|w| w == strides.as_slice());
         vec![
             row("name", named && (1..=64).contains(&self.name.len()), &self.name, "1 to 64 of a-z, 0-9 and - expected"),
@@ -88,6 +96,18 @@ impl TrainConfig {
                 budget(|b| b.factor > 0.0 && b.factor <= 1e4),
                 self.budget.map(|b| b.factor),
                 "above 0 expected",
+            ),
+            row(
+                "views",
+                self.views.len() >= 2 || !self.methods.contains(&MethodKind::Mvad),
+                &self.views,
+                "the names of 2 to 16 views expected, for the method mvad looks across them",
+            ),
+            row(
+                "views",
+                self.views.len() <= MAX_VIEWS && views_named,
+                &self.views,
+                "up to 16 different names of 1 to 64 characters expected",
             ),
             row(
                 "features.strides",
@@ -128,7 +148,10 @@ impl TrainConfig {
         let (strides, l) = (&self.features.strides, &self.ckaad.loss);
         let (a, j, b) = (&self.anomalies, &self.augment, &self.bank);
         let (h, p, m, i) = (&self.mahalanobis, &self.pooled, &self.mil, &self.invad);
-        let (s, o, n) = (&self.sparsity, &self.tocoad, &self.devnet);
+        let (s, o, n, v) = (&self.sparsity, &self.tocoad, &self.devnet, &self.mvad);
+        let scales = self.backbone.scales().into_iter().filter(|scale| strides.contains(&scale.stride));
+        let channels: Vec<usize> = scales.map(|scale| scale.channels).collect();
+        let halved = 2 * strides.last().map_or(1, |&stride| stride as u32);
         let offered: Vec<usize> = self.backbone.scales().iter().map(|s| s.stride).collect();
         let pools = |strides: &[usize]| !strides.is_empty() && strides.iter().all(|s| offered.contains(s));
         let once = self.methods.iter().all(|kind| self.methods.iter().filter(|k| *k == kind).count() == 1);
@@ -141,7 +164,7 @@ impl TrainConfig {
                 "methods",
                 maps,
                 &self.methods,
-                "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad or devnet",
+                "at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad, devnet or mvad",
             ),
             row(
                 "score.weights",
@@ -201,6 +224,24 @@ impl TrainConfig {
                 n.from,
                 "one of features.strides below 32 expected",
             ),
+            row("mvad.top", (1..=64).contains(&v.top), v.top, "1 to 64 expected"),
+            row(
+                "mvad.heads",
+                v.heads > 0 && channels.iter().all(|c| c.is_multiple_of(v.heads)),
+                v.heads,
+                "a number that divides the channels of every one of features.strides expected",
+            ),
+            row(
+                "mvad.size",
+                v.size == Size::Slim
+                    || [self.input.width, self.input.height].iter().all(|side| side.is_multiple_of(halved)),
+                v.size,
+                "slim expected, or an input whose sides are multiples of twice the deepest of features.strides",
+            ),
+            row("mvad.learning_rate", rate(v.learning_rate), v.learning_rate, RATE),
+            row("mvad.weight", v.weight > 0.0 && v.weight <= 1e3, v.weight, "above 0 and at most 1000 expected"),
+            row("mvad.dropout", (0.0..=0.9).contains(&v.dropout), v.dropout, "0 to 0.9 expected"),
+            row("mvad.clip", (0.0..=1e6).contains(&v.clip), v.clip, "0 (off) or a positive length expected"),
             row("devnet.learning_rate", rate(n.learning_rate), n.learning_rate, RATE),
             row("devnet.one_in", (1..=1_000_000).contains(&n.one_in), n.one_in, ONE_IN),
             row("devnet.margin", n.margin > 0.0 && n.margin <= 1e3, n.margin, "above 0 and at most 1000 expected"),

@@ -29,11 +29,13 @@ pub enum MethodKind {
     Tocoad,
     /// The backbone's last stages, taught by coarse labels: term `deviation` of the map, term `devnet` of the image branch.
     Devnet,
+    /// Every view of a part, drawn again from what it and the other views show: term `cross-view` of the map.
+    Mvad,
 }
 
 impl MethodKind {
     /// Every one.
-    pub const ALL: [MethodKind; 9] = [
+    pub const ALL: [MethodKind; 10] = [
         MethodKind::Ckaad,
         MethodKind::Bank,
         MethodKind::Mahalanobis,
@@ -43,6 +45,7 @@ impl MethodKind {
         MethodKind::Sparsity,
         MethodKind::Tocoad,
         MethodKind::Devnet,
+        MethodKind::Mvad,
     ];
 
     /// As configs and command lines write it.
@@ -67,6 +70,7 @@ impl MethodKind {
             MethodKind::Sparsity => "sparsity.",
             MethodKind::Tocoad => "tocoad.",
             MethodKind::Devnet => "devnet.",
+            MethodKind::Mvad => "mvad.",
         }
     }
 
@@ -81,6 +85,7 @@ impl MethodKind {
             MethodKind::Sparsity => &["mask"],
             MethodKind::Tocoad => &["adapted"],
             MethodKind::Devnet => &["deviation"],
+            MethodKind::Mvad => &["cross-view"],
         }
     }
 
@@ -91,7 +96,8 @@ impl MethodKind {
             MethodKind::Pooled => &["pooled"],
             MethodKind::Mil => &["bag"],
             MethodKind::Devnet => &["devnet"],
-            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Invad | MethodKind::Sparsity | MethodKind::Tocoad => &[],
+            MethodKind::Ckaad | MethodKind::Bank | MethodKind::Invad => &[],
+            MethodKind::Sparsity | MethodKind::Tocoad | MethodKind::Mvad => &[],
         }
     }
 

@@ -14,6 +14,7 @@ use crate::methods::ckaad::{Ckaad, CkaadConfig};
 use crate::methods::devnet::{Devnet, DevnetConfig};
 use crate::methods::invad::{Invad, InvadConfig};
 use crate::methods::mil::{Mil, MilConfig};
+use crate::methods::mvad::{Mvad, MvadConfig};
 use crate::methods::sparsity::{Sparsity, SparsityConfig};
 use crate::methods::tocoad::{Tocoad, TocoadConfig};
 use crate::methods::{Bank, BankConfig, Mahalanobis, MahalanobisConfig, Method, Model, Pooled, PooledConfig};
@@ -64,12 +65,14 @@ pub struct TrainConfig {
     pub weights: Option<PathBuf>,
     /// What the network takes.
     pub input: InputConfig,
+    /// Names of the views of a part that are to be seen beside each other, in their order; none where every image is judged by itself.
+    pub views: Vec<String>,
     /// A time in place of the input's size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetConfig>,
     /// Which features are reconstructed.
     pub features: FeatureConfig,
-    /// Read where `ckaad` is among the methods, as the eight below where theirs is.
+    /// Read where `ckaad` is among the methods, as the nine below where theirs is.
     pub ckaad: CkaadConfig,
     /// The bank of normal patches.
     pub bank: BankConfig,
@@ -87,6 +90,8 @@ pub struct TrainConfig {
     pub tocoad: TocoadConfig,
     /// The backbone's last stages, taught by coarse labels.
     pub devnet: DevnetConfig,
+    /// Reconstruction of a view with the part's other views at hand.
+    pub mvad: MvadConfig,
     /// The anomalous training images.
     pub anomalies: AnomalyConfig,
     /// Random changes of training images.
@@ -113,6 +118,7 @@ impl Default for TrainConfig {
             backbone: Backbone::EfficientNetLite0,
             weights: None,
             input: InputConfig::default(),
+            views: vec![],
             budget: None,
             features: FeatureConfig::default(),
             ckaad: CkaadConfig::default(),
@@ -124,6 +130,7 @@ impl Default for TrainConfig {
             sparsity: SparsityConfig::default(),
             tocoad: TocoadConfig::default(),
             devnet: DevnetConfig::default(),
+            mvad: MvadConfig::default(),
             anomalies: AnomalyConfig::default(),
             augment: AugmentConfig::default(),
             train: LoopConfig::default(),
@@ -257,6 +264,11 @@ impl TrainConfig {
         Reading { backbone: self.backbone, strides: &self.features.strides, deepest, input: self.input.into() }
     }
 
+    /// Names of the views that a network takes at once, where it takes so many; none where it takes one.
+    pub fn views_of(&self, views: usize) -> &[String] {
+        if views > 1 { &self.views } else { &[] }
+    }
+
     /// The methods, untrained.
     pub fn model(&self, extractor: &Extractor, device: &Device) -> Model {
         let method = |kind: &MethodKind| -> Box<dyn Method> {
@@ -270,6 +282,7 @@ impl TrainConfig {
                 MethodKind::Sparsity => Box::new(Sparsity::new(&self.sparsity, extractor, device)),
                 MethodKind::Tocoad => Box::new(Tocoad::new(&self.tocoad, extractor, device)),
                 MethodKind::Devnet => Box::new(Devnet::new(self.devnet, extractor, device)),
+                MethodKind::Mvad => Box::new(Mvad::new(&self.mvad, self.views.len(), extractor, device)),
             }
         };
         Model { methods: self.methods.iter().map(method).collect() }

@@ -16,6 +16,7 @@ mod layouts;
 mod listing;
 mod mask;
 mod outlines;
+mod parts;
 mod polygon;
 
 pub use coarse::{Classes, LabelledShare, coarse_labels};
@@ -24,6 +25,7 @@ pub(super) use groups::key;
 pub use layouts::Layout;
 pub use mask::Mask;
 pub use outlines::{Outlines, RunLengths, Segmentation};
+pub use parts::Parts;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -2,18 +2,19 @@
 
 use super::{Context, Evidence, ExportError, Exported, Form};
 use crate::config::TrainConfig;
-use crate::datasets::{Sample, evenly};
+use crate::datasets::{Parts, Sample, evenly};
 use crate::export::folds::Decided;
 use crate::export::gpu::Exact;
+use crate::export::inspector::{golden_answers, inspector};
 use crate::graph::{Graph, TermWeights};
 use crate::methods::Labelled;
 use crate::quantise;
 use crate::run::Unit;
 use ckaad_bundle::{
-    Appearance, Bundle, Draft, FORMAT, Golden, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
+    Appearance, Draft, FORMAT, Golden, MAX_GOLDEN, Manifest, MapTerm, Moments, Precision, TrainingData, replace,
 };
+use ckaad_inspect::Forest;
 use ckaad_inspect::imaging::{self, RgbImage};
-use ckaad_inspect::{Forest, InspectOptions, Inspector};
 use image::{GrayImage, ImageFormat};
 use rayon::prelude::*;
 use std::io::{Cursor, Write};
@@ -59,7 +60,7 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
             gpu: None,
             report: Some(report),
         };
-        let golden = golden(&draft, context.images)?;
+        let golden = golden(&draft, context.images, graph.views())?;
         if let Some(exact) = exact {
             draft.gpu = Some(exact.model(&draft, &golden)?);
             manifest.gpu_calibration = Some(exact.calibration(&draft, context)?);
@@ -67,14 +68,6 @@ pub fn write(contents: Contents, out: &Path) -> Result<Exported, ExportError> {
         Some(Draft { manifest: manifest.clone(), golden, ..draft }.write(out)?)
     };
     Ok(Exported { digest, manifest, evidence, quantisation, macs: graph.macs(), parameters: graph.parameters() })
-}
-
-/// What judges as the bundle will.
-pub fn inspector(draft: Draft) -> Result<Inspector, ExportError> {
-    let Draft { manifest, model, forest, segments, gpu, .. } = draft;
-    let (golden, report, digest) = (vec![], None, String::new());
-    let bundle = Bundle { manifest, model, golden, forest, segments, gpu, report, digest };
-    Ok(Inspector::new(&bundle, &InspectOptions::default())?)
 }
 
 /// The picture of the segments, where the score rule looks at them.
@@ -123,7 +116,8 @@ fn manifest(contents: &Contents) -> Result<Manifest, ExportError> {
         backbone: config.backbone.name().into(),
         created: jiff::Timestamp::now(),
         input: config.input.into(),
-        views: 1,
+        views: graph.views() as u32,
+        view_names: config.views_of(graph.views()).to_vec(),
         output_stride: config.input.width / graph.shape(graph.output())[2] as u32,
         terms: terms(&decided.choice.weights),
         score: decided.choice.score.clone(),
@@ -165,22 +159,46 @@ fn appearance(config: &TrainConfig, images: &[Labelled]) -> Result<Appearance, E
     Ok(Appearance { brightness: moments(|m| m.0), sharpness: moments(|m| m.1) })
 }
 
-/// Training images at input size with the answers of what will be packed: normal and, where there are, anomalous ones.
-fn golden(draft: &Draft, images: &[Labelled]) -> Result<Vec<Golden>, ExportError> {
+/// Training images at input size with the answers of what will be packed: normal and, where there are, anomalous ones; of several views whole parts.
+fn golden(draft: &Draft, images: &[Labelled], views: usize) -> Result<Vec<Golden>, ExportError> {
     let inspector = inspector(draft.clone())?;
+    let parts = Parts::of(images.iter().map(|image| &image.sample), &draft.manifest.view_names).complete;
+    let shows = |part: &Vec<usize>| part.iter().any(|&i| images[i].sample.defect.is_some());
     let of_class = |anomalous: bool, most: usize| {
-        let all: Vec<&Sample> = images.iter().map(|i| &i.sample).filter(|s| s.defect.is_some() == anomalous).collect();
-        evenly(all, most)
+        let all: Vec<&Vec<usize>> = parts.iter().filter(|part| shows(part) == anomalous).collect();
+        if most == 0 { vec![] } else { evenly(all, most) }
     };
-    let mut samples = of_class(true, GOLDEN / 2);
-    samples.extend(of_class(false, GOLDEN - samples.len()));
+    let most = golden_parts(views);
+    let mut chosen = of_class(true, most / 2);
+    chosen.extend(of_class(false, most - chosen.len()));
     let input = &draft.manifest.input;
-    let golden = |s: &&Sample| {
-        let pixels = imaging::load_fitted(&s.path, input)?;
-        let image =
-            RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes");
-        let expected = ckaad_inspect::golden_answer(&inspector.inspect(&image)?);
-        Ok(Golden { png: imaging::encode_png(&image).map_err(ExportError::Picture)?, expected })
+    let golden = |part: &&Vec<usize>| {
+        let picture = |&i: &usize| {
+            let pixels = imaging::load_fitted(&images[i].sample.path, input)?;
+            Ok(RgbImage::from_raw(input.width, input.height, pixels).expect("resize gives width x height x 3 bytes"))
+        };
+        let pictures: Vec<RgbImage> = part.iter().map(picture).collect::<Result<_, ExportError>>()?;
+        let answers = golden_answers(&inspector, &pictures)?;
+        let sample = |(picture, expected)| {
+            Ok(Golden { png: imaging::encode_png(picture).map_err(ExportError::Picture)?, expected })
+        };
+        pictures.iter().zip(answers).map(sample).collect::<Result<Vec<_>, ExportError>>()
     };
-    samples.iter().map(golden).collect()
+    Ok(chosen.iter().map(golden).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// Parts among the golden samples: of one view as many as there are samples, of several two where a bundle has room for both.
+fn golden_parts(views: usize) -> usize {
+    (GOLDEN / views).max(2).min(MAX_GOLDEN / views).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_samples_are_whole_parts_and_no_more_than_a_bundle_may_have() {
+        assert_eq!([1, 2, 3, 8, 9, 16].map(golden_parts), [GOLDEN, 2, 2, 2, 1, 1]);
+        assert!((1..=ckaad_bundle::MAX_VIEWS).all(|views| golden_parts(views) * views <= MAX_GOLDEN));
+    }
 }

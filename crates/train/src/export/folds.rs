@@ -8,8 +8,8 @@ use crate::onnx::int8::Dialect;
 use crate::quantise::{self, HeldOutSet};
 use crate::run::Unit;
 use crate::score::{Branch, Choice, ImageTerm, Judged, Segments};
+use crate::views::Seen;
 use ckaad_inspect::engine::{Engine, Plan};
-use ckaad_inspect::imaging;
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -83,7 +83,7 @@ impl<'a> Folds<'a> {
             let graph = unit.model.graph(self.context.extractor, weights);
             let engine = Engine::load(&unit.numbers.write(&graph, None, float_layers, Dialect::QOperator), 1)?;
             let held = held(self.context, |i| i.fold == fold);
-            let outputs = over(self.context, &held, "judging", |pixels| Ok(engine.run(pixels)?))?;
+            let outputs = over(self.context, engine.views(), &held, "judging", |pixels| Ok(engine.run(pixels)?))?;
             for (i, output) in held.into_iter().zip(outputs) {
                 maps[i] = output.map;
                 seen[i] = output.image_score.unwrap_or_default();
@@ -133,6 +133,7 @@ impl<'a> Folds<'a> {
             samples,
             normal,
             input: config.input.into(),
+            views: &config.views,
             score: &config.score,
             progress: self.context.progress,
         }
@@ -144,22 +145,17 @@ pub fn held(context: &Context, wanted: impl Fn(&crate::methods::Labelled) -> boo
     (0..context.images.len()).filter(|&i| wanted(&context.images[i])).collect()
 }
 
-/// What `run` makes of each of some images at the network's input size, several at a time.
+/// What `run` makes of each of some images at the network's input size, which takes so many `views` of a part at once.
 pub fn over<T: Send>(
     context: &Context,
+    views: usize,
     images: &[usize],
     what: &str,
-    run: impl Fn(&[u8]) -> Result<T, ExportError> + Sync,
+    run: impl Fn(&[u8]) -> Result<Vec<T>, ExportError> + Sync,
 ) -> Result<Vec<T>, ExportError> {
-    let input = context.config.input.into();
-    let bar = context.progress.bar(what, images.len());
-    let one = |&i: &usize| {
-        let pixels = imaging::load_fitted(&context.images[i].sample.path, &input)?;
-        let found = run(&pixels)?;
-        bar.advance(1);
-        Ok(found)
-    };
-    images.par_iter().map(one).collect()
+    let samples = context.images.iter().map(|image| &image.sample).collect();
+    let seen = Seen { samples, views: context.config.views_of(views), input: context.config.input.into() };
+    seen.each(images, what, context.progress, run)
 }
 
 /// Every term of every image by the model of its fold.
@@ -235,14 +231,17 @@ fn term_values(unit: &UnitModel, terms: &[Term], images: &[usize]) -> Result<Vec
     let asked = &context.config.quantise.float_layers;
     let plan = Plan::load(&unit.numbers.write(&graph, Some(&ids), asked, Dialect::QOperator), 1)?;
     let shapes = plan.outputs().to_vec();
-    over(context, images, "judging terms", |pixels| {
-        let mut found = TermValues { maps: vec![], images: vec![] };
-        for ((values, [_, h, w]), term) in plan.run(pixels)?.into_iter().zip(&shapes).zip(terms) {
-            if term.is_map() {
-                let map = Array2::from_shape_vec((*h, *w), values).expect("a plan gives what its shapes say");
-                found.maps.push(map);
-            } else {
-                found.images.push(values.first().copied().unwrap_or_default());
+    over(context, plan.views(), images, "judging terms", |pixels| {
+        let mut found: Vec<TermValues> =
+            (0..plan.views()).map(|_| TermValues { maps: vec![], images: vec![] }).collect();
+        for ((values, [c, h, w]), term) in plan.run(pixels)?.into_iter().zip(&shapes).zip(terms) {
+            for (view, values) in found.iter_mut().zip(values.chunks_exact(c * h * w)) {
+                if term.is_map() {
+                    let map = Array2::from_shape_vec((*h, *w), values.to_vec());
+                    view.maps.push(map.expect("a plan gives what its shapes say"));
+                } else {
+                    view.images.push(values.first().copied().unwrap_or_default());
+                }
             }
         }
         Ok(found)

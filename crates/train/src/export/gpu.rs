@@ -1,13 +1,14 @@
 //! The network for a GPU: of exact features, with golden answers and a threshold of its own.
 
-use super::bundle::inspector;
 use super::folds::{held, over};
+use super::inspector::{golden_answers, inspector};
 use super::{Context, ExportError};
 use crate::config::{Build, TrainConfig};
 use crate::graph::{Graph, TermWeights};
 use crate::onnx;
 use crate::run::{RunFolder, Unit};
 use ckaad_bundle::{Calibration, Draft, Golden, GpuModel};
+use ckaad_inspect::Verdict;
 use ckaad_inspect::imaging::{self, RgbImage};
 use std::path::Path;
 
@@ -38,11 +39,11 @@ impl Exact {
     /// tolerance of golden samples.
     pub fn model(&self, draft: &Draft, golden: &[Golden]) -> Result<GpuModel, ExportError> {
         let exact = judging(&self.whole, draft)?;
-        let answer = |golden: &Golden| {
-            let image = imaging::decode(&golden.png, Path::new("golden sample"))?;
-            Ok(ckaad_inspect::golden_answer(&exact.inspect(&image)?))
+        let answers = |part: &[Golden]| {
+            let images = part.iter().map(|golden| imaging::decode(&golden.png, Path::new("golden sample")));
+            golden_answers(&exact, &images.collect::<Result<Vec<_>, _>>()?)
         };
-        let golden = golden.iter().map(answer).collect::<Result<_, ExportError>>()?;
+        let golden = golden.chunks(self.whole.views()).map(answers).collect::<Result<Vec<_>, ExportError>>()?.concat();
         Ok(GpuModel { model: onnx::emit_half(&self.whole), golden })
     }
 
@@ -53,10 +54,13 @@ impl Exact {
         for (fold, graph) in self.folds.iter().enumerate() {
             let inspector = judging(graph, draft)?;
             let normal = held(context, |image| image.fold == fold && image.sample.defect.is_none());
-            let judged = over(context, &normal, "judging in exact numbers", |pixels| {
-                let image = RgbImage::from_raw(input.width, input.height, pixels.to_vec());
-                let verdict = inspector.inspect(&image.expect("pixels are those of the network's input"))?;
-                Ok((verdict.score, ckaad_inspect::top_k_mean(verdict.map.view(), 1)))
+            let judged = over(context, graph.views(), &normal, "judging in exact numbers", |pixels| {
+                let views = pixels.chunks_exact((3 * input.width * input.height) as usize);
+                let image = |pixels: &[u8]| RgbImage::from_raw(input.width, input.height, pixels.to_vec());
+                let images: Vec<RgbImage> = views.filter_map(image).collect();
+                let verdicts = inspector.inspect_part(&images.iter().collect::<Vec<_>>(), inspector.limits())?;
+                let judged = |v: Verdict| (v.score, ckaad_inspect::top_k_mean(v.map.view(), 1));
+                Ok(verdicts.into_iter().map(judged).collect())
             })?;
             scores.extend(judged.iter().map(|(score, _)| *score));
             peaks.extend(judged.iter().map(|(_, peak)| *peak));

@@ -11,6 +11,7 @@ mod choose;
 mod evidence;
 mod folds;
 mod gpu;
+mod inspector;
 mod segments;
 
 use crate::backbones::WeightError;
@@ -24,6 +25,7 @@ use crate::onnx::int8::Dialect;
 use crate::progress::ProgressDisplay;
 use crate::quantise::{self, Int8Graph, QuantiseError};
 use crate::run::{RunFolder, RunFolderError, RunInfo, Unit};
+use crate::views::NoView;
 use ckaad_bundle::{BundleError, Manifest};
 use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
@@ -68,6 +70,8 @@ pub enum ExportError {
     Untrained { run: PathBuf, unit: String },
     #[error("{run}: which methods are exported is not chosen yet: run ckaad-train fit --method auto --resume first")]
     NotChosen { run: PathBuf },
+    #[error(transparent)]
+    NoView(#[from] NoView),
     #[error("cannot encode a picture of the bundle: {0}")]
     Picture(image::ImageError),
 }
@@ -238,11 +242,12 @@ impl<'a> Context<'a> {
     fn ranges(&self, model: &Model, unit: &Unit) -> Result<MeasuredRanges, ExportError> {
         let (graph, _) = model.term_graph(self.extractor, &model.terms());
         quantise::check_names(&graph, &self.config.quantise)?;
-        let samples = self.info.typical(self.config.quantise.images, |image| unit.sees(image));
+        let names = self.config.views_of(graph.views());
+        let parts = self.info.typical_parts(names, self.config.quantise.images, |image| unit.sees(image));
         let calibration = self.config.quantise.calibration;
-        let ranges = quantise::measure(&graph, self.extractor, &samples, calibration, self.progress)?;
+        let ranges = quantise::measure(&graph, self.extractor, &parts, calibration, self.progress)?;
         let ranges = self.extractor.ranges.as_ref().map_or(ranges.clone(), |backbone| ranges.and(backbone));
-        Ok(MeasuredRanges { ranges, images: samples.len() })
+        Ok(MeasuredRanges { ranges, images: parts.iter().map(Vec::len).sum() })
     }
 }
 

@@ -6,8 +6,9 @@ use super::set::{ImageList, ImageSet, mix};
 use super::{FitContext, FitError, model};
 use crate::augment::{AnomalySource, AugmentConfig, View};
 use crate::config::TrainConfig;
+use crate::datasets::Parts;
 use crate::features::FeatureError;
-use crate::methods::{Labelled, StepBatch};
+use crate::methods::{Batch, Labelled, StepBatch};
 use crate::run::Unit;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -23,6 +24,8 @@ pub struct Images<'a> {
     /// Whether the anomalies are made, since none are labelled.
     made: bool,
     outlined: OutlinedSet<'a>,
+    /// Names of the views that a method sees beside each other.
+    views: &'a [String],
 }
 
 /// Lights that each variant of a normal image is kept in.
@@ -35,8 +38,8 @@ const RELIT: u64 = 0x7265_6c69;
 /// Those of them that one unit may see.
 pub struct UnitImages<'a> {
     images: &'a Images<'a>,
-    /// Places in the sets.
-    normal: Vec<usize>,
+    /// Places in the sets; of the normal images part by part, where a method sees several views of one at once.
+    normal: Vec<Vec<usize>>,
     anomalous: Vec<usize>,
     outlined: OutlinedPlaces,
 }
@@ -91,6 +94,7 @@ impl<'a> Images<'a> {
             anomalous: ImageSet::open(anomalous, needs, context)?,
             made: is_made,
             outlined: OutlinedSet::open(&of_class(false), &labelled, needs, context)?,
+            views: config.views_of(needs.views),
         })
     }
 
@@ -105,9 +109,11 @@ impl<'a> Images<'a> {
         let seen = |images: &[Labelled]| -> Vec<usize> {
             (0..images.len()).filter(|&i| steps && unit.sees(&images[i])).collect()
         };
+        let normal = seen(&self.normal.images);
+        let parts = Parts::of(normal.iter().map(|&i| &self.normal.images[i].sample), self.views).complete;
         UnitImages {
             images: self,
-            normal: seen(&self.normal.images),
+            normal: parts.into_iter().map(|part| part.into_iter().map(|i| normal[i]).collect()).collect(),
             anomalous: seen(&self.anomalous.images),
             outlined: self.outlined.places(|image| steps && unit.sees(image)),
         }
@@ -117,7 +123,12 @@ impl<'a> Images<'a> {
 impl UnitImages<'_> {
     /// Steps of an epoch.
     pub fn steps(&self, config: &TrainConfig) -> usize {
-        self.normal.len().div_ceil(config.train.batch.min(self.normal.len()).max(1))
+        self.normal.len().div_ceil(self.batch(config).max(1))
+    }
+
+    /// Parts of a step, which together have about as many images as the config says.
+    fn batch(&self, config: &TrainConfig) -> usize {
+        (config.train.batch / self.images.views.len().max(1)).max(1).min(self.normal.len())
     }
 
     /// Whether there are anomalies to train on.
@@ -138,7 +149,8 @@ impl UnitImages<'_> {
                 let batch = || {
                     let (augment, seed) = (config.augment, config.seed);
                     let of_normal = |picks: &[(usize, usize)]| self.images.normal.batch(picks, augment, seed, epoch);
-                    let normal = of_normal(&picks.normal)?;
+                    let views = self.images.views.len().max(1);
+                    let normal = Batch { views, ..of_normal(&picks.normal)? };
                     let relit =
                         (!picks.relit.is_empty()).then(|| self.images.relit.batch(&picks.relit, augment, seed, epoch));
                     let anomalous = (!picks.anomalous.is_empty())
@@ -171,19 +183,25 @@ impl UnitImages<'_> {
     /// from the first), the anomalies cycled.
     fn draw(&self, config: &TrainConfig, epoch: usize) -> Vec<Picks> {
         let mut rng = StdRng::seed_from_u64(config.seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut shuffled = |set: &ImageSet, seen: &[usize]| -> Vec<(usize, usize)> {
+        let mut shuffled = |set: &ImageSet, seen: &[Vec<usize>]| -> Vec<Vec<(usize, usize)>> {
             let mut order = seen.to_vec();
             order.shuffle(&mut rng);
-            order.into_iter().map(|i| (i, rng.random_range(0..set.variants))).collect()
+            // All views of a part the same way.
+            let mut drawn = |part: Vec<usize>| {
+                let variant = rng.random_range(0..set.variants);
+                part.into_iter().map(|i| (i, variant)).collect()
+            };
+            order.into_iter().map(&mut drawn).collect()
         };
         let normal = shuffled(&self.images.normal, &self.normal);
-        let batch = config.train.batch.min(normal.len());
+        let batch = self.batch(config);
         let use_anomalies = self.anomalies();
-        let mut anomalous = vec![];
+        let singly: Vec<Vec<usize>> = self.anomalous.iter().map(|&i| vec![i]).collect();
+        let mut anomalous: Vec<(usize, usize)> = vec![];
         let steps = self.steps(config);
         let wanted = if use_anomalies { steps * config.train.anomalous_batch } else { 0 };
         while anomalous.len() < wanted {
-            anomalous.extend(shuffled(&self.images.anomalous, &self.anomalous));
+            anomalous.extend(shuffled(&self.images.anomalous, &singly).into_iter().flatten());
         }
         let per_step = self.images.outlined.per_step;
         let outlined = self.outlined.draw(steps, per_step, &mut rng);
@@ -193,7 +211,7 @@ impl UnitImages<'_> {
         (0..steps)
             .map(|step| {
                 let normal: Vec<(usize, usize)> =
-                    normal.iter().cycle().skip(step * batch).take(batch).copied().collect();
+                    normal.iter().cycle().skip(step * batch).take(batch).flatten().copied().collect();
                 let outlined: Vec<usize> = outlined.iter().skip(step * per_step).take(per_step).copied().collect();
                 let light = |&(i, v): &(usize, usize)| (i, v * LIGHTS + lights.random_range(0..LIGHTS));
                 let relit = if twice { normal.iter().map(light).collect() } else { vec![] };
@@ -212,7 +230,7 @@ impl UnitImages<'_> {
     /// The normal image that an outlined one was painted into; in place of a labelled one any.
     fn before(&self, outlined: usize) -> usize {
         let painted = self.images.outlined.painted_into(outlined, self.images.normal.images.len());
-        painted.unwrap_or_else(|| self.normal[outlined % self.normal.len()])
+        painted.unwrap_or_else(|| self.normal[outlined % self.normal.len()][0])
     }
 }
 

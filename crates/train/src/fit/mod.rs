@@ -40,6 +40,10 @@ pub enum FitError {
     Weights(#[from] crate::backbones::WeightError),
     #[error("nothing of {methods} gives a map here{needed}; list the method bank too, which needs no label")]
     NoMap { methods: String, needed: String },
+    #[error(
+        "{data} has {normal} parts in its training images that are there, and normal, from all of views ({views}); at least {needed} are needed"
+    )]
+    FewParts { data: PathBuf, views: String, normal: usize, needed: usize },
     #[error("budget.ms is {ms}: the smallest input that was tried takes {least:.1} ms")]
     Budget { ms: f64, least: f64 },
     #[error("the {loss} loss became {value} in epoch {epoch}; a smaller learning rate helps")]

@@ -4,7 +4,7 @@ use super::images::Images;
 use super::{FitContext, FitError, FitOptions, budget, everything, model};
 use crate::augment::AnomalySource;
 use crate::config::{Build, MethodChoice, MethodKind, TrainConfig};
-use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Sample, coarse_labels, evenly};
+use crate::datasets::{Classes, DataError, DataSet, LabelledShare, Parts, Sample, coarse_labels, evenly};
 use crate::device;
 use crate::doctor;
 use crate::features::{Extractor, FeatureError};
@@ -13,12 +13,15 @@ use crate::methods::{Labelled, Model, Needs};
 use crate::progress::ProgressDisplay;
 use crate::quantise;
 use crate::run::{self, RunFolder, RunFolderError, RunInfo, Unit};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Images that the channel statistics are taken from.
 const STATISTICS_IMAGES: usize = 200;
 /// A shorter training set can teach neither the net nor a threshold.
 const MIN_TRAINING_IMAGES: usize = 40;
+/// Parts of which all views are normal, where a method learns from whole ones; each fold's model sees most of them.
+const MIN_NORMAL_PARTS: usize = 10;
 /// With fewer anomalous images no number says much.
 const FEW_LABELS: usize = 10;
 
@@ -66,20 +69,25 @@ pub fn prepare(
     }
     let data_digest = data.training_digest()?;
     data.train_anomalous = labelled(&config, std::mem::take(&mut data.train_anomalous), data.train_normal.len())?;
+    let plain = extractor(None, None)?;
+    let untrained = build(&config, &plain, &device::cpu());
+    if untrained.needs().views > 1 {
+        whole_parts(&mut data, &config.views, progress)?;
+    }
     let images = run::deal(&data, config.validation.folds, config.seed)?;
     let folds = images.iter().map(|image| image.fold + 1).max().unwrap_or(0);
     let choose = options.method == Some(MethodChoice::Auto);
     let mut info =
         RunInfo { data: data.root.clone(), data_digest, images, folds, statistics: vec![], ranges: None, choose };
-    let plain = extractor(None, None)?;
-    needs_a_map(build(&config, &plain, &device::cpu()), &info)?;
+    needs_a_map(untrained, &info)?;
     if config.features.standardise {
         progress.say("measuring the feature channels");
         info.statistics = measure(&plain, &info.placed())?;
     }
     if config.features.int8 {
         let exact = extractor(info.spread(), None)?;
-        let (samples, calibration) = (info.typical(config.quantise.images, |_| true), config.quantise.calibration);
+        let (samples, calibration) =
+            (info.typical_parts(&[], config.quantise.images, |_| true), config.quantise.calibration);
         info.ranges = Some(quantise::measure(&exact.graph, &exact, &samples, calibration, progress)?);
     }
     let extractor = extractor(info.spread(), info.ranges.as_ref())?;
@@ -140,6 +148,31 @@ fn resumed(config: &TrainConfig, run: &RunFolder, data: &DataSet) -> Result<RunI
     // What is trained now may be worth something else.
     run.forget_choice()?;
     Ok(info)
+}
+
+/// Leaves out what is no view of a part that is there from all of them.
+fn whole_parts(data: &mut DataSet, views: &[String], progress: &ProgressDisplay) -> Result<(), FitError> {
+    let all = || data.train_normal.iter().chain(&data.validation_normal).chain(&data.train_anomalous);
+    let parts = Parts::of(all(), views);
+    let kept: BTreeSet<PathBuf> = {
+        let samples: Vec<&Sample> = all().collect();
+        parts.complete.iter().flatten().map(|&i| samples[i].path.clone()).collect()
+    };
+    let left_out = all().count() - kept.len();
+    for samples in [&mut data.train_normal, &mut data.validation_normal, &mut data.train_anomalous] {
+        samples.retain(|sample| kept.contains(&sample.path));
+    }
+    let normal = Parts::of(data.train_normal.iter().chain(&data.validation_normal), views).complete.len();
+    if normal < MIN_NORMAL_PARTS {
+        let (data, views) = (data.root.clone(), views.join(", "));
+        return Err(FitError::FewParts { data, views, normal, needed: MIN_NORMAL_PARTS });
+    }
+    if let Some(first) = parts.incomplete.first() {
+        progress.say(&format!(
+            "{left_out} images are left out, of parts that are not there from all views, or double ({first} first)"
+        ));
+    }
+    Ok(data.need_training_images(MIN_TRAINING_IMAGES)?)
 }
 
 /// Channel statistics over at most [`STATISTICS_IMAGES`] of the normal training images.

@@ -1,5 +1,8 @@
 //! The network as it leaves the trainer: few operators, batch norms already folded, shapes known. [`crate::onnx`]
 //! writes it in f32 and in int8, from the same list, so the two cannot drift apart.
+//!
+//! A node stands for what is done to one image. Where a network takes several views of a part, every node is there once a view; only
+//! [`Op::CrossView`] reads what the others have.
 
 mod ranges;
 mod statistics;
@@ -120,6 +123,61 @@ pub enum Op {
     Capped(f32),
     /// `second / (1 + e^-first)` of every cell of two maps: a logit says how much of the second is let through.
     Gated,
+    /// The sum of its inputs, and of that at every cell, over its channels: mean 0, variance 1, then scale and offset.
+    ChannelNorm(ChannelNorm),
+    /// Attention of every cell over cells of the part's other views: the sum of the first two inputs asks, the third is looked at, in this view to choose by
+    /// and in the others to answer with.
+    CrossView(CrossView),
+}
+
+/// Normalisation over the channels of every cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelNorm {
+    /// One a channel.
+    pub scale: Vec<f32>,
+    /// One a channel.
+    pub offset: Vec<f32>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// How a view looks at the others of its part. Cells are looked at by windows, squares that cover the map from its upper left corner and go beyond its
+/// right and lower edges where the side does not divide it; what lies beyond takes part in nothing. Of every window's cells the mean is taken; a window
+/// looks at those windows of the other views whose means have the largest products with its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrossView {
+    /// Of a part; at least 2.
+    pub views: usize,
+    /// Side of a window, in cells.
+    pub window: usize,
+    /// Windows that a window looks at; where the others have fewer, all of theirs.
+    pub top: usize,
+    /// Heads that share out the channels.
+    pub heads: usize,
+}
+
+impl CrossView {
+    /// Added to the product of a cell that is none, so that the softmax gives it nothing.
+    pub const NEVER: f32 = -1e9;
+
+    /// Windows down and across a map.
+    pub fn windows(self, [height, width]: [usize; 2]) -> [usize; 2] {
+        [height.div_ceil(self.window), width.div_ceil(self.window)]
+    }
+
+    /// Windows of the other views that one window looks at.
+    pub fn looked_at(self, size: [usize; 2]) -> usize {
+        let [down, across] = self.windows(size);
+        self.top.min((self.views - 1) * down * across)
+    }
+
+    /// Of every cell of every window, row by row, whether it lies on the map.
+    pub fn on_map(self, [height, width]: [usize; 2]) -> Vec<bool> {
+        let ([down, across], side) = (self.windows([height, width]), self.window);
+        let windows = (0..down).flat_map(|y| (0..across).map(move |x| (y * side, x * side)));
+        let cells = windows.flat_map(|(y, x)| (0..side).flat_map(move |v| (0..side).map(move |u| (y + v, x + u))));
+        cells.map(|(y, x)| y < height && x < width).collect()
+    }
 }
 
 /// How many cells the means of [`Op::Pool`] are taken of.
@@ -460,10 +518,38 @@ impl Graph {
         self.push(name, Op::Gated, vec![logit, map], shape)
     }
 
+    /// Appends [`Op::ChannelNorm`].
+    pub fn channel_norm(&mut self, name: impl Into<String>, a: Id, b: Id, norm: ChannelNorm) -> Id {
+        debug_assert_eq!(self.shape(a), self.shape(b));
+        let shape = self.shape(a);
+        self.push(name, Op::ChannelNorm(norm), vec![a, b], shape)
+    }
+
+    /// Appends [`Op::CrossView`] of nodes of one shape: what asks, its position, what is looked at. The heads divide its channels.
+    pub fn cross_view(&mut self, name: impl Into<String>, inputs: [Id; 3], how: CrossView) -> Id {
+        let shape = self.shape(inputs[0]);
+        debug_assert!(inputs.iter().all(|&input| self.shape(input) == shape));
+        self.push(name, Op::CrossView(how), inputs.to_vec(), shape)
+    }
+
+    /// Images of one part that the network takes at once: 1 unless one of them is to be seen beside the others.
+    pub fn views(&self) -> usize {
+        let views = |node: &Node| if let Op::CrossView(how) = node.op { how.views } else { 1 };
+        self.nodes.iter().map(views).max().unwrap_or(1)
+    }
+
     /// Multiply-adds for one image.
     pub fn macs(&self) -> u64 {
-        let per_node = self.nodes.iter().map(|node| node.op.weights() as u64 * (node.shape[1] * node.shape[2]) as u64);
-        per_node.sum()
+        let per_node = |node: &Node| {
+            let [channels, h, w] = node.shape;
+            let of_cell = match node.op {
+                // Of every channel once for the products and once for the sum.
+                Op::CrossView(how) => 2 * channels * how.looked_at([h, w]) * how.window.pow(2),
+                _ => node.op.weights(),
+            };
+            of_cell as u64 * (h * w) as u64
+        };
+        self.nodes.iter().map(per_node).sum()
     }
 
     /// Weights and biases.
@@ -483,6 +569,7 @@ impl Op {
             Op::CosineError(_) | Op::Joint(_) | Op::Energy(_) | Op::Nearest(_) => true,
             Op::SumMaps(_) | Op::Pool(_) | Op::Linear(_) | Op::Mahalanobis(_) => true,
             Op::Softplus | Op::Capped(_) | Op::Gated => true,
+            Op::ChannelNorm(_) | Op::CrossView(_) => true,
         }
     }
 
@@ -503,6 +590,7 @@ impl Op {
             Op::Conv(c) => c.bias.len(),
             Op::InstanceNorm(norm) => norm.scale.len() + norm.offset.len(),
             Op::Constant(values) => values.len(),
+            Op::ChannelNorm(norm) => norm.scale.len() + norm.offset.len(),
             _ => 0,
         }
     }

@@ -81,6 +81,13 @@ pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     relu(x.clone()) - relu(x.neg()).mul_scalar(slope)
 }
 
+/// `[N,4·C,h,w]` → `[N,C,2h,2w]`, see [`crate::graph::Op::DepthToSpace2`].
+pub fn depth_to_space(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let blocks: Tensor<6> = x.reshape([n, 2, 2, c / 4, h, w]);
+    blocks.permute([0, 3, 4, 1, 5, 2]).reshape([n, c / 4, 2 * h, 2 * w])
+}
+
 /// Features as tensors on `device`.
 pub fn tensors(scales: &[Array4<f32>], device: &Device) -> Vec<Tensor<4>> {
     scales.iter().map(|scale| tensor(scale, device)).collect()

@@ -18,6 +18,7 @@ pub mod invad;
 mod learner;
 mod mahalanobis;
 pub mod mil;
+pub mod mvad;
 mod places;
 mod pooled;
 mod raw;
@@ -72,6 +73,8 @@ pub struct Needs {
     pub painted_batch: usize,
     /// Steps read each normal image a second time, in another light, and painted ones as they were before.
     pub twice: bool,
+    /// So many views of each part lie behind one another among the normal images of a step; below 2 images come one by one.
+    pub views: usize,
     /// With fewer labelled anomalies it learns nothing of use, and is left out.
     pub labels: usize,
     /// The same where a model of some fold sees fewer.
@@ -184,6 +187,7 @@ impl Model {
             twice: any(|n| n.twice),
             painted: most(|n| n.painted),
             painted_batch: most(|n| n.painted_batch),
+            views: most(|n| n.views),
             labels: 0,
             labels_a_fold: 0,
         }
@@ -270,6 +274,11 @@ impl Model {
     pub fn load(&mut self, folder: &Path) -> Result<(), MethodError> {
         self.methods.iter_mut().try_for_each(|method| method.load(&folder.join(method.name())))
     }
+}
+
+/// 1 for the first four fifths of the steps, a tenth behind.
+fn late_drop(progress: f64) -> f64 {
+    if progress < 0.8 { 1.0 } else { 0.1 }
 }
 
 /// 1 at the start, 0 at the end.

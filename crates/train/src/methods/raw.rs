@@ -1,6 +1,6 @@
 //! Features as the backbone gave them, where the extractor standardises them.
 
-use crate::graph::ChannelStatistics;
+use crate::graph::{ChannelStatistics, Graph, Id, Term};
 use burn::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,21 @@ pub enum ErrorSpace {
     Raw,
     /// With mean 0 and variance 1 a channel.
     Standardised,
+}
+
+/// The cosine error of what was drawn for each of the extractor's `taps`, as summands of `term`; `spread` as [`Raw::new`] takes it.
+pub fn cosine_errors(
+    graph: &mut Graph,
+    term: Term,
+    taps: &[Id],
+    outputs: Vec<Id>,
+    spread: Option<&[ChannelStatistics]>,
+) -> Vec<(Term, Id)> {
+    let error = |(i, (&tap, output)): (usize, (&Id, Id))| {
+        let raw = spread.map(|all| all[i].clone());
+        (term, graph.cosine_error(format!("{}.{i}", term.name), tap, output, raw))
+    };
+    taps.iter().zip(outputs).enumerate().map(error).collect()
 }
 
 /// What brings the features of every scale back from standardised to raw ones; nothing where they are to stay as they are.
@@ -45,5 +60,11 @@ impl Raw {
             x.clone() * beside(&s.deviation) + beside(&s.mean)
         };
         features.iter().zip(&self.0).map(back).collect()
+    }
+
+    /// The mean squared errors of all scales, summed.
+    pub fn squared_error(&self, features: &[Tensor<4>], outputs: &[Tensor<4>]) -> Tensor<1> {
+        let squares = self.of(features).into_iter().zip(self.of(outputs)).map(|(f, g)| (g - f).square().mean());
+        squares.reduce(|a, b| a + b).expect("an extractor has at least one scale")
     }
 }

@@ -14,47 +14,70 @@ pub const IMAGE_SCORE: &str = "image_score";
 
 /// The model in f32; `outputs` (by default the graph's own) become the file's outputs.
 pub fn emit_f32(graph: &Graph, outputs: Option<&[Id]>) -> Vec<u8> {
-    let mut b = GraphBuilder::new();
+    let mut b = GraphBuilder::new(graph.views());
     let own = graph.outputs();
-    let outputs = outputs.unwrap_or(&own);
     for (id, node) in graph.nodes.iter().enumerate() {
-        let inputs: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
-        float_node(&mut b, graph, node, &inputs, &float_name(graph, id));
+        for view in b.views() {
+            b.view = view;
+            let inputs = reads(node, view);
+            let inputs: Vec<String> = inputs.iter().map(|&(view, i)| b.in_view(view, &float_name(graph, i))).collect();
+            let out = b.in_view(view, &float_name(graph, id));
+            float_node(&mut b, graph, node, &inputs, &out);
+        }
     }
-    let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
-    let [_, height, width] = graph.shape(Graph::IMAGE);
-    b.finish(width, height, &outputs).encode_to_vec()
+    finish(b, graph, outputs.unwrap_or(&own))
 }
 
 /// The model for a GPU: the network in f16, typed so that nobody has to be told, and the tail, whose sums may be large, in f32.
 pub fn emit_half(graph: &Graph) -> Vec<u8> {
-    let mut b = GraphBuilder::new();
+    let mut b = GraphBuilder::new(graph.views());
     let outputs = graph.outputs();
     let read_by = |id: Id, tail: bool| graph.nodes.iter().any(|n| n.op.is_tail() == tail && n.inputs.contains(&id));
     let half_name = |id: Id| format!("{}.f16", graph.nodes[id].name);
     for (id, node) in graph.nodes.iter().enumerate() {
-        let out = float_name(graph, id);
-        b.half = !node.op.is_tail();
-        if !b.half {
-            let inputs: Vec<String> = node.inputs.iter().map(|&i| float_name(graph, i)).collect();
+        for view in b.views() {
+            b.view = view;
+            let [out, half] = [float_name(graph, id), half_name(id)].map(|name| b.in_view(view, &name));
+            b.half = !node.op.is_tail();
+            let name = |i: Id| if node.op.is_tail() { float_name(graph, i) } else { half_name(i) };
+            let inputs: Vec<String> = reads(node, view).iter().map(|&(view, i)| b.in_view(view, &name(i))).collect();
+            if b.half {
+                float_node(&mut b, graph, node, &inputs, &half);
+                b.half = false;
+                if outputs.contains(&id) || read_by(id, true) {
+                    b.cast(&half, &out);
+                }
+                continue;
+            }
             float_node(&mut b, graph, node, &inputs, &out);
             // Layers may read what the tail gives.
             if read_by(id, false) {
                 b.half = true;
-                b.cast(&out, &half_name(id));
+                b.cast(&out, &half);
             }
-            continue;
-        }
-        let inputs: Vec<String> = node.inputs.iter().map(|&i| half_name(i)).collect();
-        float_node(&mut b, graph, node, &inputs, &half_name(id));
-        b.half = false;
-        if outputs.contains(&id) || read_by(id, true) {
-            b.cast(&half_name(id), &out);
         }
     }
-    let outputs: Vec<_> = outputs.iter().map(|&id| (float_name(graph, id), graph.shape(id))).collect();
+    finish(b, graph, &outputs)
+}
+
+fn finish(mut b: GraphBuilder, graph: &Graph, outputs: &[Id]) -> Vec<u8> {
+    let mut output = |&id: &Id| {
+        let name = float_name(graph, id);
+        let each: Vec<String> = b.views().map(|view| b.in_view(view, &name)).collect();
+        (b.all_views(&each, &name), graph.shape(id))
+    };
+    let outputs: Vec<_> = outputs.iter().map(&mut output).collect();
     let [_, height, width] = graph.shape(Graph::IMAGE);
     b.finish(width, height, &outputs).encode_to_vec()
+}
+
+/// What a node reads in `view`, each input with the view that it is read in: of what looks across views the others come behind.
+pub(super) fn reads(node: &Node, view: usize) -> Vec<(usize, Id)> {
+    let mut all: Vec<(usize, Id)> = node.inputs.iter().map(|&input| (view, input)).collect();
+    if let Op::CrossView(how) = node.op {
+        all.extend((0..how.views).filter(|&other| other != view).map(|other| (other, node.inputs[2])));
+    }
+    all
 }
 
 /// Writes `node` in floats: from the float tensors `inputs` to the float tensor `out`.
@@ -62,12 +85,16 @@ pub(super) fn float_node(b: &mut GraphBuilder, graph: &Graph, node: &Node, input
     match &node.op {
         Op::Image => {
             // u8 only meets the cast: TensorRT takes no other operator on it.
-            b.cast("image", "image.cast");
-            b.node("Transpose", &["image.cast"], "image.nchw", vec![ints("perm", &[0, 3, 1, 2])]);
+            if !b.has_output("image.cast") {
+                b.cast("image", "image.cast");
+            }
+            let own = b.own_image("image.cast");
+            let [nchw, centred] = ["image.nchw", "image.centred"].map(|name| b.in_view(b.view, name));
+            b.node("Transpose", &[&own], &nchw, vec![ints("perm", &[0, 3, 1, 2])]);
             let mean = b.floats("image.mean", &[], &[127.0]);
             let scale = b.floats("image.scale", &[], &[1.0 / 128.0]);
-            b.node("Sub", &["image.nchw", &mean], "image.centred", vec![]);
-            b.node("Mul", &["image.centred", &scale], out, vec![]);
+            b.node("Sub", &[&nchw, &mean], &centred, vec![]);
+            b.node("Mul", &[&centred, &scale], out, vec![]);
         }
         Op::Conv(conv) => {
             let weight = b.floats(&format!("{out}.weight"), &weight_dims(conv), &conv.weight);

@@ -76,15 +76,18 @@ pub fn emit(
     let own = graph.outputs();
     let outputs = outputs.unwrap_or(&own);
     let quantisation = quantisations(graph, ranges, dialect);
-    let mut emitter = Emitter { b: GraphBuilder::new(), graph, quantisation, real: vec![], dialect };
+    let mut emitter = Emitter { b: GraphBuilder::new(graph.views()), graph, quantisation, real: vec![], dialect };
     for id in 0..graph.nodes.len() {
         let real = emitter.stays_float(id, &float);
         // Of bytes a distance makes floats.
         emitter.real.push(real || matches!(graph.nodes[id].op, Op::Nearest(_)));
-        if real { emitter.float(id) } else { emitter.quantised(id) }
+        for view in emitter.b.views() {
+            emitter.b.view = view;
+            if real { emitter.float(id) } else { emitter.quantised(id) }
+        }
     }
     let [_, height, width] = graph.shape(Graph::IMAGE);
-    let outputs: Vec<_> = outputs.iter().map(|&id| (emitter.real(id), graph.shape(id))).collect();
+    let outputs: Vec<_> = outputs.iter().map(|&id| (emitter.output(id), graph.shape(id))).collect();
     emitter.b.finish(width, height, &outputs).encode_to_vec()
 }
 
@@ -94,9 +97,9 @@ pub fn is_layer(node: &Node) -> bool {
         || matches!(node.op, Op::LeakyRelu(_) | Op::LayerNorm(_) | Op::Modulate)
 }
 
-/// Whether a node's result is bytes where it is in int8, so that the range of its values matters.
+/// Whether a node's result is bytes where it is in int8, or is made bytes for a layer that reads it, so that the range of its values matters.
 pub fn gives_bytes(node: &Node) -> bool {
-    is_layer(node) && !node.op.is_tail()
+    is_layer(node) && !node.op.is_tail() || matches!(node.op, Op::ChannelNorm(_) | Op::CrossView(_))
 }
 
 struct Emitter<'a> {
@@ -118,7 +121,7 @@ impl Emitter<'_> {
             // As its readers are.
             Op::Constant(_) => {
                 let mut readers = self.graph.nodes.iter().enumerate().filter(|(_, reader)| reader.inputs.contains(&id));
-                readers.all(|(reader, node)| is_layer(node) && float(reader))
+                readers.all(|(reader, node)| node.op.is_tail() || is_layer(node) && float(reader))
             }
             Op::MaxPool | Op::Upsample2 | Op::DepthToSpace2 | Op::Concat => node.inputs.iter().all(|&i| self.real[i]),
             _ if is_layer(node) => float(id),
@@ -128,8 +131,25 @@ impl Emitter<'_> {
 
     fn float(&mut self, id: Id) {
         let node = &self.graph.nodes[id];
-        let inputs: Vec<String> = node.inputs.iter().map(|&i| self.real(i)).collect();
-        float_node(&mut self.b, self.graph, node, &inputs, &float_name(self.graph, id));
+        let own = self.b.view;
+        let mut inputs = vec![];
+        for (view, input) in float::reads(node, own) {
+            self.b.view = view;
+            inputs.push(self.real(input));
+        }
+        self.b.view = own;
+        let out = self.float_name(id);
+        float_node(&mut self.b, self.graph, node, &inputs, &out);
+    }
+
+    /// Of all views, as floats.
+    fn output(&mut self, id: Id) -> String {
+        let mut each = vec![];
+        for view in self.b.views() {
+            self.b.view = view;
+            each.push(self.real(id));
+        }
+        self.b.all_views(&each, &float_name(self.graph, id))
     }
 
     fn quantised(&mut self, id: Id) {
@@ -137,7 +157,10 @@ impl Emitter<'_> {
         let out = self.byte_name(id);
         match (&node.op, self.dialect) {
             (Op::Conv(conv), Dialect::QOperator) => self.qlinear_conv(conv, node.inputs[0], id),
-            (Op::Image, _) => self.b.node("Transpose", &["image"], &out, vec![ints("perm", &[0, 3, 1, 2])]),
+            (Op::Image, _) => {
+                let own = self.b.own_image("image");
+                self.b.node("Transpose", &[&own], &out, vec![ints("perm", &[0, 3, 1, 2])]);
+            }
             (Op::Ones, Dialect::QOperator) => {
                 let image = self.byte(node.inputs[0]);
                 float::append_channel(&mut self.b, &image, &out, |b| b.u8s("image.ones.byte", &[], &[255]));
@@ -200,14 +223,15 @@ impl Emitter<'_> {
 
     /// A node's result as floats: as it is, or dequantised.
     fn real(&mut self, id: Id) -> String {
-        if self.real[id] { float_name(self.graph, id) } else { self.rounded(id) }
+        if self.real[id] { self.float_name(id) } else { self.rounded(id) }
     }
 
     /// A node's result as bytes: as they are, or quantised.
     fn byte(&mut self, id: Id) -> String {
         let out = self.byte_name(id);
         if self.real[id] && !self.b.has_output(&out) {
-            self.quantise(&float_name(self.graph, id), id);
+            let real = self.float_name(id);
+            self.quantise(&real, id);
         }
         out
     }
@@ -253,7 +277,7 @@ impl Emitter<'_> {
 
     /// Exact products of the bytes of both, and of the same bytes the lengths: the distance of what was rounded to the nearest of what was rounded.
     fn nearest(&mut self, bank: &Bank, dialect: Dialect, input: Id, id: Id) {
-        let out = float_name(self.graph, id);
+        let out = self.float_name(id);
         let name = |what: &str| format!("{out}.{what}");
         let conv = tail::products_of(bank);
         let (weights, scales) = quantised_weights(&conv, |_| 0.0);
@@ -305,7 +329,11 @@ impl Emitter<'_> {
 
     fn byte_name(&self, id: Id) -> String {
         let kind = if self.dialect == Dialect::Qdq { "i8" } else { "u8" };
-        format!("{}.{kind}", self.graph.nodes[id].name)
+        self.b.in_view(self.b.view, &format!("{}.{kind}", self.graph.nodes[id].name))
+    }
+
+    fn float_name(&self, id: Id) -> String {
+        self.b.in_view(self.b.view, &float_name(self.graph, id))
     }
 }
 

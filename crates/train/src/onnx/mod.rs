@@ -6,8 +6,10 @@
 //! | `float` | the input `image` (u8), every operator in f32, or all but the tail in f16 |
 //! | [`int8`] | quantised layers, as QOperator or QDQ |
 //! | `tail` | cosine errors, energies, distances, their sum; pooled statistics: float in both, but for the products of a distance |
+//! | `cross_view` | attention over the other views of a part: float in both |
 //! | `proto` | the protobuf messages |
 
+mod cross_view;
 mod float;
 pub mod int8;
 mod proto;

@@ -16,6 +16,10 @@ pub struct GraphBuilder {
     constants: Vec<TensorProto>,
     /// Floats are written as f16.
     pub half: bool,
+    /// Images that the network takes at once.
+    views: usize,
+    /// Which of them is being written, counted from 0.
+    pub view: usize,
 }
 
 pub fn ints(name: &str, values: &[i64]) -> AttributeProto {
@@ -41,8 +45,42 @@ fn attribute(name: &str, kind: AttributeType, set: impl FnOnce(&mut AttributePro
 }
 
 impl GraphBuilder {
-    pub fn new() -> GraphBuilder {
-        GraphBuilder { nodes: vec![], constants: vec![], half: false }
+    /// For a network of so many views.
+    pub fn new(views: usize) -> GraphBuilder {
+        GraphBuilder { nodes: vec![], constants: vec![], half: false, views, view: 0 }
+    }
+
+    /// The views, counted from 0.
+    pub fn views(&self) -> std::ops::Range<usize> {
+        0..self.views
+    }
+
+    /// Name of a tensor in a view; where there is one alone, the plain one.
+    pub fn in_view(&self, view: usize, name: &str) -> String {
+        if self.views == 1 { name.to_owned() } else { format!("{name}.view{view}") }
+    }
+
+    /// The network's input of this view, out of all views' `images`.
+    pub fn own_image(&mut self, images: &str) -> String {
+        if self.views == 1 {
+            return images.to_owned();
+        }
+        let out = self.in_view(self.view, images);
+        let view = self.view as i64;
+        let [from, to] = [view, view + 1].map(|at| self.i64s(&format!("view.{at}"), &[at]));
+        let axis = self.i64s("view.axis", &[0]);
+        self.node("Slice", &[images, &from, &to, &axis], &out, vec![]);
+        out
+    }
+
+    /// The tensors of all views behind one another, called `out`; one alone as it is called.
+    pub fn all_views(&mut self, each: &[String], out: &str) -> String {
+        if let [one] = each {
+            return one.clone();
+        }
+        let each: Vec<&str> = each.iter().map(String::as_str).collect();
+        self.node("Concat", &each, out, vec![int("axis", 0)]);
+        out.to_owned()
     }
 
     /// Adds a node with one output named `output`; an input `""` is an optional one left out.
@@ -102,8 +140,18 @@ impl GraphBuilder {
         self.constant(name, dims, DataType::Int8, values.iter().map(|&v| v as u8).collect())
     }
 
-    /// Stores a constant once under its name and returns the name.
+    /// Stores a constant once under its name and returns the name. What all views have is there once, but for weights in int8: on CPUs without VNNI ONNX
+    /// Runtime writes them anew under another name, and fails over the second layer that has them.
     fn constant(&mut self, name: &str, dims: &[usize], kind: DataType, raw_data: Vec<u8>) -> String {
+        if self.views > 1 && kind != DataType::Int8 {
+            let same = |c: &&TensorProto| {
+                let alike = c.data_type == kind as i32 && c.dims.iter().map(|&d| d as usize).eq(dims.iter().copied());
+                alike && c.raw_data == raw_data
+            };
+            if let Some(there) = self.constants.iter().find(same) {
+                return there.name.clone();
+            }
+        }
         if !self.constants.iter().any(|c| c.name == name) {
             self.constants.push(TensorProto {
                 name: name.into(),
@@ -116,14 +164,14 @@ impl GraphBuilder {
         name.to_owned()
     }
 
-    /// The finished model: input `image`, u8 `[1,height,width,3]`; outputs f32 `[1,c,h,w]`.
+    /// The finished model: input `image`, u8 `[views,height,width,3]`; outputs f32 `[views,c,h,w]`.
     pub fn finish(self, width: usize, height: usize, outputs: &[(String, [usize; 3])]) -> ModelProto {
         let graph = GraphProto {
             name: "ckaad".into(),
             node: self.nodes,
             initializer: self.constants,
-            input: vec![value("image", DataType::Uint8, &[1, height, width, 3])],
-            output: outputs.iter().map(|(n, [c, h, w])| value(n, DataType::Float, &[1, *c, *h, *w])).collect(),
+            input: vec![value("image", DataType::Uint8, &[self.views, height, width, 3])],
+            output: outputs.iter().map(|(n, [c, h, w])| value(n, DataType::Float, &[self.views, *c, *h, *w])).collect(),
             ..Default::default()
         };
         ModelProto {

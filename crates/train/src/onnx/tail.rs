@@ -1,10 +1,11 @@
 //! The float tail of both precisions: cosine errors, patch energies, distances to a bank, and their weighted sum; pooled
-//! statistics and what is scored by them; logits as maps, and as shares of maps.
+//! statistics and what is scored by them; logits as maps, and as shares of maps; what looks across views.
 
+use super::cross_view;
 use super::proto::{GraphBuilder, conv_attributes, float, int, ints, string, weight_dims};
 use crate::graph::{
-    Activation, Bank, COSINE_EPSILON, ChannelStatistics, Conv, EnergyHead, Graph, Joint, LEAK, Linear, Mahalanobis,
-    Node, Op, Pool, Regrid, regrid,
+    Activation, Bank, COSINE_EPSILON, ChannelNorm, ChannelStatistics, Conv, EnergyHead, Graph, Joint, LEAK, Linear,
+    Mahalanobis, Node, Op, Pool, Regrid, regrid,
 };
 
 /// Writes `node`, whose inputs are the float tensors `inputs`, as `out`.
@@ -31,6 +32,8 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
             b.node("Mul", &[&inputs[0], &factor], &scaled, vec![]);
             b.node("Min", &[&scaled, &one], out, vec![]);
         }
+        Op::ChannelNorm(norm) => channel_norm(b, norm, [&inputs[0], &inputs[1]], out),
+        Op::CrossView(how) => cross_view::emit(b, *how, node.shape, inputs, out),
         Op::Gated => {
             let share = format!("{out}.share");
             b.node("Sigmoid", &[&inputs[0]], &share, vec![]);
@@ -38,6 +41,26 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
         }
         _ => unreachable!("the callers send only the operators of the tail"),
     }
+}
+
+/// `(x - mean) / sqrt(variance + ε) * scale + offset` of the sum `x` of both inputs, mean and variance those of a cell's channels.
+fn channel_norm(b: &mut GraphBuilder, norm: &ChannelNorm, inputs: [&str; 2], out: &str) {
+    let name = |what: &str| format!("{out}.{what}");
+    let over_channels = || vec![ints("axes", &[1]), int("keepdims", 1)];
+    let along = [1, norm.scale.len(), 1, 1];
+    let [scale, offset] =
+        [("scale", &norm.scale), ("offset", &norm.offset)].map(|(what, of)| b.f32s(&name(what), &along, of));
+    let epsilon = b.f32s(&name("epsilon"), &[], &[norm.epsilon]);
+    b.node("Add", &inputs, &name("sum"), vec![]);
+    b.node("ReduceMean", &[&name("sum")], &name("mean"), over_channels());
+    b.node("Sub", &[&name("sum"), &name("mean")], &name("centred"), vec![]);
+    b.node("Mul", &[&name("centred"), &name("centred")], &name("squares"), vec![]);
+    b.node("ReduceMean", &[&name("squares")], &name("variance"), over_channels());
+    b.node("Add", &[&name("variance"), &epsilon], &name("guarded"), vec![]);
+    b.node("Sqrt", &[&name("guarded")], &name("deviation"), vec![]);
+    b.node("Div", &[&name("centred"), &name("deviation")], &name("standard"), vec![]);
+    b.node("Mul", &[&name("standard"), &scale], &name("scaled"), vec![]);
+    b.node("Add", &[&name("scaled"), &offset], out, vec![]);
 }
 
 fn joint(b: &mut GraphBuilder, graph: &Graph, node: &Node, how: Joint, inputs: &[String], out: &str) {

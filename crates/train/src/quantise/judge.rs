@@ -6,8 +6,9 @@ use crate::graph::TermWeights;
 use crate::metrics::{self, Pixels};
 use crate::progress::ProgressDisplay;
 use crate::score::{Judged, ScoreConfig};
+use crate::views::Seen;
 use ckaad_bundle::{Input, ScoreRule};
-use ckaad_inspect::engine::Engine;
+use ckaad_inspect::engine::{Engine, Outputs};
 use ckaad_inspect::imaging;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -22,6 +23,8 @@ pub struct HeldOutSet<'a> {
     pub normal: usize,
     /// What the network takes.
     pub input: Input,
+    /// Names of a part's views, of which a network may take all at once.
+    pub views: &'a [String],
     /// What is left open of the way from map to score.
     pub score: &'a ScoreConfig,
     /// Where the judging is shown.
@@ -32,21 +35,20 @@ impl HeldOutSet<'_> {
     /// Smoothed maps `[H,W]` of all samples through an ONNX model: what `inspect` makes of an image, several images at
     /// a time.
     pub fn maps(&self, model: &[u8], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
-        self.maps_of(model, &self.samples.iter().collect::<Vec<_>>(), what)
+        self.maps_of(model, &(0..self.samples.len()).collect::<Vec<_>>(), what)
     }
 
     /// As [`HeldOutSet::maps`], of some of the samples.
-    pub fn maps_of(&self, model: &[u8], samples: &[&Sample], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
+    pub fn maps_of(&self, model: &[u8], samples: &[usize], what: &str) -> Result<Vec<Array2<f32>>, QuantiseError> {
         let engine = Engine::load(model, 1)?;
         let size = (self.input.height as usize, self.input.width as usize);
-        let bar = self.progress.bar(what, samples.len());
-        let map = |sample: &&Sample| {
-            let pixels = imaging::load_fitted(&sample.path, &self.input)?;
-            let map = ckaad_inspect::smooth(engine.run(&pixels)?.map.view(), size, self.score.sigma_px);
-            bar.advance(1);
-            Ok(map)
-        };
-        samples.par_iter().map(map).collect()
+        // A fold holds all views of a part, as it is dealt by parts.
+        let views = if engine.views() > 1 { self.views } else { &[] };
+        let seen = Seen { samples: self.samples.iter().collect(), views, input: self.input };
+        seen.each(samples, what, self.progress, |pixels| {
+            let smooth = |output: &Outputs| ckaad_inspect::smooth(output.map.view(), size, self.score.sigma_px);
+            Ok(engine.run(pixels)?.iter().map(smooth).collect())
+        })
     }
 
     /// The best score rule for finished maps.

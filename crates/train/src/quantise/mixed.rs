@@ -219,12 +219,11 @@ impl Int8Graph<'_> {
         let all: BTreeSet<Id> = layers(self.graph).into_iter().collect();
         let probes: Vec<usize> =
             spread(0, held_out.normal).chain(spread(held_out.normal, held_out.samples.len())).collect();
-        let samples: Vec<_> = probes.iter().map(|&i| &held_out.samples[i]).collect();
         let expected: Vec<&Array2<f32>> = probes.iter().map(|&i| &f32_maps[i]).collect();
         let mut sensitivities = vec![];
         for (name, ids) in blocks {
             let float = all.iter().copied().filter(|id| !ids.contains(id)).collect();
-            let maps = held_out.maps_of(&self.model(&float), &samples, &format!("sensitivity of {name}"))?;
+            let maps = held_out.maps_of(&self.model(&float), &probes, &format!("sensitivity of {name}"))?;
             let moves_map_by = movement(&maps, &expected);
             sensitivities.push(Sensitivity { block: name.clone(), layers: ids.len(), moves_map_by });
         }

@@ -22,6 +22,7 @@ pub use ranges::measure;
 
 use crate::datasets::DataError;
 use crate::metrics::PixelError;
+use crate::views::NoView;
 use ckaad_inspect::engine::EngineError;
 use ckaad_inspect::imaging::DecodeError;
 
@@ -33,6 +34,8 @@ pub enum QuantiseError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Image(#[from] DecodeError),
+    #[error(transparent)]
+    NoView(#[from] NoView),
     #[error("mask of a held-out image: {0}")]
     Mask(DataError),
     #[error("comparing int8 with f32 on held-out images: {0}")]

@@ -19,15 +19,15 @@ use std::sync::{Mutex, PoisonError};
 /// every other value its resolution.
 const CLIPPED: f64 = 1e-4;
 
-/// Measures every convolution, sum and norm of `graph` whose range is not known, on `samples`: through the extractor as it
-/// is, in int8 where its ranges are known, and with all behind it in float.
+/// Measures every convolution, sum and norm of `graph` whose range is not known, on `parts`, of which each has the views that the graph takes at once:
+/// through the extractor as it is, in int8 where its ranges are known, and with all behind it in float.
 ///
 /// # Errors
 /// An image cannot be read.
 pub fn measure(
     graph: &Graph,
     extractor: &Extractor,
-    samples: &[Sample],
+    parts: &[Vec<Sample>],
     calibration: Calibration,
     progress: &ProgressDisplay,
 ) -> Result<Ranges, FeatureError> {
@@ -39,9 +39,10 @@ pub fn measure(
     }
     let plan = Plan::load(&extractor.emit(graph, &measured), 1)?;
     let seen: Vec<Mutex<Seen>> = measured.iter().map(|_| Mutex::new(Seen::default())).collect();
-    let bar = progress.bar("ranges", samples.len());
-    samples.par_iter().try_for_each(|sample| -> Result<(), FeatureError> {
-        let values = plan.run(&extractor.pixels(&sample.path)?)?;
+    let bar = progress.bar("ranges", parts.len());
+    parts.par_iter().try_for_each(|part| -> Result<(), FeatureError> {
+        let views = part.iter().map(|sample| extractor.pixels(&sample.path)).collect::<Result<Vec<_>, _>>()?;
+        let values = plan.run(&views.concat())?;
         for (values, seen) in values.into_iter().zip(&seen) {
             Seen::add(seen, values, calibration);
         }
@@ -127,7 +128,7 @@ mod tests {
         let reading = Reading { backbone, strides: &[8, 16], deepest: 16, input };
         let weights = backbone.weights(None).unwrap();
         let exact = Extractor::new(reading, &weights, None, None).unwrap();
-        let samples = [Sample { path: path.clone(), ..Sample::default() }];
+        let samples = [vec![Sample { path: path.clone(), ..Sample::default() }]];
         let progress = ProgressDisplay::detect();
         let ranges = measure(&exact.graph, &exact, &samples, Calibration::Minmax, &progress).unwrap();
         let rounded = Extractor::new(reading, &weights, None, Some(&ranges)).unwrap();

@@ -21,6 +21,10 @@ pub fn lines(e: &Evaluation) -> Vec<String> {
         lines.push(ranking("part, bundle's score", &part.by_score));
         lines.push(ranking("part, map's maximum", &part.by_map_maximum));
     }
+    if e.left_out > 0 {
+        lines
+            .push(format!("{} images are left out: their parts are not there from all views of the model", e.left_out));
+    }
     if let Some(by_mask) = e.by_mask.filter(|by_mask| by_mask.differ > 0) {
         lines.push(format!("{} images have another label by their mask at the network's size", by_mask.differ));
         lines.push(ranking("image, label by mask", &by_mask.image));

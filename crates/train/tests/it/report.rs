@@ -89,6 +89,7 @@ fn evaluation(masks: bool) -> Evaluation {
         categories: vec![category.clone()],
         category_mean: Some(category),
         median_ms: 12.34,
+        left_out: 0,
         samples,
     }
 }

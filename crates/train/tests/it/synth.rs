@@ -95,3 +95,52 @@ fn a_drawn_set_has_the_frame_asked_for_and_its_kind_s_otherwise() {
         assert_eq!(refused.status.code(), Some(2), "{wrong}");
     }
 }
+
+/// A part in two finishes has no picture that is wrong by itself.
+#[test]
+fn finishes_are_of_whole_parts_and_a_mismatch_is_one_view_in_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let few = ["--train-good", "10", "--train-defective", "0", "--test-good", "1", "--test-defective", "4"];
+    let synth = |name: &str, views: &str| {
+        train(&[&["synth", "--out", &out(name), "--views", views, "--finishes"][..], &few[..]].concat())
+    };
+    assert!(synth("parts", "3").status.success());
+    let set = DataSet::open(&DataLocation::new(folder.path().join("parts"))).unwrap();
+    let colour = |sample: &Sample| {
+        let image = image::open(&sample.path).unwrap().to_rgb8();
+        let sum = |c: usize| image.pixels().map(|p| f64::from(p.0[c])).sum::<f64>();
+        [sum(0) / sum(1), sum(2) / sum(1)]
+    };
+    let apart = |a: [f64; 2], b: [f64; 2]| (a[0] - b[0]).abs().max((a[1] - b[1]).abs());
+    // How far the views of each part are from each other.
+    let spreads = |samples: &[&Sample]| -> Vec<f64> {
+        let mut parts: BTreeMap<&str, Vec<[f64; 2]>> = BTreeMap::new();
+        samples.iter().for_each(|s| parts.entry(s.part.as_deref().unwrap()).or_default().push(colour(s)));
+        let spread = |views: &Vec<[f64; 2]>| {
+            let pairs = views.iter().enumerate().flat_map(|(i, a)| views[..i].iter().map(move |b| (*a, *b)));
+            pairs.map(|(a, b)| apart(a, b)).fold(0.0, f64::max)
+        };
+        parts.values().map(spread).collect()
+    };
+    let good = spreads(&set.train_normal.iter().collect::<Vec<_>>());
+    let of_mismatch = |s: &&Sample| s.part.as_deref().unwrap().contains("mismatch");
+    let wrong: Vec<&Sample> = set.test.iter().filter(of_mismatch).collect();
+    let mismatched = spreads(&wrong);
+    let largest = good.iter().copied().fold(0.0, f64::max);
+    assert!(good.len() == 10 && mismatched.len() == 4, "{} and {}", good.len(), mismatched.len());
+    assert!(mismatched.iter().all(|&spread| spread > 2.0 * largest), "{mismatched:?} and {good:?}");
+    let odd: Vec<&&Sample> = wrong.iter().filter(|s| s.defect.as_deref() == Some("mismatch")).collect();
+    assert!(odd.len() == 4 && odd.iter().all(|s| s.mask.is_some()));
+    // Whole parts come in several finishes.
+    let first: Vec<[f64; 2]> = set.train_normal.iter().step_by(3).map(colour).collect();
+    assert!(first.iter().any(|&a| apart(a, first[0]) > 2.0 * largest), "{first:?}");
+    let refused = synth("two", "2");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains(
+            "of fewer than three views nobody could say which has another finish than the rest; 2 are asked for"
+        ),
+        "{said}"
+    );
+}

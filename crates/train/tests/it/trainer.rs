@@ -143,6 +143,54 @@ fn masks_adapted_patches_and_deviations_reach_the_bundle_too() {
     assert_eq!(manifest.methods, ["sparsity", "tocoad", "devnet"]);
 }
 
+/// Views of a part are trained on, judged and packed together.
+#[test]
+fn a_network_of_several_views_reaches_the_bundle() {
+    let config = format!(
+        "methods = [\"bank\", \"mahalanobis\", \"mvad\"]\nviews = [\"C1\", \"C2\"]\n{}[bank]\nvectors = 64\n[score.weights]\ndistance = 1.0\ncross-view = 1.0\n",
+        CONFIG.replace("epochs = 4", "epochs = 2")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let few = ["--width", "256", "--height", "256", "--train-good", "30", "--train-defective", "1"];
+    let set = |out: &str, views: &str| {
+        let test = ["--test-good", "10", "--test-defective", "1", "--seed", "3"];
+        train_well(&[&["synth", "--out", out, "--views", views][..], &few[..], &test[..]].concat());
+    };
+    set(&at("data"), "2");
+    let (folder, output) = fitted(folder, &(config.clone() + ALL_INT8));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bundle = exported(&folder);
+    let m = &bundle.manifest;
+    assert_eq!((m.views, m.view_names.as_slice()), (2, &["C1", "C2"].map(String::from)[..]));
+    // With the distance the network scores every view as a whole, too.
+    assert_eq!(
+        (m.methods.as_slice(), m.score.image.is_some()),
+        (&["bank", "mahalanobis", "mvad"].map(String::from)[..], true)
+    );
+    assert_eq!(bundle.golden.len() % 2, 0);
+
+    // A part of which a view is missing is left out, and said so; the names of others are told before anything is trained.
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let listing = at("data/line.json");
+    let text = std::fs::read_to_string(&listing).unwrap();
+    let mut list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let test = list["test"].as_array_mut().unwrap();
+    test.remove(0);
+    std::fs::write(&listing, list.to_string()).unwrap();
+    let said = train_well(&["evaluate", "--bundle", &at("int8.ckaad"), "--data", &at("data")]);
+    assert!(said.contains("1 images are left out: their parts are not there from all views of the model"), "{said}");
+    std::fs::write(at("config.toml"), config.replace("C2", "C7")).unwrap();
+    let fit = ["fit", "--config", &at("config.toml"), "--data", &at("data"), "--out", &at("again"), "--device", "cpu"];
+    let output = train(&fit);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("has 0 parts in its training images that are there, and normal, from all of views (C1, C7); at least 10 are needed\n"), "{said}");
+    std::fs::write(at("config.toml"), config.replace(", \"C2\"", "")).unwrap();
+    let said = refused(&fit);
+    assert!(said.contains("views is [\"C1\"]; the names of 2 to 16 views expected, for the method mvad"), "{said}");
+}
+
 /// All that the set can teach is trained; what is exported is what the folds say, and why is said.
 #[test]
 fn methods_are_chosen_by_the_folds() {
@@ -379,8 +427,15 @@ fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     std::fs::write(at("own.safetensors"), weights).unwrap();
-    std::fs::write(at("config.toml"), config.replace("WEIGHTS", &at("own.safetensors"))).unwrap();
     synth(&at("data"));
+    let config = config.replace("WEIGHTS", &at("own.safetensors"));
+    fitted(folder, &config)
+}
+
+/// Fits `config` on the set that is there.
+fn fitted(folder: tempfile::TempDir, config: &str) -> (tempfile::TempDir, Output) {
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    std::fs::write(at("config.toml"), config).unwrap();
     let output =
         train(&["fit", "--config", &at("config.toml"), "--data", &at("data"), "--out", &at("run"), "--device", "cpu"]);
     (folder, output)
@@ -390,6 +445,11 @@ fn train_on(config: &str, weights: &[u8]) -> (tempfile::TempDir, Output) {
 fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
     let (folder, output) = train_on(&(config.to_owned() + ALL_INT8), weights);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    exported(&folder).manifest
+}
+
+/// Exports in int8, evaluates, and compares with ONNX Runtime.
+fn exported(folder: &tempfile::TempDir) -> Bundle {
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     train_well(&["export", "--run", &at("run"), "--out", &at("int8.ckaad"), "--gpu"]);
     train_well(&["evaluate", "--bundle", &at("int8.ckaad"), "--data", &at("data"), "--report", &at("page.html")]);
@@ -405,7 +465,7 @@ fn through_the_bundle(config: &str, weights: &[u8]) -> ckaad_bundle::Manifest {
     assert_eq!((own.images, own.rank), (gpu.images, gpu.rank));
     assert!(own.quantiles != gpu.quantiles && own.pixel_threshold != gpu.pixel_threshold, "{gpu:?}");
     agrees_in_f16(&bundle);
-    bundle.manifest
+    bundle
 }
 
 /// In ONNX Runtime, on the processor, the network for a GPU says what the exact one says, and its layers are f16.

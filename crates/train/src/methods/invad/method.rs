@@ -7,8 +7,8 @@ use crate::features::Extractor;
 use crate::graph::{ChannelStatistics, Graph, Id, Joint, Term};
 use crate::methods::folding::tensors;
 use crate::methods::learner::Learner;
-use crate::methods::raw::{ErrorSpace, Raw};
-use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses};
+use crate::methods::raw::{ErrorSpace, Raw, cosine_errors};
+use crate::methods::{Losses, Method, MethodError, Needs, StepBatch, UnreadLosses, late_drop};
 use burn::module::Module;
 use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::prelude::*;
@@ -63,10 +63,6 @@ const INVERSION: Term = Term::map("inversion");
 /// Squared error of the features, over all scales.
 const RECONSTRUCTION: &str = "inversion";
 
-/// Share of the steps with the whole learning rate, and what is left of it behind.
-const WHOLE_RATE: f64 = 0.8;
-const LATE_RATE: f64 = 0.1;
-
 fn adam() -> ModuleOptimizer {
     AdamConfig::new().with_beta_1(0.0).with_beta_2(0.99).with_epsilon(1e-8).init()
 }
@@ -114,13 +110,9 @@ impl Method for Invad {
     fn step(&mut self, batch: &StepBatch, progress: f64) -> Losses {
         let features = tensors(&batch.normal.features, &self.device);
         let outputs = self.net.network.forward(&features);
-        let (targets, predictions) = (self.raw.of(&features), self.raw.of(&outputs));
-        let squares = targets.into_iter().zip(predictions).map(|(f, g)| (g - f).square().mean());
-        let sum = squares.reduce(|a, b| a + b).expect("an extractor has at least one scale");
-        let loss = sum.mul_scalar(self.config.weight);
+        let loss = self.raw.squared_error(&features, &outputs).mul_scalar(self.config.weight);
         let losses = UnreadLosses::default().with(RECONSTRUCTION, &loss);
-        let factor = if progress < WHOLE_RATE { 1.0 } else { LATE_RATE };
-        self.net.step(self.config.learning_rate * factor, self.config.clip, &loss);
+        self.net.step(self.config.learning_rate * late_drop(progress), self.config.clip, &loss);
         if batch.tell { losses.read() } else { Losses::default() }
     }
 
@@ -134,11 +126,7 @@ impl Method for Invad {
             let predictions = graph.joint("inversion.predictions", outputs, unit, [h, w]);
             return vec![(INVERSION, graph.cosine_error("inversion", targets, predictions, None))];
         }
-        let error = |(i, (&tap, output)): (usize, (&Id, Id))| {
-            let raw = self.spread.as_ref().map(|all| all[i].clone());
-            (INVERSION, graph.cosine_error(format!("inversion.{i}"), tap, output, raw))
-        };
-        taps.iter().zip(outputs).enumerate().map(error).collect()
+        cosine_errors(graph, INVERSION, taps, outputs, self.spread.as_deref())
     }
 
     fn save(&self, folder: &Path) -> Result<(), MethodError> {

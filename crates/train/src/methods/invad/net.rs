@@ -8,7 +8,7 @@
 //! ```
 
 use crate::backbones::Scale;
-use crate::methods::folding::leaky_relu;
+use crate::methods::folding::{depth_to_space, leaky_relu};
 use burn::module::{Module, Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
@@ -181,13 +181,6 @@ fn pairs(side: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
 
 /// Of the shortcut of a doubling block: the shares with which the two cells of an axis read the cells before, at and behind theirs.
 pub const SHARES: [[f32; 3]; 2] = [[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]];
-
-/// `[N,4·C,h,w]` → `[N,C,2h,2w]`, see [`crate::graph::Op::DepthToSpace2`].
-fn depth_to_space(x: Tensor<4>) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
-    let blocks: Tensor<6> = x.reshape([n, 2, 2, c / 4, h, w]);
-    blocks.permute([0, 3, 4, 1, 5, 2]).reshape([n, c / 4, 2 * h, 2 * w])
-}
 
 /// Twice the height and width, bilinear, with zeros around the map.
 fn doubled(x: Tensor<4>) -> Tensor<4> {

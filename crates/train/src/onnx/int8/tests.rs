@@ -66,7 +66,7 @@ fn ranges(graph: &Graph) -> Vec<(f32, f32)> {
 }
 
 fn map(model: &[u8]) -> Vec<f32> {
-    Engine::load(model, 1).unwrap().run(&image()).unwrap().map.into_iter().collect()
+    Engine::load(model, 1).unwrap().run(&image()).unwrap().swap_remove(0).map.into_iter().collect()
 }
 
 fn mean_difference(a: &[f32], b: &[f32]) -> f32 {
