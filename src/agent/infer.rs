@@ -92,7 +92,9 @@ fn parts<'a>(images: &'a [PathBuf], names: &[String]) -> Vec<Vec<&'a Path>> {
     if names.is_empty() {
         return images.iter().map(|path| vec![path.as_path()]).collect();
     }
-    let mut parts: Vec<((Option<&Path>, String), Vec<&Path>)> = vec![];
+    // By folder and what a name is without its view.
+    type Key<'a> = (Option<&'a Path>, String);
+    let mut parts: Vec<(Key, Vec<&Path>)> = vec![];
     for path in images {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let rest = view_shown(names, &stem)

@@ -128,7 +128,7 @@ impl Trial {
         let names = &self.candidate.inspector.manifest().view_names;
         let part = judged.frame.part.as_ref();
         match part.and_then(|part| Some((part, view_shown(names, &part.name)?))).filter(|_| !names.is_empty()) {
-            None => self.judge(&[judged.clone()], engine),
+            None => self.judge(std::slice::from_ref(judged), engine),
             // Pictures are large: none is kept that will not be judged.
             Some(_) if self.rests() => drop(self.gathering.rest()),
             Some((part, view)) => {
