@@ -534,7 +534,7 @@ fn values_out_of_bounds_are_named_with_what_is_expected() {
         ("[bank]\nvectors = 0", "bank.vectors is 0; 1 to 65536 expected"),
         (
             "methods = [\"pooled\"]",
-            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad or devnet",
+            "methods is [Pooled]; at least one that gives a map expected: ckaad, bank, mil, invad, sparsity, tocoad, devnet or mvad",
         ),
         (
             "methods = [\"bank\", \"pooled\"]\n[score.weights]\ndistance = 0.0",
