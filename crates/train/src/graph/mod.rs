@@ -123,7 +123,7 @@ pub enum Op {
     Capped(f32),
     /// `second / (1 + e^-first)` of every cell of two maps: a logit says how much of the second is let through.
     Gated,
-    /// The sum of its inputs, and of that at every cell, over its channels: mean 0, variance 1, then scale and offset.
+    /// The sum of its one or two inputs, and of that at every cell, over its channels: mean 0, variance 1, then scale and offset.
     ChannelNorm(ChannelNorm),
     /// Attention of every cell over cells of the part's other views: the sum of the first two inputs asks, the third is looked at, in this view to choose by
     /// and in the others to answer with.
@@ -519,10 +519,10 @@ impl Graph {
     }
 
     /// Appends [`Op::ChannelNorm`].
-    pub fn channel_norm(&mut self, name: impl Into<String>, a: Id, b: Id, norm: ChannelNorm) -> Id {
-        debug_assert_eq!(self.shape(a), self.shape(b));
-        let shape = self.shape(a);
-        self.push(name, Op::ChannelNorm(norm), vec![a, b], shape)
+    pub fn channel_norm(&mut self, name: impl Into<String>, inputs: Vec<Id>, norm: ChannelNorm) -> Id {
+        let shape = self.shape(inputs[0]);
+        debug_assert!(inputs.iter().all(|&input| self.shape(input) == shape));
+        self.push(name, Op::ChannelNorm(norm), inputs, shape)
     }
 
     /// Appends [`Op::CrossView`] of nodes of one shape: what asks, its position, what is looked at. The heads divide its channels.

@@ -32,7 +32,7 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
             b.node("Mul", &[&inputs[0], &factor], &scaled, vec![]);
             b.node("Min", &[&scaled, &one], out, vec![]);
         }
-        Op::ChannelNorm(norm) => channel_norm(b, norm, [&inputs[0], &inputs[1]], out),
+        Op::ChannelNorm(norm) => channel_norm(b, norm, inputs, out),
         Op::CrossView(how) => cross_view::emit(b, *how, node.shape, inputs, out),
         Op::Gated => {
             let share = format!("{out}.share");
@@ -43,17 +43,23 @@ pub fn emit(b: &mut GraphBuilder, graph: &Graph, node: &Node, inputs: &[String],
     }
 }
 
-/// `(x - mean) / sqrt(variance + ε) * scale + offset` of the sum `x` of both inputs, mean and variance those of a cell's channels.
-fn channel_norm(b: &mut GraphBuilder, norm: &ChannelNorm, inputs: [&str; 2], out: &str) {
+/// `(x - mean) / sqrt(variance + ε) * scale + offset` of the sum `x` of its inputs, mean and variance those of a cell's channels.
+fn channel_norm(b: &mut GraphBuilder, norm: &ChannelNorm, inputs: &[String], out: &str) {
     let name = |what: &str| format!("{out}.{what}");
     let over_channels = || vec![ints("axes", &[1]), int("keepdims", 1)];
     let along = [1, norm.scale.len(), 1, 1];
     let [scale, offset] =
         [("scale", &norm.scale), ("offset", &norm.offset)].map(|(what, of)| b.f32s(&name(what), &along, of));
     let epsilon = b.f32s(&name("epsilon"), &[], &[norm.epsilon]);
-    b.node("Add", &inputs, &name("sum"), vec![]);
-    b.node("ReduceMean", &[&name("sum")], &name("mean"), over_channels());
-    b.node("Sub", &[&name("sum"), &name("mean")], &name("centred"), vec![]);
+    let x = match inputs {
+        [a, other] => {
+            b.node("Add", &[a, other], &name("sum"), vec![]);
+            name("sum")
+        }
+        one => one.concat(),
+    };
+    b.node("ReduceMean", &[&x], &name("mean"), over_channels());
+    b.node("Sub", &[&x, &name("mean")], &name("centred"), vec![]);
     b.node("Mul", &[&name("centred"), &name("centred")], &name("squares"), vec![]);
     b.node("ReduceMean", &[&name("squares")], &name("variance"), over_channels());
     b.node("Add", &[&name("variance"), &epsilon], &name("guarded"), vec![]);

@@ -43,10 +43,11 @@ pub fn predictions(graph: &mut Graph, net: &MvadNet, taps: &[Id], windows: &[Cro
 
 fn attention(graph: &mut Graph, name: &str, x: Id, [tap, position]: [Id; 2], block: &Block, how: CrossView) -> Id {
     let answered = graph.cross_view(format!("{name}.answered"), [x, position, tap], how);
-    let x = graph.channel_norm(format!("{name}.asked"), x, answered, norm(&block.asked));
+    let summed = if block.keeps { vec![x, answered] } else { vec![answered] };
+    let x = graph.channel_norm(format!("{name}.asked"), summed, norm(&block.asked));
     let inner = graph.conv(format!("{name}.widen"), x, with_bias(&block.widen, Activation::Relu));
     let inner = graph.conv(format!("{name}.narrow"), inner, with_bias(&block.narrow, Activation::Linear));
-    graph.channel_norm(format!("{name}.told"), x, inner, norm(&block.told))
+    graph.channel_norm(format!("{name}.told"), vec![x, inner], norm(&block.told))
 }
 
 fn norm(module: &super::net::ChannelNorm) -> graph::ChannelNorm {

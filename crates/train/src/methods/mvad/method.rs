@@ -37,6 +37,8 @@ pub struct MvadConfig {
     pub dropout: f64,
     /// The gradient is scaled down to this length; 0 leaves it.
     pub clip: f64,
+    /// Whether a view is drawn from its own features too (the paper), or from what the other views answer alone: then what they do not show is missing.
+    pub own: bool,
 }
 
 impl Default for MvadConfig {
@@ -50,6 +52,7 @@ impl Default for MvadConfig {
             weight: 5.0,
             dropout: 0.0,
             clip: 5.0,
+            own: true,
         }
     }
 }
@@ -87,7 +90,7 @@ impl Mvad {
         let spread = extractor.spread.clone().filter(|_| config.error == ErrorSpace::Raw);
         let how = |i: usize| CrossView { views, window: side(i), top: config.top, heads: config.heads };
         let windows: Vec<CrossView> = (0..extractor.scales.len()).map(how).collect();
-        let shape = Shape { size: config.size, dropout: config.dropout };
+        let shape = Shape { size: config.size, dropout: config.dropout, own: config.own };
         let net = device::drawn(device, |device| MvadNet::new(&extractor.scales, &shape, device));
         Mvad {
             config: config.clone(),

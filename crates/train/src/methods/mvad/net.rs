@@ -64,6 +64,8 @@ pub struct Shape {
     pub size: Size,
     /// Share of what is dropped while training.
     pub dropout: f64,
+    /// Whether a view is drawn from its own features too, or from what the others answer alone.
+    pub own: bool,
 }
 
 /// Convolution without bias, then a batch norm.
@@ -128,10 +130,12 @@ pub struct Block {
     pub narrow: Conv2d,
     pub told: ChannelNorm,
     pub dropout: f64,
+    /// Whether what asked goes on beside the answer.
+    pub keeps: bool,
 }
 
 impl Block {
-    fn new(channels: usize, shape: &Shape, device: &Device) -> Block {
+    fn new(channels: usize, shape: &Shape, first: bool, device: &Device) -> Block {
         let inside = channels * shape.size.expansion();
         let linear = |input: usize, output: usize| Conv2dConfig::new([input, output], [1, 1]).init(device);
         Block {
@@ -140,12 +144,16 @@ impl Block {
             narrow: linear(inside, channels),
             told: ChannelNorm::new(channels, device),
             dropout: shape.dropout,
+            keeps: shape.own || !first,
         }
     }
 
     fn forward(&self, x: Tensor<4>, position: &Tensor<4>, others: &LookedAt, how: CrossView) -> Tensor<4> {
         let answered = attention(x.clone() + position.clone(), others, how);
-        let x = self.asked.forward(x + self.kept(answered, true));
+        let x = match self.keeps {
+            true => self.asked.forward(x + self.kept(answered, true)),
+            false => self.asked.forward(answered),
+        };
         let inner = relu(self.widen.forward(x.clone()));
         let inner = self.narrow.forward(self.kept(inner, false));
         let inner = self.kept(self.kept(inner, false), true);
@@ -303,8 +311,9 @@ impl MvadNet {
     /// Untrained, for features of `scales`, the finest first, each of twice the stride of the one before.
     pub fn new(scales: &[Scale], shape: &Shape, device: &Device) -> MvadNet {
         let size = shape.size;
-        let blocks =
-            |(i, s): (usize, &Scale)| (0..size.blocks(i)).map(|_| Block::new(s.channels, shape, device)).collect();
+        let blocks = |(i, s): (usize, &Scale)| {
+            (0..size.blocks(i)).map(|k| Block::new(s.channels, shape, k == 0, device)).collect()
+        };
         let mut before = match size {
             Size::Slim => size.width(scales.len() - 1, 0),
             Size::Paper => 2 * scales.last().map_or(1, |s| s.channels),

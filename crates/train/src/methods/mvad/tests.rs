@@ -102,8 +102,8 @@ fn a_part_of_many_steps_has_positions_that_tell_its_places() {
 }
 
 /// After some steps, so that norms and running statistics are none that they began with.
-fn trained(set: &Set, steps: usize) -> (Mvad, Vec<f32>) {
-    let mut method = Mvad::new(&config(), VIEWS, &set.extractor, &device::cpu());
+fn trained(set: &Set, steps: usize, own: bool) -> (Mvad, Vec<f32>) {
+    let mut method = Mvad::new(&MvadConfig { own, ..config() }, VIEWS, &set.extractor, &device::cpu());
     let losses = (0..steps).map(|i| {
         let normal = Batch { views: VIEWS, ..set.batch(0, 3) };
         let losses = method.step(&StepBatch { normal, tell: true, ..StepBatch::default() }, i as f64 / steps as f64);
@@ -119,8 +119,12 @@ fn pixels(set: &Set, images: std::ops::Range<usize>) -> Vec<u8> {
 
 #[test]
 fn the_graph_draws_what_the_networks_draw_and_every_view_depends_on_the_others() {
+    [true, false].into_iter().for_each(the_graph_draws_what_the_networks_draw);
+}
+
+fn the_graph_draws_what_the_networks_draw(own: bool) {
     let set = parts();
-    let (method, losses) = trained(&set, 6);
+    let (method, losses) = trained(&set, 6, own);
     assert!(losses[5] < losses[0], "{losses:?}");
     let net = method.net.network.valid();
     let batch = set.batch(3, 6);
@@ -152,7 +156,7 @@ fn the_graph_draws_what_the_networks_draw_and_every_view_depends_on_the_others()
 #[test]
 fn in_int8_it_draws_about_the_same() {
     let set = parts();
-    let (method, _) = trained(&set, 6);
+    let (method, _) = trained(&set, 6, true);
     let mut graph = set.extractor.graph.clone();
     let nodes = method.append(&mut graph, &set.extractor, &|_| true);
     let ids: Vec<Id> = nodes.into_iter().map(|(_, id)| id).collect();
@@ -192,7 +196,7 @@ fn the_papers_network_is_as_large_as_published() {
         windows.iter().zip([64, 32, 16]).map(|(how, side)| how.windows([side; 2])[0]).collect::<Vec<_>>(),
         [13, 8, 6]
     );
-    let net = MvadNet::new(&scales, &Shape { size: Size::Paper, dropout: 0.1 }, &device::cpu());
+    let net = MvadNet::new(&scales, &Shape { size: Size::Paper, dropout: 0.1, own: true }, &device::cpu());
     let mut graph = Graph::new(256, 256);
     let taps: Vec<Id> = channels
         .iter()
