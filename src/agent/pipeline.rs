@@ -151,6 +151,8 @@ struct State {
     gathering_names: Vec<String>,
     /// Frames that are no view of a part.
     strays: u32,
+    /// Parts in a row of which nothing was judged, for they were not whole.
+    not_whole: u32,
 }
 
 /// Frames that the source may forget when all of these are on disk.
@@ -199,6 +201,7 @@ impl CameraPipeline {
             gathering: Gatherer::new(self.settings.parts.as_ref().map_or(Duration::ZERO, |parts| parts.patience)),
             gathering_names: vec![],
             strays: 0,
+            not_whole: 0,
         };
         self.say_state(&mut state);
         let ended = loop {
@@ -351,6 +354,14 @@ impl CameraPipeline {
         let (part, missing, there) = (gathered.part.clone(), gathered.missing(&names).join(", "), gathered.views.len());
         tracing::warn!(camera, part, missing, "views of the part are missing, without which {there} cannot be judged");
         gathered.views.iter().for_each(|_| self.progress.skipped());
+        state.not_whole = state.not_whole.saturating_add(1);
+        if state.not_whole == FAILURES {
+            let reason = format!(
+                "{FAILURES} parts in a row could not be judged: views are missing, at last {missing} of {part}"
+            );
+            tracing::error!(camera, "{reason}");
+            self.enter(CameraPhase::Disabled, reason, state);
+        }
         self.say_parts(vec![Assembled::unjudged(part, names)], state);
     }
 
@@ -380,7 +391,7 @@ impl CameraPipeline {
         let count = frames.len().max(1) as u32;
         let (waited, took) = (turn.waited / count, begun.elapsed() / count);
         drop(turn);
-        (state.failures, state.unreadable) = (0, 0);
+        (state.failures, state.unreadable, state.not_whole) = (0, 0, 0);
         for (frame, verdict) in frames.iter().zip(verdicts) {
             self.judged(frame.clone(), Arc::new(verdict), model.clone(), [waited, took], state);
         }

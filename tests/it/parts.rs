@@ -199,6 +199,27 @@ fn a_model_that_looks_across_views_judges_whole_parts() {
     }
 }
 
+/// A side that nobody photographs any more leaves every part unjudged; the line is to hear of it as of a camera that is gone.
+#[test]
+fn a_station_that_judges_no_part_says_so() {
+    let site = Site::new();
+    let broker = Mosquitto::start(site.path());
+    let states = broker.subscriber(&["camera/+/state"], "%t %r %p", &[]);
+    let across = site.path().join("across.ckaad");
+    std::fs::write(&across, across_views("0.2.0")).unwrap();
+    for part in 0..6 {
+        grey(&site, &format!("parts/{part}"), &[("left", false), ("top", false)]);
+    }
+    let config = config(&site, broker.port, &site.path().join("parts"), "", 60.0);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(&format!("{:?}", bundle()), &format!("{across:?}"))).unwrap();
+    let mut agent = run(&config);
+    assert_eq!(agent.ended(), Some(0), "{:#?}", agent.lines());
+    let reason = "5 parts in a row could not be judged: views are missing, at last right of 4";
+    let told = |state: &Value| state["state"] == "disabled" && state["reason"] == reason;
+    assert_eq!(payloads(&states, "camera/cam/state").iter().filter(|state| told(state)).count(), 1);
+}
+
 /// What was written anew while the frames before it waited for their part was taken for what had been judged, and removed.
 #[test]
 fn files_that_are_written_anew_while_their_part_waits_are_judged() {
